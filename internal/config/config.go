@@ -1,0 +1,127 @@
+package config
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/alecthomas/kong"
+)
+
+// Base is what every command needs to know.
+type Base struct {
+	Config    string `help:"Read settings from this YAML file." placeholder:"FILE" env:"CAESARION_CONFIG" group:"Global"`
+	DataDir   string `help:"Keep images, sandboxes and the token here (default: ${data_dir})." placeholder:"DIR" env:"CAESARION_DATA_DIR" group:"Global"`
+	LogLevel  string `help:"Least level to log: debug, info, warn or error." default:"info" enum:"debug,info,warn,error" placeholder:"LEVEL" env:"CAESARION_LOG_LEVEL" group:"Global"`
+	LogFormat string `help:"How to log: text for people, json for programs." default:"text" enum:"text,json" placeholder:"FORMAT" env:"CAESARION_LOG_FORMAT" group:"Global"`
+}
+
+// Server is what a server needs to know beyond Base.
+type Server struct {
+	Listen         string   `help:"Address and port to listen on; port 0 takes a free one." default:"127.0.0.1:8000" placeholder:"HOST:PORT" env:"CAESARION_LISTEN"`
+	TLSCert        string   `help:"Serve TLS with this certificate chain (PEM)." placeholder:"FILE" env:"CAESARION_TLS_CERT"`
+	TLSKey         string   `help:"Private key of --tls-cert (PEM)." placeholder:"FILE" env:"CAESARION_TLS_KEY"`
+	InsecureListen bool     `help:"Allow listening beyond loopback without TLS: tokens, code and files then cross the network in clear." env:"CAESARION_INSECURE_LISTEN"`
+	Auth           string   `help:"Who may call: token (whoever has the token) or none (everybody; only on loopback)." default:"token" enum:"token,none" placeholder:"HOW" env:"CAESARION_AUTH"`
+	TokenFile      string   `help:"Take the token from this file (default: token in the data directory, made at first start)." placeholder:"FILE" env:"CAESARION_TOKEN_FILE"`
+	AllowedHosts   []string `help:"Host names that requests may carry besides loopback and the address listened on." placeholder:"NAME,…" env:"CAESARION_ALLOWED_HOSTS"`
+	MaxSandboxes   int      `help:"Most sandboxes that exist at a time." default:"64" placeholder:"N" env:"CAESARION_MAX_SANDBOXES"`
+	OnExit         string   `help:"What to do with the sandboxes when the server stops: keep them for the next one, or delete them." default:"keep" enum:"keep,delete" placeholder:"HOW" env:"CAESARION_ON_EXIT"`
+
+	// Templates are what sandboxes are made from, by name. There is always
+	// one named DefaultTemplate.
+	Templates map[string]Template `kong:"-"`
+}
+
+// DefaultTemplate is the template of a sandbox that names none.
+const DefaultTemplate = "python"
+
+// Template is what a sandbox is made from. What the file leaves out has the
+// value of DefaultLimits.
+type Template struct {
+	Image            string            `yaml:"image"`             // name or digest in the image store
+	Memory           Bytes             `yaml:"memory"`            // of all processes together
+	CPUs             float64           `yaml:"cpus"`              // cores, fractions allowed
+	Processes        int               `yaml:"processes"`         // processes and threads
+	Disk             Bytes             `yaml:"disk"`              // all that is written, together
+	ExecutionTimeout Duration          `yaml:"execution_timeout"` // running time of one execution; 0: none
+	IdleTimeout      Duration          `yaml:"idle_timeout"`      // unused for so long, a sandbox is deleted; 0: never
+	Lifetime         Duration          `yaml:"lifetime"`          // after so long it is deleted in any case; 0: never
+	Env              map[string]string `yaml:"env"`               // for kernels and processes
+}
+
+// DefaultLimits is a template with the defaults for one machine.
+func DefaultLimits() Template {
+	return Template{
+		Image:            DefaultTemplate,
+		Memory:           2 << 30,
+		CPUs:             2,
+		Processes:        256,
+		Disk:             5 << 30,
+		ExecutionTimeout: Seconds(300),
+		IdleTimeout:      Seconds(60 * 60),
+		Lifetime:         Seconds(24 * 60 * 60),
+	}
+}
+
+// Vars are the values that help texts in the tags name.
+func Vars() kong.Vars { return kong.Vars{"data_dir": DefaultDataDir()} }
+
+// DefaultDataDir is where data is kept when nothing else is said:
+// /var/lib/caesarion for root, the user's own data folder otherwise.
+func DefaultDataDir() string {
+	if os.Geteuid() == 0 {
+		return "/var/lib/caesarion"
+	}
+	if dir := os.Getenv("XDG_DATA_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "caesarion")
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		home = os.TempDir()
+	}
+	return filepath.Join(home, ".local", "share", "caesarion")
+}
+
+// DefaultFile is the file that is read, if it exists, when none is named:
+// /etc/caesarion/config.yaml for root, the user's own otherwise.
+func DefaultFile() string {
+	if os.Geteuid() == 0 {
+		return "/etc/caesarion/config.yaml"
+	}
+	dir, err := os.UserConfigDir()
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(dir, "caesarion", "config.yaml")
+}
+
+// Load gives the settings of a server that has no flags of its own: defaults,
+// the file that base names, and the environment.
+func Load(base Base) (Server, error) {
+	var srv struct {
+		Server `embed:""`
+	}
+	file, err := ReadFile(base.Config)
+	if err != nil {
+		return Server{}, err
+	}
+	parser, err := kong.New(&srv, Vars(), kong.Name("caesarion"), kong.Exit(func(int) {}), kong.Resolvers(file))
+	if err != nil {
+		return Server{}, fmt.Errorf("config: %w", err)
+	}
+	if _, err := parser.Parse(nil); err != nil {
+		return Server{}, fmt.Errorf("config: %w", err)
+	}
+	srv.Templates = file.Templates
+	return srv.Server, srv.Validate()
+}
+
+// SortedTemplates gives the names of the templates in order.
+func (s *Server) SortedTemplates() []string { return slices.Sorted(maps.Keys(s.Templates)) }
+
+// Print writes all settings as a file that would give the same ones.
+func Print(w io.Writer, base Base, srv Server) error { return printYAML(w, base, srv) }
