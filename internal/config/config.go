@@ -7,14 +7,18 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/caesarion/caesarion/internal/errdefs"
 )
 
 // Base is what every command needs to know.
 type Base struct {
 	Config    string `help:"Read settings from this YAML file." placeholder:"FILE" env:"CAESARION_CONFIG" group:"Global"`
 	DataDir   string `help:"Keep images, sandboxes and the token here (default: ${data_dir})." placeholder:"DIR" env:"CAESARION_DATA_DIR" group:"Global"`
+	TokenFile string `help:"Take the token from this file; CAESARION_TOKEN gives it directly (default: token in the data directory, made at first start)." placeholder:"FILE" env:"CAESARION_TOKEN_FILE" group:"Global"`
 	LogLevel  string `help:"Least level to log: debug, info, warn or error." default:"info" enum:"debug,info,warn,error" placeholder:"LEVEL" env:"CAESARION_LOG_LEVEL" group:"Global"`
 	LogFormat string `help:"How to log: text for people, json for programs." default:"text" enum:"text,json" placeholder:"FORMAT" env:"CAESARION_LOG_FORMAT" group:"Global"`
 }
@@ -26,7 +30,6 @@ type Server struct {
 	TLSKey         string   `help:"Private key of --tls-cert (PEM)." placeholder:"FILE" env:"CAESARION_TLS_KEY"`
 	InsecureListen bool     `help:"Allow listening beyond loopback without TLS: tokens, code and files then cross the network in clear." env:"CAESARION_INSECURE_LISTEN"`
 	Auth           string   `help:"Who may call: token (whoever has the token) or none (everybody; only on loopback)." default:"token" enum:"token,none" placeholder:"HOW" env:"CAESARION_AUTH"`
-	TokenFile      string   `help:"Take the token from this file (default: token in the data directory, made at first start)." placeholder:"FILE" env:"CAESARION_TOKEN_FILE"`
 	AllowedHosts   []string `help:"Host names that requests may carry besides loopback and the address listened on." placeholder:"NAME,…" env:"CAESARION_ALLOWED_HOSTS"`
 	MaxSandboxes   int      `help:"Most sandboxes that exist at a time." default:"64" placeholder:"N" env:"CAESARION_MAX_SANDBOXES"`
 	OnExit         string   `help:"What to do with the sandboxes when the server stops: keep them for the next one, or delete them." default:"keep" enum:"keep,delete" placeholder:"HOW" env:"CAESARION_ON_EXIT"`
@@ -50,7 +53,7 @@ type Template struct {
 	ExecutionTimeout Duration          `yaml:"execution_timeout"` // running time of one execution; 0: none
 	IdleTimeout      Duration          `yaml:"idle_timeout"`      // unused for so long, a sandbox is deleted; 0: never
 	Lifetime         Duration          `yaml:"lifetime"`          // after so long it is deleted in any case; 0: never
-	Env              map[string]string `yaml:"env"`               // for kernels and processes
+	Env              map[string]string `yaml:"env,omitempty"`     // for kernels and processes
 }
 
 // DefaultLimits is a template with the defaults for one machine.
@@ -65,6 +68,36 @@ func DefaultLimits() Template {
 		IdleTimeout:      Seconds(60 * 60),
 		Lifetime:         Seconds(24 * 60 * 60),
 	}
+}
+
+// TokenEnv is the environment variable that holds the token itself. There is
+// no flag for it: other users of the machine can read command lines.
+const TokenEnv = "CAESARION_TOKEN"
+
+// minTokenBytes is the shortest token accepted from outside. Ours have 43
+// characters; with fewer than this, guessing over the network gets realistic.
+const minTokenBytes = 16
+
+// Token gives the token that the environment or the named file holds, or ""
+// when neither is set.
+func (b *Base) Token() (Secret, error) {
+	from, text := TokenEnv, os.Getenv(TokenEnv)
+	if text == "" && b.TokenFile != "" {
+		content, err := os.ReadFile(b.TokenFile)
+		if err != nil {
+			return "", fmt.Errorf("config: token_file: %w", err)
+		}
+		from, text = "token_file "+b.TokenFile, string(content)
+	}
+	text = strings.TrimSpace(text)
+	if text == "" && from == TokenEnv {
+		return "", nil
+	}
+	if len(text) < minTokenBytes || strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return "", errdefs.New(errdefs.ErrInvalid, CodeInvalid, "%s: not a usable token", from).
+			WithHint("at least %d printable ASCII characters without spaces", minTokenBytes)
+	}
+	return Secret(text), nil
 }
 
 // Vars are the values that help texts in the tags name.

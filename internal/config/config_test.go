@@ -218,3 +218,35 @@ func TestPrintGivesAFileThatReadsBack(t *testing.T) {
 		t.Errorf("-want +got:\n%s\n%s", diff, out.String())
 	}
 }
+
+func TestTokenComesFromEnvironmentOrFile(t *testing.T) {
+	const good = "0123456789abcdef0123456789abcdef"
+	tests := []struct {
+		name, env, file string
+		want            config.Secret
+		bad             bool
+	}{
+		{"neither", "", "", "", false},
+		{"the environment", good, "", good, false},
+		{"the file, with a newline", "", good + "\n", good, false},
+		{"the environment beats the file", good, "another-token-in-the-file", good, false},
+		{"too short", "short", "", "", true},
+		{"a space inside", "0123456789 abcdef0123456789", "", "", true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Setenv(config.TokenEnv, tt.env)
+			var base config.Base
+			if tt.file != "" {
+				base.TokenFile = write(t, tt.file)
+			}
+			got, err := base.Token()
+			if got != tt.want || (err != nil) != tt.bad {
+				t.Errorf("got %q, %v; want %q, error %v", got.Reveal(), err, tt.want.Reveal(), tt.bad)
+			}
+			if err != nil && strings.Contains(err.Error(), "0123456789") {
+				t.Errorf("the message shows the token: %v", err)
+			}
+		})
+	}
+}

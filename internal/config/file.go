@@ -108,7 +108,8 @@ func checkTemplateKeys(node yaml.Node) error {
 func templateKeys() []string {
 	var keys []string
 	for field := range reflect.TypeFor[Template]().Fields() {
-		keys = append(keys, field.Tag.Get("yaml"))
+		key, _, _ := strings.Cut(field.Tag.Get("yaml"), ",")
+		keys = append(keys, key)
 	}
 	return keys
 }

@@ -71,7 +71,7 @@ func (s *Server) Validate() error {
 	case len(s.Templates) > maxTemplates:
 		return invalid("templates", len(s.Templates), fmt.Sprintf("at most %d", maxTemplates))
 	}
-	for _, f := range []struct{ key, path string }{{"tls_cert", s.TLSCert}, {"tls_key", s.TLSKey}, {"token_file", s.TokenFile}} {
+	for _, f := range []struct{ key, path string }{{"tls_cert", s.TLSCert}, {"tls_key", s.TLSKey}} {
 		if f.path == "" {
 			continue
 		}
