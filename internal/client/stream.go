@@ -1,0 +1,227 @@
+package client
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	v1 "github.com/caesarion/caesarion/api/v1"
+	"github.com/caesarion/caesarion/internal/errdefs"
+	"github.com/caesarion/caesarion/internal/event"
+	"github.com/caesarion/caesarion/internal/sandbox"
+)
+
+const (
+	// maxEventBytes bounds one event: its data is at most 16 MiB of output,
+	// which JSON escapes to a multiple.
+	maxEventBytes = 128 << 20
+	// resumeFor is how long a broken stream is tried again without a new
+	// event. A server that restarts needs a few seconds.
+	resumeFor = 30 * time.Second
+	// The pause between two tries grows from the first to the second.
+	firstPause, lastPause = 50 * time.Millisecond, 2 * time.Second
+)
+
+// Stream is the events of one execution or process, in order.
+type Stream struct {
+	ID string // "exe_…" or "prc_…"
+
+	ctx    context.Context // of the call that opened it; its end ends Next
+	resume func(after int64) (*http.Response, error)
+	last   event.Type
+	body   io.ReadCloser
+	lines  *bufio.Reader
+	seq    int64
+	done   bool
+}
+
+// Execute runs code in a sandbox. Closing the stream does not stop the code;
+// Interrupt does.
+func (c *Client) Execute(ctx context.Context, sandboxID string, in v1.Execute) (*Stream, error) {
+	text, err := json.Marshal(in)
+	if err != nil {
+		return nil, fmt.Errorf("client: %w", err)
+	}
+	// With the key, a second try after a connection that broke before the
+	// answer finds the first execution instead of running the code twice.
+	key := sandbox.RandomSuffix()
+	open := func() (*http.Response, error) {
+		req, err := c.request(ctx, http.MethodPost, segments("sandboxes", sandboxID, "executions"), nil, bytes.NewReader(text))
+		if err != nil {
+			return nil, err
+		}
+		req.Header.Set("Content-Type", v1.MediaJSON)
+		req.Header.Set("Accept", v1.MediaNDJSON)
+		req.Header.Set(v1.HeaderIdempotencyKey, key)
+		return c.do(req)
+	}
+	resp, err := open()
+	if errors.Is(err, errdefs.ErrUnavailable) && ctx.Err() == nil {
+		resp, err = open()
+	}
+	if err != nil {
+		return nil, err
+	}
+	s := newStream(ctx, resp, v1.HeaderExecutionID, event.ExecutionFinished)
+	s.resume = func(after int64) (*http.Response, error) {
+		return c.events(ctx, sandboxID, s.ID, after)
+	}
+	return s, nil
+}
+
+// Follow reads the events of an execution that somebody started, from the one
+// numbered after+1 on.
+func (c *Client) Follow(ctx context.Context, sandboxID, execution string, after int64) (*Stream, error) {
+	resume := func(after int64) (*http.Response, error) { return c.events(ctx, sandboxID, execution, after) }
+	resp, err := resume(after)
+	if err != nil {
+		return nil, err
+	}
+	s := newStream(ctx, resp, v1.HeaderExecutionID, event.ExecutionFinished)
+	s.ID, s.seq, s.resume = execution, after, resume
+	return s, nil
+}
+
+// Run starts a process beside the kernels. Unlike an execution it ends with
+// its stream: a broken one cannot be resumed.
+func (c *Client) Run(ctx context.Context, sandboxID string, in v1.RunProcess) (*Stream, error) {
+	text, err := json.Marshal(in)
+	if err != nil {
+		return nil, fmt.Errorf("client: %w", err)
+	}
+	req, err := c.request(ctx, http.MethodPost, segments("sandboxes", sandboxID, "processes"), nil, bytes.NewReader(text))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", v1.MediaJSON)
+	req.Header.Set("Accept", v1.MediaNDJSON)
+	resp, err := c.do(req)
+	if err != nil {
+		return nil, err
+	}
+	return newStream(ctx, resp, v1.HeaderProcessID, event.ProcessFinished), nil
+}
+
+// KillProcess ends a process and its children.
+func (c *Client) KillProcess(ctx context.Context, sandboxID, process string) error {
+	return c.call(ctx, http.MethodDelete, segments("sandboxes", sandboxID, "processes", process), nil, nil, nil)
+}
+
+// Interrupt stops an execution as Ctrl-C would.
+func (c *Client) Interrupt(ctx context.Context, sandboxID, execution string) error {
+	return c.call(ctx, http.MethodPost, segments("sandboxes", sandboxID, "executions", execution, "interrupt"), nil, nil, nil)
+}
+
+// Input answers an input.requested event.
+func (c *Client) Input(ctx context.Context, sandboxID, execution, value string) error {
+	return c.call(ctx, http.MethodPost, segments("sandboxes", sandboxID, "executions", execution, "input"), nil, v1.Input{Value: value}, nil)
+}
+
+func (c *Client) events(ctx context.Context, sandboxID, execution string, after int64) (*http.Response, error) {
+	req, err := c.request(ctx, http.MethodGet, segments("sandboxes", sandboxID, "executions", execution, "events"), url.Values{}, nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Accept", v1.MediaNDJSON)
+	if after > 0 {
+		req.Header.Set(v1.HeaderLastEventID, strconv.FormatInt(after, 10))
+	}
+	return c.do(req)
+}
+
+func newStream(ctx context.Context, resp *http.Response, idHeader string, last event.Type) *Stream {
+	s := &Stream{ID: resp.Header.Get(idHeader), ctx: ctx, last: last}
+	s.read(resp)
+	return s
+}
+
+func (s *Stream) read(resp *http.Response) {
+	s.body, s.lines = resp.Body, bufio.NewReaderSize(resp.Body, 64<<10)
+}
+
+// Close ends the stream.
+func (s *Stream) Close() error { return s.body.Close() }
+
+// Next gives the next event, or io.EOF after the last one.
+func (s *Stream) Next() (event.Event, error) {
+	if s.done {
+		return event.Event{}, io.EOF
+	}
+	ev, err := s.next()
+	for started, pause := time.Now(), firstPause; err != nil; pause = min(2*pause, lastPause) {
+		if s.ctx.Err() != nil {
+			return ev, context.Cause(s.ctx)
+		}
+		if s.resume == nil || time.Since(started) > resumeFor {
+			return ev, errdefs.New(errdefs.ErrUnavailable, "stream-broken", "the connection broke while output arrived: %v", err).
+				WithHint("check that the server still runs")
+		}
+		select {
+		case <-s.ctx.Done():
+			return ev, context.Cause(s.ctx)
+		case <-time.After(pause):
+		}
+		_ = s.body.Close()
+		resp, resumeErr := s.resume(s.seq)
+		if errors.Is(resumeErr, errdefs.ErrUnavailable) {
+			err = resumeErr
+			continue
+		}
+		if resumeErr != nil { // the server answers, but no longer knows the execution
+			return ev, resumeErr
+		}
+		s.read(resp)
+		ev, err = s.next()
+	}
+	s.done = ev.Type == s.last
+	return ev, nil
+}
+
+// next reads one event; what was seen already, after a resume, is skipped.
+func (s *Stream) next() (event.Event, error) {
+	for {
+		line, err := s.line()
+		if err != nil {
+			return event.Event{}, err
+		}
+		if len(bytes.TrimSpace(line)) == 0 { // keeps proxies awake
+			continue
+		}
+		var ev event.Event
+		if err := json.Unmarshal(line, &ev); err != nil {
+			return ev, fmt.Errorf("client: an event that is no JSON: %w", err)
+		}
+		if ev.Seq != 0 && ev.Seq <= s.seq {
+			continue
+		}
+		s.seq = max(s.seq, ev.Seq)
+		return ev, nil
+	}
+}
+
+func (s *Stream) line() ([]byte, error) {
+	var line []byte
+	for {
+		part, err := s.lines.ReadSlice('\n')
+		line = append(line, part...)
+		switch {
+		case err == nil:
+			return line, nil
+		case !errors.Is(err, bufio.ErrBufferFull):
+			if errors.Is(err, io.EOF) { // the last event must come before the end
+				err = io.ErrUnexpectedEOF
+			}
+			return nil, err
+		case len(line) > maxEventBytes:
+			return nil, fmt.Errorf("client: an event of more than %d bytes", maxEventBytes)
+		}
+	}
+}
