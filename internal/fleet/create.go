@@ -1,0 +1,188 @@
+package fleet
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caesarion/caesarion/internal/errdefs"
+	"github.com/caesarion/caesarion/internal/sandbox"
+)
+
+// CreateRequest asks for a sandbox. The zero value gives the default template.
+// Limits and durations may only be lower than the template's; zero keeps it.
+type CreateRequest struct {
+	Template         string
+	Labels           map[string]string
+	Env              map[string]string
+	Limits           sandbox.Limits
+	ExecutionTimeout time.Duration
+	IdleTimeout      time.Duration
+	Lifetime         time.Duration
+	SeedID           string // its name in the original's API; empty: none
+	Session          string // session of the original's API; empty: none
+}
+
+// source gives running sandboxes: today the driver, later a pool before it.
+type source interface {
+	Create(ctx context.Context, spec sandbox.Spec) (sandbox.Info, error)
+}
+
+// Create makes a sandbox and returns once its agent answers. Its default
+// kernel starts meanwhile; the first execution waits for it. If ctx ends
+// first, nothing is left.
+func (f *Fleet) Create(ctx context.Context, req CreateRequest) (*Sandbox, error) {
+	name := req.Template
+	if name == "" {
+		name = f.opts.DefaultTemplate
+	}
+	t, ok := f.opts.Templates[name]
+	if !ok {
+		names := slices.Sorted(maps.Keys(f.opts.Templates))
+		return nil, errdefs.New(errdefs.ErrInvalid, "template-unknown", "There is no template %q.", name).
+			WithHint("The templates are: %s.", strings.Join(names, ", "))
+	}
+	rec, limits, err := f.plan(req, t)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.reserve(); err != nil {
+		return nil, err
+	}
+	defer f.release()
+
+	env := maps.Clone(t.Env)
+	if env == nil {
+		env = map[string]string{}
+	}
+	maps.Copy(env, req.Env)
+	info, err := f.source.Create(ctx, sandbox.Spec{
+		ID:       sandbox.NewID(),
+		Template: name,
+		Image:    t.Image,
+		Limits:   limits,
+		Env:      env,
+		Labels:   rec.labels(),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("fleet: create from %s: %w", name, err)
+	}
+	s, err := f.attach(info, rec)
+	if err != nil {
+		return nil, err
+	}
+	s.startDefaultKernel()
+	f.log.Info("sandbox created", "sandbox_id", string(info.ID), "template", name)
+	return s, nil
+}
+
+// plan checks a request against its template.
+func (f *Fleet) plan(req CreateRequest, t Template) (record, sandbox.Limits, error) {
+	now := time.Now()
+	rec := record{
+		kernelID: "krn_" + sandbox.RandomSuffix(),
+		used:     now,
+		seedID:   req.SeedID,
+		session:  req.Session,
+		user:     maps.Clone(req.Labels),
+	}
+	if err := checkLabels(req.Labels); err != nil {
+		return rec, sandbox.Limits{}, err
+	}
+	if err := checkEnv(req.Env); err != nil {
+		return rec, sandbox.Limits{}, err
+	}
+	for _, d := range []struct {
+		field       string
+		asked, most time.Duration
+		to          *time.Duration
+	}{
+		{"execution_timeout_ms", req.ExecutionTimeout, t.ExecutionTimeout, &rec.execution},
+		{"idle_timeout_ms", req.IdleTimeout, t.IdleTimeout, &rec.idle},
+		{"lifetime_ms", req.Lifetime, t.Lifetime, &rec.life},
+	} {
+		v, err := lower(d.field, d.asked.Milliseconds(), d.most.Milliseconds())
+		if err != nil {
+			return rec, sandbox.Limits{}, err
+		}
+		*d.to = time.Duration(v) * time.Millisecond
+	}
+	rec.expires = now.Add(rec.life)
+
+	limits := t.Limits
+	var err error
+	if limits.MemoryBytes, err = lower("limits.memory_bytes", req.Limits.MemoryBytes, t.Limits.MemoryBytes); err != nil {
+		return rec, limits, err
+	}
+	if limits.CPUs, err = lower("limits.cpus", req.Limits.CPUs, t.Limits.CPUs); err != nil {
+		return rec, limits, err
+	}
+	if limits.Processes, err = lower("limits.processes", req.Limits.Processes, t.Limits.Processes); err != nil {
+		return rec, limits, err
+	}
+	limits.DiskBytes, err = lower("limits.disk_bytes", req.Limits.DiskBytes, t.Limits.DiskBytes)
+	return rec, limits, err
+}
+
+// lower gives what was asked for if it is within most; zero means most, and a
+// most of zero allows anything.
+func lower[T int | int64 | float64](field string, asked, most T) (T, error) {
+	switch {
+	case asked < 0:
+		return 0, errdefs.New(errdefs.ErrInvalid, "limit-invalid", "%s can't be negative.", field)
+	case asked == 0:
+		return most, nil
+	case most > 0 && asked > most:
+		return 0, errdefs.New(errdefs.ErrInvalid, "limit-too-high", "%s is %v, and the template allows at most %v.", field, asked, most)
+	}
+	return asked, nil
+}
+
+const (
+	maxLabels     = 32
+	maxLabelValue = 255
+	maxEnv        = 128
+	maxEnvBytes   = 64 << 10 // far below what execve takes (128 KiB a string)
+)
+
+var labelKey = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$`)
+
+func checkLabels(labels map[string]string) error {
+	if len(labels) > maxLabels {
+		return errdefs.New(errdefs.ErrInvalid, "labels-invalid", "There are %d labels, and at most %d are kept.", len(labels), maxLabels)
+	}
+	for k, v := range labels {
+		if !labelKey.MatchString(k) {
+			return errdefs.New(errdefs.ErrInvalid, "labels-invalid", "The label name %.80q is not allowed.", k).
+				WithHint("Use up to 63 letters, digits, '.', '_', '/' and '-', beginning and ending with a letter or digit.")
+		}
+		if len(v) > maxLabelValue {
+			return errdefs.New(errdefs.ErrInvalid, "labels-invalid", "The value of label %q has %d bytes, and at most %d are kept.", k, len(v), maxLabelValue)
+		}
+	}
+	return nil
+}
+
+var envKey = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,127}$`)
+
+func checkEnv(env map[string]string) error {
+	if len(env) > maxEnv {
+		return errdefs.New(errdefs.ErrInvalid, "env-invalid", "There are %d environment variables, and at most %d are taken.", len(env), maxEnv)
+	}
+	total := 0
+	for k, v := range env {
+		if !envKey.MatchString(k) || strings.ContainsRune(v, 0) {
+			return errdefs.New(errdefs.ErrInvalid, "env-invalid", "The environment variable %.80q is not allowed.", k).
+				WithHint("Names are letters, digits and '_' and don't begin with a digit; values have no NUL.")
+		}
+		total += len(k) + len(v) + 2
+	}
+	if total > maxEnvBytes {
+		return errdefs.New(errdefs.ErrInvalid, "env-invalid", "The environment has %d bytes, and at most %d are taken.", total, maxEnvBytes)
+	}
+	return nil
+}

@@ -1,0 +1,343 @@
+package fleet
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/caesarion/caesarion/internal/errdefs"
+	"github.com/caesarion/caesarion/internal/sandbox"
+)
+
+// errClosed is the cause that everything of a closing Fleet ends with.
+var errClosed = errdefs.New(errdefs.ErrUnavailable, "server-stopping", "The server is stopping.").
+	WithHint("Try again in a few seconds; sandboxes and running executions go on.")
+
+// Fleet has the sandboxes of one installation.
+type Fleet struct {
+	driver sandbox.Driver
+	source source
+	opts   Options
+	log    *slog.Logger
+	kept   *keeper
+
+	ctx    context.Context // ends with Close; the parent of watches and pumps
+	cancel context.CancelCauseFunc
+	work   sync.WaitGroup // watches, pumps, removals
+
+	mu       sync.Mutex
+	closed   bool
+	creating int
+	alive    map[sandbox.ID]*Sandbox
+	gone     map[sandbox.ID]*Sandbox
+	goneList []sandbox.ID // oldest first; bounds gone
+	seeds    map[string]*Sandbox
+	sessions map[string]*Sandbox
+}
+
+// Gone sandboxes that are remembered for their reason. Each costs about a
+// kilobyte; their executions' events are bounded by Options.EventBytes.
+const maxGone = 1000
+
+// How long removing one sandbox may take, whoever asked for it.
+const removeTimeout = 60 * time.Second
+
+// New takes over the driver's sandboxes: those that an earlier process left
+// are adopted with their executions, or deleted if their time is over or their
+// agent does not answer. It returns when that is done.
+func New(ctx context.Context, driver sandbox.Driver, opts Options) (*Fleet, error) {
+	opts, err := opts.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	f := &Fleet{
+		driver:   driver,
+		source:   driver,
+		opts:     opts,
+		log:      opts.Logger,
+		kept:     newKeeper(opts.EventBytes),
+		alive:    map[sandbox.ID]*Sandbox{},
+		gone:     map[sandbox.ID]*Sandbox{},
+		seeds:    map[string]*Sandbox{},
+		sessions: map[string]*Sandbox{},
+	}
+	f.ctx, f.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
+	if err := f.adopt(ctx); err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// Adoption talks to many agents at once, but not to all.
+const (
+	adoptAtOnce  = 8
+	adoptTimeout = 10 * time.Second
+)
+
+func (f *Fleet) adopt(ctx context.Context) error {
+	infos, err := f.driver.List(ctx)
+	if err != nil {
+		return fmt.Errorf("fleet: list sandboxes of an earlier process: %w", err)
+	}
+	var g errgroup.Group
+	g.SetLimit(adoptAtOnce)
+	for _, info := range infos {
+		g.Go(func() error {
+			t, ok := f.opts.Templates[info.Template]
+			if !ok {
+				t = Template{ExecutionTimeout: DefaultExecutionTimeout, IdleTimeout: DefaultIdleTimeout, Lifetime: DefaultLifetime}
+			}
+			rec := recordOf(info, t)
+			switch now := time.Now(); {
+			case info.State != sandbox.StateRunning:
+				f.discard(info.ID, "it had stopped")
+			case now.After(rec.expires):
+				f.discard(info.ID, "its life was over")
+			case now.After(rec.used.Add(rec.idle + labelWriteEvery)):
+				f.discard(info.ID, "it was idle for too long")
+			default:
+				f.adoptOne(ctx, info, rec)
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+func (f *Fleet) adoptOne(ctx context.Context, info sandbox.Info, rec record) {
+	ctx, cancel := context.WithTimeoutCause(ctx, adoptTimeout, errors.New("the agent did not answer in time"))
+	defer cancel()
+	s, err := f.attach(info, rec)
+	if err == nil {
+		if err = s.adoptExecutions(ctx); err == nil {
+			f.log.Info("sandbox adopted", "sandbox_id", string(info.ID), "template", info.Template)
+			return
+		}
+		f.log.Warn("sandbox of an earlier process can't be adopted", "sandbox_id", string(info.ID), "err", err)
+		_ = s.end(context.WithoutCancel(ctx), ReasonUnresponsive) // logged there
+		return
+	}
+	f.log.Warn("sandbox of an earlier process can't be adopted", "sandbox_id", string(info.ID), "err", err)
+}
+
+// discard deletes a sandbox of an earlier process, in the background.
+func (f *Fleet) discard(id sandbox.ID, why string) {
+	f.log.Info("sandbox of an earlier process deleted", "sandbox_id", string(id), "reason", why)
+	f.work.Go(func() { _ = f.remove(f.ctx, id) })
+}
+
+// remove deletes a sandbox from the driver and tries again if that fails: a
+// sandbox nobody can see must not go on using the machine.
+func (f *Fleet) remove(ctx context.Context, id sandbox.ID) error {
+	wait := 200 * time.Millisecond
+	for try := 1; ; try++ {
+		dctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
+		err := f.driver.Delete(dctx, id)
+		cancel()
+		if err == nil {
+			return nil
+		}
+		f.log.Error("sandbox can't be deleted", "sandbox_id", string(id), "attempt", try, "err", err)
+		if try == 5 {
+			return fmt.Errorf("fleet: delete %s: %w", id, err)
+		}
+		select {
+		case <-time.After(wait):
+			wait *= 4
+		case <-f.ctx.Done():
+			return fmt.Errorf("fleet: delete %s: %w", id, err)
+		}
+	}
+}
+
+// reserve takes a place for a sandbox that is being made; release gives it back
+// once the sandbox counts itself or failed.
+func (f *Fleet) reserve() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return errClosed
+	}
+	if n := len(f.alive) + f.creating; f.opts.MaxSandboxes > 0 && n >= f.opts.MaxSandboxes {
+		return errdefs.New(errdefs.ErrExhausted, "too-many-sandboxes",
+			"There are %d sandboxes, and this installation allows %d at once.", n, f.opts.MaxSandboxes).
+			WithHint("Delete one that is not needed, or wait until an idle one ends.")
+	}
+	f.creating++
+	return nil
+}
+
+func (f *Fleet) release() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.creating--
+}
+
+// attach makes the Sandbox of a running sandbox and watches it.
+func (f *Fleet) attach(info sandbox.Info, rec record) (*Sandbox, error) {
+	lost, err := f.driver.Lost(info.ID)
+	if err != nil {
+		return nil, fmt.Errorf("fleet: watch %s: %w", info.ID, err)
+	}
+	s := newSandbox(f, info, rec)
+	f.mu.Lock()
+	if f.closed {
+		f.mu.Unlock()
+		s.client.CloseIdle()
+		return nil, errClosed
+	}
+	f.alive[info.ID] = s
+	if rec.seedID != "" {
+		f.seeds[rec.seedID] = s
+	}
+	if rec.session != "" {
+		f.sessions[rec.session] = s
+	}
+	f.mu.Unlock()
+	f.work.Go(func() { s.watch(lost) })
+	return s, nil
+}
+
+// detach takes a sandbox out of the living; false if somebody else did.
+func (f *Fleet) detach(s *Sandbox) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.alive[s.id] != s {
+		return false
+	}
+	delete(f.alive, s.id)
+	if s.seedID != "" && f.seeds[s.seedID] == s {
+		delete(f.seeds, s.seedID)
+	}
+	if s.session != "" && f.sessions[s.session] == s {
+		delete(f.sessions, s.session)
+	}
+	f.gone[s.id] = s
+	f.goneList = append(f.goneList, s.id)
+	if len(f.goneList) > maxGone {
+		old := f.gone[f.goneList[0]]
+		delete(f.gone, f.goneList[0])
+		f.goneList = f.goneList[1:]
+		f.kept.forget(old)
+	}
+	return true
+}
+
+// Get finds a living sandbox. A gone one gives an error that says why.
+func (f *Fleet) Get(id sandbox.ID) (*Sandbox, error) {
+	f.mu.Lock()
+	s, ok := f.alive[id]
+	old, was := f.gone[id]
+	f.mu.Unlock()
+	switch {
+	case ok:
+		return s, nil
+	case was:
+		return nil, old.goneError()
+	}
+	return nil, errdefs.New(errdefs.ErrNotFound, "sandbox-not-found", "There is no sandbox %.80q.", string(id))
+}
+
+// Remembered finds a sandbox also when it is gone, to read what its
+// executions gave.
+func (f *Fleet) Remembered(id sandbox.ID) (*Sandbox, error) {
+	f.mu.Lock()
+	s := cmp.Or(f.alive[id], f.gone[id])
+	f.mu.Unlock()
+	if s != nil {
+		return s, nil
+	}
+	return f.Get(id)
+}
+
+// BySeedID finds a living sandbox by its name in the original's API.
+func (f *Fleet) BySeedID(name string) (*Sandbox, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s, ok := f.seeds[name]
+	return s, ok
+}
+
+// BySession finds the living sandbox of a session of the original's API.
+func (f *Fleet) BySession(session string) (*Sandbox, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s, ok := f.sessions[session]
+	return s, ok
+}
+
+// List gives the living sandboxes, newest first.
+func (f *Fleet) List() []*Sandbox {
+	f.mu.Lock()
+	list := slices.Collect(maps.Values(f.alive))
+	f.mu.Unlock()
+	slices.SortFunc(list, func(a, b *Sandbox) int {
+		return cmp.Or(b.info.CreatedAt.Compare(a.info.CreatedAt), cmp.Compare(a.id, b.id))
+	})
+	return list
+}
+
+// Count gives the number of living sandboxes.
+func (f *Fleet) Count() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.alive)
+}
+
+// Templates gives the templates, with defaults filled in, and the default's name.
+func (f *Fleet) Templates() (map[string]Template, string) {
+	return f.opts.Templates, f.opts.DefaultTemplate
+}
+
+// MaxSandboxes gives the bound in force; not positive means none.
+func (f *Fleet) MaxSandboxes() int { return f.opts.MaxSandboxes }
+
+// Capabilities says what the driver can do and enforces.
+func (f *Fleet) Capabilities() sandbox.Capabilities { return f.driver.Capabilities() }
+
+// Close stops watching and lets go of the agents. Sandboxes and what runs in
+// them stay for the next process; the driver is the caller's to close.
+func (f *Fleet) Close() error {
+	f.mu.Lock()
+	f.closed = true
+	alive := slices.Collect(maps.Values(f.alive))
+	f.mu.Unlock()
+	f.cancel(errClosed)
+	var err error
+	for _, s := range alive {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		err = errors.Join(err, s.saveLabels(ctx))
+		cancel()
+	}
+	f.work.Wait()
+	for _, s := range alive {
+		s.client.CloseIdle()
+	}
+	return err
+}
+
+// background runs fn in a goroutine that Close waits for; fn ends when f.ctx
+// does. After Close nothing is started and it reports false.
+func (f *Fleet) background(fn func()) bool {
+	f.mu.Lock()
+	if f.closed {
+		f.mu.Unlock()
+		return false
+	}
+	f.work.Add(1)
+	f.mu.Unlock()
+	go func() {
+		defer f.work.Done()
+		fn()
+	}()
+	return true
+}

@@ -1,0 +1,102 @@
+package fleet
+
+import (
+	"maps"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/caesarion/caesarion/internal/sandbox"
+)
+
+// Labels on the driver's sandbox are the only durable record of what this
+// package decided. The caller's own labels carry a prefix, so that they can't
+// collide with these.
+const (
+	labelKernel  = "caesarion.kernel"               // id of the default kernel
+	labelExpires = "caesarion.expires"              // RFC 3339
+	labelUsed    = "caesarion.used"                 // RFC 3339; written now and then, not at each use
+	labelExec    = "caesarion.execution_timeout_ms" // decimal
+	labelIdle    = "caesarion.idle_timeout_ms"      // decimal
+	labelLife    = "caesarion.lifetime_ms"          // decimal
+	labelSeed    = "caesarion.seed"                 // "sandbox-1a2b3c4d": its name in the original's API
+	labelSession = "caesarion.session"              // session id of the original's API
+	userPrefix   = "user."
+)
+
+// record is the part of a sandbox that labels keep.
+type record struct {
+	kernelID  string
+	expires   time.Time
+	used      time.Time
+	execution time.Duration
+	idle      time.Duration
+	life      time.Duration
+	seedID    string
+	session   string
+	user      map[string]string
+}
+
+func (r record) labels() map[string]string {
+	m := make(map[string]string, 8+len(r.user))
+	for k, v := range r.user {
+		m[userPrefix+k] = v
+	}
+	put := func(k, v string) {
+		if v != "" {
+			m[k] = v
+		}
+	}
+	put(labelKernel, r.kernelID)
+	put(labelSeed, r.seedID)
+	put(labelSession, r.session)
+	m[labelExpires] = r.expires.UTC().Format(time.RFC3339Nano)
+	m[labelUsed] = r.used.UTC().Format(time.RFC3339Nano)
+	m[labelExec] = strconv.FormatInt(r.execution.Milliseconds(), 10)
+	m[labelIdle] = strconv.FormatInt(r.idle.Milliseconds(), 10)
+	m[labelLife] = strconv.FormatInt(r.life.Milliseconds(), 10)
+	return m
+}
+
+// recordOf reads the labels of a sandbox that an earlier process made. What is
+// missing or damaged is taken from the template, counted from creation: a
+// sandbox is never kept longer for a broken label.
+func recordOf(info sandbox.Info, t Template) record {
+	l := info.Labels
+	r := record{
+		kernelID:  l[labelKernel],
+		seedID:    l[labelSeed],
+		session:   l[labelSession],
+		execution: labelMillis(l[labelExec], t.ExecutionTimeout),
+		idle:      labelMillis(l[labelIdle], t.IdleTimeout),
+		life:      labelMillis(l[labelLife], t.Lifetime),
+		user:      map[string]string{},
+	}
+	r.expires = labelTime(l[labelExpires], info.CreatedAt.Add(r.life))
+	r.used = labelTime(l[labelUsed], info.CreatedAt)
+	for k, v := range l {
+		if name, ok := strings.CutPrefix(k, userPrefix); ok {
+			r.user[name] = v
+		}
+	}
+	return r
+}
+
+func (r record) clone() record {
+	r.user = maps.Clone(r.user)
+	return r
+}
+
+func labelTime(s string, otherwise time.Time) time.Time {
+	if t, err := time.Parse(time.RFC3339Nano, s); err == nil {
+		return t
+	}
+	return otherwise
+}
+
+func labelMillis(s string, otherwise time.Duration) time.Duration {
+	if n, err := strconv.ParseInt(s, 10, 64); err == nil && n > 0 {
+		return time.Duration(n) * time.Millisecond
+	}
+	return otherwise
+}

@@ -1,0 +1,111 @@
+package fleet
+
+import (
+	"bufio"
+	"cmp"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/caesarion/caesarion/internal/sandbox"
+)
+
+// Template is what sandboxes are made from. Zero durations mean the defaults.
+type Template struct {
+	Image            string // name or digest in the driver's image store
+	Limits           sandbox.Limits
+	Env              map[string]string
+	ExecutionTimeout time.Duration // running time of one execution; default 300 s
+	IdleTimeout      time.Duration // unused for so long: deleted; default 1 h
+	Lifetime         time.Duration // deleted after, whatever it does; default 24 h
+}
+
+// The defaults of a Template, fit for one machine.
+const (
+	DefaultExecutionTimeout = 300 * time.Second
+	DefaultIdleTimeout      = time.Hour
+	DefaultLifetime         = 24 * time.Hour
+)
+
+// DefaultTemplate is the name used when neither caller nor options name one.
+const DefaultTemplate = "python"
+
+// Options configures a Fleet. The zero value has one template named "python"
+// of the image with the same name.
+type Options struct {
+	Templates       map[string]Template
+	DefaultTemplate string // default: DefaultTemplate, or the only one there is
+	MaxSandboxes    int    // at once; 0: from the machine's memory; negative: no bound
+	EventBytes      int64  // memory for events of finished executions, all sandboxes together; default 48 MiB
+	Logger          *slog.Logger
+}
+
+func (o Options) withDefaults() (Options, error) {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	o.Templates = maps.Clone(o.Templates)
+	if len(o.Templates) == 0 {
+		o.Templates = map[string]Template{DefaultTemplate: {Image: DefaultTemplate}}
+	}
+	if o.DefaultTemplate == "" {
+		o.DefaultTemplate = DefaultTemplate
+		if len(o.Templates) == 1 {
+			o.DefaultTemplate = slices.Collect(maps.Keys(o.Templates))[0]
+		}
+	}
+	if _, ok := o.Templates[o.DefaultTemplate]; !ok {
+		return o, fmt.Errorf("fleet: default template %q is not one of the templates", o.DefaultTemplate)
+	}
+	for name, t := range o.Templates {
+		t.ExecutionTimeout = cmp.Or(t.ExecutionTimeout, DefaultExecutionTimeout)
+		t.IdleTimeout = cmp.Or(t.IdleTimeout, DefaultIdleTimeout)
+		t.Lifetime = cmp.Or(t.Lifetime, DefaultLifetime)
+		if t.ExecutionTimeout < 0 || t.IdleTimeout < 0 || t.Lifetime < 0 {
+			return o, fmt.Errorf("fleet: template %q: negative duration", name)
+		}
+		o.Templates[name] = t
+	}
+	o.EventBytes = cmp.Or(o.EventBytes, 48<<20)
+	if o.MaxSandboxes == 0 {
+		o.MaxSandboxes = sandboxesFor(machineMemory(), o.Templates[o.DefaultTemplate].Limits.MemoryBytes)
+	}
+	return o, nil
+}
+
+// Sandboxes rarely use what they may: an idle one needs some 120 MB of its
+// 2 GiB. So four times as many are allowed as would fit if all used their
+// limit at once; when they do, the host's memory decides and the one that
+// is killed gets its reason.
+const overcommit = 4
+
+func sandboxesFor(machine, perSandbox int64) int {
+	if perSandbox <= 0 {
+		perSandbox = 2 << 30
+	}
+	if machine <= 0 {
+		return 16 // not Linux or no /proc: careful rather than unbounded
+	}
+	return int(max(2, machine*overcommit/perSandbox))
+}
+
+// machineMemory gives the machine's memory in bytes, 0 if unknown.
+func machineMemory() int64 {
+	f, err := os.Open("/proc/meminfo")
+	if err != nil {
+		return 0
+	}
+	defer func() { _ = f.Close() }() // opened for reading
+	for s := bufio.NewScanner(f); s.Scan(); {
+		if rest, ok := strings.CutPrefix(s.Text(), "MemTotal:"); ok {
+			kb, _ := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64)
+			return kb << 10
+		}
+	}
+	return 0
+}

@@ -1,0 +1,311 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/caesarion/caesarion/internal/agentapi"
+	"github.com/caesarion/caesarion/internal/errdefs"
+	"github.com/caesarion/caesarion/internal/event"
+	"github.com/caesarion/caesarion/internal/sandbox"
+)
+
+// Reasons why a sandbox is gone, beside those that the driver gives.
+const (
+	ReasonDeleted      = "deleted"
+	ReasonExpired      = "expired"
+	ReasonIdle         = "idle"
+	ReasonUnresponsive = "unresponsive"
+	ReasonLost         = string(event.ReasonSandboxLost)
+)
+
+// The last use of a sandbox is written to its labels at most this often, so
+// that running code writes nothing to disk. After a restart of the server an
+// idle sandbox may live this much longer.
+const labelWriteEvery = time.Minute
+
+// Sandbox is one sandbox of the Fleet.
+type Sandbox struct {
+	fleet   *Fleet
+	id      sandbox.ID
+	seedID  string
+	session string
+	info    sandbox.Info // as it was created
+	client  *agentapi.Client
+
+	used atomic.Int64 // UnixNano of the last use
+	busy atomic.Int64 // unfinished executions and open calls; above 0 the sandbox is not idle
+
+	mu     sync.Mutex
+	rec    record // see labels.go
+	kernel *kernelStart
+	execs  executions
+	gone   string // why it is gone; empty while it lives
+
+	saving sync.Mutex // held over a label write, so that they stay in order
+	moved  chan struct{}
+	ended  chan struct{} // closed when the sandbox is gone
+}
+
+// View is a sandbox at one moment.
+type View struct {
+	ID               sandbox.ID
+	SeedID           string
+	Session          string
+	Template         string
+	Image            string
+	State            sandbox.State
+	Limits           sandbox.Limits
+	Labels           map[string]string // the caller's
+	KernelID         string            // default kernel; empty: not started yet
+	ExecutionTimeout time.Duration
+	IdleTimeout      time.Duration
+	CreatedAt        time.Time
+	LastUsedAt       time.Time
+	ExpiresAt        time.Time
+}
+
+func newSandbox(f *Fleet, info sandbox.Info, rec record) *Sandbox {
+	s := &Sandbox{
+		fleet:   f,
+		id:      info.ID,
+		seedID:  rec.seedID,
+		session: rec.session,
+		info:    info,
+		rec:     rec.clone(),
+		moved:   make(chan struct{}, 1),
+		ended:   make(chan struct{}),
+	}
+	s.execs.init()
+	s.used.Store(rec.used.UnixNano())
+	s.client = agentapi.NewClient(func(ctx context.Context) (net.Conn, error) {
+		return f.driver.Dial(ctx, info.ID)
+	}, info.AgentToken)
+	return s
+}
+
+// ID gives the sandbox's identifier.
+func (s *Sandbox) ID() sandbox.ID { return s.id }
+
+// View gives the sandbox at this moment.
+func (s *Sandbox) View() View {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v := View{
+		ID:               s.id,
+		SeedID:           s.seedID,
+		Session:          s.session,
+		Template:         s.info.Template,
+		Image:            s.info.Image,
+		State:            sandbox.StateRunning,
+		Limits:           s.info.Limits,
+		Labels:           s.rec.clone().user,
+		ExecutionTimeout: s.rec.execution,
+		IdleTimeout:      s.rec.idle,
+		CreatedAt:        s.info.CreatedAt,
+		LastUsedAt:       s.lastUsed(),
+		ExpiresAt:        s.rec.expires.UTC(),
+	}
+	if s.gone != "" {
+		v.State = sandbox.StateStopped
+	}
+	if s.kernel.ready() {
+		v.KernelID = s.rec.kernelID
+	}
+	return v
+}
+
+func (s *Sandbox) lastUsed() time.Time {
+	if s.busy.Load() > 0 {
+		return time.Now().UTC()
+	}
+	return time.Unix(0, s.used.Load()).UTC()
+}
+
+// Use says that somebody uses the sandbox until the returned function is
+// called: it does not count as idle meanwhile. It costs two atomic writes.
+func (s *Sandbox) Use() (done func()) {
+	s.busy.Add(1)
+	return s.unuse
+}
+
+func (s *Sandbox) unuse() {
+	s.used.Store(time.Now().UnixNano())
+	s.busy.Add(-1)
+}
+
+// Extend lets the sandbox live for d from now, at most its template's life;
+// zero means that.
+func (s *Sandbox) Extend(ctx context.Context, d time.Duration) error {
+	defer s.Use()()
+	s.mu.Lock()
+	if d < 0 || d > s.rec.life {
+		most := s.rec.life
+		s.mu.Unlock()
+		return errdefs.New(errdefs.ErrInvalid, "limit-too-high",
+			"lifetime_ms is %d, and this sandbox can be extended to at most %d from now.", d.Milliseconds(), most.Milliseconds())
+	}
+	if d == 0 {
+		d = s.rec.life
+	}
+	s.rec.expires = time.Now().Add(d)
+	s.mu.Unlock()
+	select {
+	case s.moved <- struct{}{}: // wakes the watch
+	default:
+	}
+	return s.saveLabels(ctx)
+}
+
+// saveLabels writes the record to the driver.
+func (s *Sandbox) saveLabels(ctx context.Context) error {
+	s.saving.Lock()
+	defer s.saving.Unlock()
+	s.mu.Lock()
+	if s.gone != "" {
+		s.mu.Unlock()
+		return nil
+	}
+	s.rec.used = s.lastUsed()
+	labels := s.rec.labels()
+	s.mu.Unlock()
+	if err := s.fleet.driver.SetLabels(ctx, s.id, labels); err != nil {
+		if errors.Is(err, errdefs.ErrNotFound) {
+			return nil // it is going away right now
+		}
+		return fmt.Errorf("fleet: keep labels of %s: %w", s.id, err)
+	}
+	return nil
+}
+
+// watch ends the sandbox when its time is over or the driver lost it, and
+// writes its last use down now and then.
+func (s *Sandbox) watch(lost <-chan struct{}) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	<-timer.C
+	written := s.used.Load()
+	for {
+		s.mu.Lock()
+		expires, idle := s.rec.expires, s.rec.idle
+		s.mu.Unlock()
+		next := min(time.Until(expires), time.Until(s.lastUsed().Add(idle)), labelWriteEvery)
+		timer.Reset(max(next, 0))
+		select {
+		case <-s.ended:
+			return
+		case <-s.fleet.ctx.Done():
+			return
+		case <-s.moved:
+			continue
+		case <-lost:
+			s.endLost()
+			return
+		case <-timer.C:
+		}
+		s.mu.Lock()
+		expires = s.rec.expires
+		s.mu.Unlock()
+		switch now := time.Now(); {
+		case !now.Before(expires):
+			_ = s.end(s.fleet.ctx, ReasonExpired) // logged there
+			return
+		case !now.Before(s.lastUsed().Add(idle)):
+			_ = s.end(s.fleet.ctx, ReasonIdle)
+			return
+		}
+		if used := s.used.Load(); used != written || s.busy.Load() > 0 {
+			ctx, cancel := context.WithTimeout(s.fleet.ctx, 10*time.Second)
+			if err := s.saveLabels(ctx); err != nil {
+				s.fleet.log.Warn("last use of a sandbox can't be written", "sandbox_id", string(s.id), "err", err)
+			}
+			cancel()
+			written = used
+		}
+	}
+}
+
+func (s *Sandbox) endLost() {
+	reason := ReasonLost
+	if info, err := s.fleet.driver.Get(s.fleet.ctx, s.id); err == nil && info.Reason != "" {
+		reason = info.Reason
+	}
+	_ = s.end(s.fleet.ctx, reason) // logged there
+}
+
+// Delete stops the sandbox and frees all it holds. Running executions end as
+// killed.
+func (s *Sandbox) Delete(ctx context.Context) error { return s.end(ctx, ReasonDeleted) }
+
+// end takes the sandbox out of the fleet, tells the readers of its executions
+// and removes it from the driver.
+func (s *Sandbox) end(ctx context.Context, reason string) error {
+	// The reason is there before anybody can find the sandbox among the gone.
+	s.mu.Lock()
+	if s.gone != "" {
+		s.mu.Unlock()
+		return s.goneError()
+	}
+	s.gone = reason
+	s.mu.Unlock()
+	s.fleet.detach(s)
+	close(s.ended)
+	for _, e := range s.execs.unfinished() {
+		e.kill(reasonOf(reason), goneSentence(reason))
+	}
+	err := s.fleet.remove(ctx, s.id)
+	s.client.CloseIdle()
+	s.fleet.log.Info("sandbox gone", "sandbox_id", string(s.id), "reason", reason)
+	return err
+}
+
+// goneError is the answer to whoever still asks for the sandbox.
+func (s *Sandbox) goneError() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return &GoneError{ID: s.id, Reason: s.gone}
+}
+
+// GoneError says that a sandbox was here and why it is not any more.
+type GoneError struct {
+	ID     sandbox.ID
+	Reason string
+}
+
+// Error gives a sentence that is safe to show the caller.
+func (e *GoneError) Error() string { return goneSentence(e.Reason) }
+
+// Is makes a GoneError an ErrNotFound.
+func (e *GoneError) Is(target error) bool { return target == errdefs.ErrNotFound }
+
+func goneSentence(reason string) string {
+	switch reason {
+	case ReasonDeleted:
+		return "The sandbox was deleted."
+	case ReasonExpired:
+		return "The sandbox reached the end of its life and was deleted."
+	case ReasonIdle:
+		return "The sandbox was not used for too long and was deleted."
+	case ReasonUnresponsive:
+		return "The sandbox no longer answered and was deleted."
+	case string(event.ReasonOutOfMemory):
+		return "The sandbox used more memory than it may and was stopped."
+	case ReasonLost:
+		return "The sandbox stopped unexpectedly."
+	}
+	return fmt.Sprintf("The sandbox stopped: %s.", reason)
+}
+
+// reasonOf gives an execution's reason for the end of its sandbox.
+func reasonOf(gone string) event.Reason {
+	switch event.Reason(gone) {
+	case event.ReasonOutOfMemory, event.ReasonDiskFull, event.ReasonProcessLimit:
+		return event.Reason(gone)
+	}
+	return event.ReasonSandboxLost
+}
