@@ -1,0 +1,23 @@
+"""A Jupyter kernel on IPython's shell that speaks to its parent over one socket.
+
+The modules, from the wire upwards:
+
+    encode      messages to JSON, whatever the user's objects hold
+    wire        frames on the socket; the only place that writes to it
+    interrupts  SIGINT becomes KeyboardInterrupt in the right cell, or nothing
+    requests    which request an output belongs to
+    streams     sys.stdout and sys.stderr
+    loop        asyncio: top-level await, tasks that go on between cells
+    shell       IPython's InteractiveShell with our display hook, publisher, tracebacks
+    comms       the comm package's manager
+    hooks       what is done when the user imports a module or forks
+    figures     matplotlib's defaults
+    tables      data frames as application/vnd.caesarion.table+json
+    replies     the answers to all requests but execute_request
+    kernel      the loop: takes requests, executes, replies
+    main        start-up
+
+User code runs in the same process and may replace anything it can reach: modules bind the
+functions that they need at import, and nothing here looks a name up in a module at run time
+when its answer has to be right.
+"""

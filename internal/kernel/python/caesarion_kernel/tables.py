@@ -1,0 +1,2 @@
+def watch(imports, shell):
+    pass
