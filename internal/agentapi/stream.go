@@ -47,7 +47,7 @@ func (c *Client) Events(ctx context.Context, exeID string, after int64) (*Stream
 }
 
 // Follow is Events that goes on after execution.finished with late output,
-// until the next execution starts on the kernel or the kernel ends.
+// until the kernel ends or the agent forgets the execution.
 func (c *Client) Follow(ctx context.Context, exeID string, after int64) (*Stream, error) {
 	return c.stream(ctx, http.MethodGet, eventsPath(exeID, after)+"&follow=true", nil, after)
 }
@@ -169,7 +169,7 @@ func parseRecord(line []byte) (event.Record, error) {
 	if e.Seq < 1 || e.Time.IsZero() {
 		return event.Record{}, badAnswer("an event has no number or time")
 	}
-	if err := checkData(e.Type, e.Data); err != nil {
+	if err := CheckData(e.Type, e.Data); err != nil {
 		return event.Record{}, badAnswer("an event's data does not fit its type").WithCause(err)
 	}
 	return event.Record{Seq: e.Seq, Type: e.Type, Line: line}, nil
@@ -177,7 +177,9 @@ func parseRecord(line []byte) (event.Record, error) {
 
 var errShape = errors.New("agentapi: unexpected shape")
 
-func checkData(typ event.Type, data json.RawMessage) error {
+// CheckData reports whether data, which is valid JSON, has the shape that
+// typ's data must have. The agent asks before it passes on what a kernel said.
+func CheckData(typ event.Type, data json.RawMessage) error {
 	if !isObject(data) {
 		return errShape
 	}

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -195,6 +197,14 @@ func (l *Log) wakeLocked() {
 		close(l.wake)
 		l.wake = nil
 	}
+}
+
+// Snapshot gives the records that readers can see now.
+func (l *Log) Snapshot() iter.Seq[Record] {
+	l.mu.Lock()
+	records := l.records[:l.visible-l.first+1]
+	l.mu.Unlock()
+	return slices.Values(records)
 }
 
 // Subscribe gives a reader of all records after number after; 0 is the
