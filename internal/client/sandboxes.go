@@ -66,7 +66,7 @@ type Completeness struct {
 // IsComplete asks whether code is ready to run as it stands.
 func (c *Client) IsComplete(ctx context.Context, sandbox, kernel, code string) (Completeness, error) {
 	var out Completeness
-	return out, c.call(ctx, http.MethodPost, segments("sandboxes", sandbox, "kernels", kernel, "is-complete"), nil, v1.IsComplete{Code: code}, &out)
+	return out, c.call(ctx, http.MethodPost, segments("sandboxes", sandbox, "kernels", kernel, "is_complete"), nil, v1.IsComplete{Code: code}, &out)
 }
 
 // Inspection is Jupyter's inspect_reply.

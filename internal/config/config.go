@@ -31,7 +31,8 @@ type Server struct {
 	InsecureListen bool     `help:"Allow listening beyond loopback without TLS: tokens, code and files then cross the network in clear." env:"CAESARION_INSECURE_LISTEN"`
 	Auth           string   `help:"Who may call: token (whoever has the token) or none (everybody; only on loopback)." default:"token" enum:"token,none" placeholder:"HOW" env:"CAESARION_AUTH"`
 	AllowedHosts   []string `help:"Host names that requests may carry besides loopback and the address listened on." placeholder:"NAME,…" env:"CAESARION_ALLOWED_HOSTS"`
-	MaxSandboxes   int      `help:"Most sandboxes that exist at a time." default:"64" placeholder:"N" env:"CAESARION_MAX_SANDBOXES"`
+	MaxSandboxes   int      `help:"Most sandboxes that exist at a time; 0 takes a number that fits the machine's memory." default:"0" placeholder:"N" env:"CAESARION_MAX_SANDBOXES"`
+	Agent          string   `help:"The agent's binary (default: caesarion-agent beside this program, or on the PATH)." placeholder:"FILE" env:"CAESARION_AGENT"`
 	OnExit         string   `help:"What to do with the sandboxes when the server stops: keep them for the next one, or delete them." default:"keep" enum:"keep,delete" placeholder:"HOW" env:"CAESARION_ON_EXIT"`
 
 	// Templates are what sandboxes are made from, by name. There is always
@@ -50,9 +51,9 @@ type Template struct {
 	CPUs             float64           `yaml:"cpus"`              // cores, fractions allowed
 	Processes        int               `yaml:"processes"`         // processes and threads
 	Disk             Bytes             `yaml:"disk"`              // all that is written, together
-	ExecutionTimeout Duration          `yaml:"execution_timeout"` // running time of one execution; 0: none
-	IdleTimeout      Duration          `yaml:"idle_timeout"`      // unused for so long, a sandbox is deleted; 0: never
-	Lifetime         Duration          `yaml:"lifetime"`          // after so long it is deleted in any case; 0: never
+	ExecutionTimeout Duration          `yaml:"execution_timeout"` // running time of one execution
+	IdleTimeout      Duration          `yaml:"idle_timeout"`      // unused for so long, a sandbox is deleted
+	Lifetime         Duration          `yaml:"lifetime"`          // after so long it is deleted in any case
 	Env              map[string]string `yaml:"env,omitempty"`     // for kernels and processes
 }
 
@@ -158,3 +159,7 @@ func (s *Server) SortedTemplates() []string { return slices.Sorted(maps.Keys(s.T
 
 // Print writes all settings as a file that would give the same ones.
 func Print(w io.Writer, base Base, srv Server) error { return printYAML(w, base, srv) }
+
+// NoColor reports whether the person asked for output without colours
+// (https://no-color.org).
+func NoColor() bool { return os.Getenv("NO_COLOR") != "" }

@@ -26,7 +26,7 @@ func write(t *testing.T, text string) string {
 
 func valid() config.Server {
 	return config.Server{
-		Listen: "127.0.0.1:8000", Auth: "token", MaxSandboxes: 64, OnExit: "keep",
+		Listen: "127.0.0.1:8000", Auth: "token", MaxSandboxes: 0, OnExit: "keep",
 		Templates: map[string]config.Template{config.DefaultTemplate: config.DefaultLimits()},
 	}
 }
@@ -167,7 +167,7 @@ func TestValidate(t *testing.T) {
 		{"no auth on loopback", func(s *config.Server) { s.Auth = "none" }, ""},
 		{"no auth beyond loopback", func(s *config.Server) { s.Auth, s.Listen, s.InsecureListen = "none", ":1", true }, "everybody"},
 		{"unknown auth", func(s *config.Server) { s.Auth = "basic" }, "token and none"},
-		{"no sandboxes", func(s *config.Server) { s.MaxSandboxes = 0 }, "max_sandboxes"},
+		{"negative sandboxes", func(s *config.Server) { s.MaxSandboxes = -1 }, "max_sandboxes"},
 		{"unknown exit", func(s *config.Server) { s.OnExit = "burn" }, "keep and delete"},
 		{"template name", func(s *config.Server) { s.Templates["A b"] = config.DefaultLimits() }, "lower-case"},
 		{"negative time", func(s *config.Server) {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"regexp"
 	"strconv"
+	"time"
 
 	"github.com/caesarion/caesarion/internal/errdefs"
 )
@@ -22,6 +23,7 @@ const (
 	minDisk      = Bytes(16 << 20)
 	minProcesses = 16
 	minCPUs      = 0.05
+	minDuration  = time.Second
 )
 
 // maxTemplates bounds what one file can define; a name is also a label value.
@@ -64,14 +66,14 @@ func (s *Server) Validate() error {
 	case !loopback && !tls && !s.InsecureListen:
 		return errdefs.New(errdefs.ErrInvalid, "insecure-listen", "listen %s is reachable from other machines, and without TLS tokens, code and files cross the network in clear", s.Listen).
 			WithHint("give --tls-cert and --tls-key, listen on 127.0.0.1 behind a proxy that speaks TLS, or accept it with --insecure-listen")
-	case s.MaxSandboxes < 1 || s.MaxSandboxes > 100_000:
-		return invalid("max_sandboxes", s.MaxSandboxes, "allowed are 1 to 100000")
+	case s.MaxSandboxes < 0 || s.MaxSandboxes > 100_000:
+		return invalid("max_sandboxes", s.MaxSandboxes, "allowed are 0 (fits the machine) to 100000")
 	case s.OnExit != "keep" && s.OnExit != "delete":
 		return invalid("on_exit", s.OnExit, "allowed are keep and delete")
 	case len(s.Templates) > maxTemplates:
 		return invalid("templates", len(s.Templates), fmt.Sprintf("at most %d", maxTemplates))
 	}
-	for _, f := range []struct{ key, path string }{{"tls_cert", s.TLSCert}, {"tls_key", s.TLSKey}} {
+	for _, f := range []struct{ key, path string }{{"tls_cert", s.TLSCert}, {"tls_key", s.TLSKey}, {"agent", s.Agent}} {
 		if f.path == "" {
 			continue
 		}
@@ -107,8 +109,8 @@ func validateTemplate(name string, t Template) error {
 		key   string
 		value Duration
 	}{{"execution_timeout", t.ExecutionTimeout}, {"idle_timeout", t.IdleTimeout}, {"lifetime", t.Lifetime}} {
-		if d.value < 0 {
-			return invalid(key+"."+d.key, d.value, "0 (none) or more")
+		if d.value.Std() < minDuration {
+			return invalid(key+"."+d.key, d.value, fmt.Sprintf("at least %s", minDuration))
 		}
 	}
 	return nil

@@ -1,0 +1,47 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+
+	"github.com/caesarion/caesarion/internal/errdefs"
+	"github.com/caesarion/caesarion/internal/image"
+	"github.com/caesarion/caesarion/internal/sandbox"
+	"github.com/caesarion/caesarion/internal/sandbox/gvisor"
+)
+
+// openGVisor opens the driver that makes gVisor sandboxes on this machine. The
+// images of all templates must be there: a server whose first call fails helps
+// nobody.
+func openGVisor(ctx context.Context, opts driverOptions) (sandbox.Driver, error) {
+	agent, err := findAgent(opts.agent)
+	if err != nil {
+		return nil, err
+	}
+	store, err := image.Open(opts.dataDir)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range opts.images {
+		if _, err := store.Resolve(name); errors.Is(err, errdefs.ErrNotFound) {
+			return nil, errdefs.New(errdefs.ErrUnsupported, "image-missing", "there is no sandbox image %q in %s", name, store.OCILayout()).
+				WithHint("caesarion image build makes the default image (a few minutes, once), caesarion image import takes another")
+		} else if err != nil {
+			return nil, err
+		}
+	}
+	return gvisor.New(ctx, gvisor.Options{
+		StateDir: opts.stateDir,
+		AgentDir: filepath.Join(opts.dataDir, agentsDir),
+		Agent:    agent,
+		Rootfs: func(_ context.Context, name string) (gvisor.Rootfs, error) {
+			img, err := store.Resolve(name)
+			if err != nil {
+				return gvisor.Rootfs{}, err
+			}
+			return gvisor.Rootfs{Digest: img.Digest, EROFS: img.EROFSPath, Env: img.Config.Env}, nil
+		},
+		Logger: opts.log,
+	})
+}

@@ -1,0 +1,116 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/caesarion/caesarion/internal/config"
+)
+
+// serveCmd runs the server. Its flags are the settings themselves.
+type serveCmd struct {
+	config.Server `embed:""`
+	PrintConfig   bool `help:"Print the settings in force, as a file, and exit."`
+}
+
+// Help implements kong.HelpProvider.
+func (*serveCmd) Help() string {
+	return `Prints the URL, with the token that every call needs. Sandboxes survive a restart.
+
+Settings come from the YAML file, then CAESARION_* environment variables, then flags; keys of the file are the flags' names with underscores, and templates:
+
+  templates:
+    python:
+      memory: 4GiB
+      execution_timeout: 10m
+
+Examples:
+  caesarion serve
+  caesarion serve --listen 127.0.0.1:0 --on-exit delete
+  caesarion serve --listen :8443 --tls-cert cert.pem --tls-key key.pem --allowed-hosts box.example.org
+  caesarion serve --print-config > config.yaml`
+}
+
+// Run serves until a signal.
+func (c *serveCmd) Run(ctx context.Context, g *globals) error {
+	if err := c.Validate(); err != nil {
+		return err
+	}
+	if c.PrintConfig {
+		return config.Print(g.Stdout, g.Base, c.Server)
+	}
+	ctx, release := untilSignal(ctx)
+	defer release()
+	log := newLogger(g.Stderr, g.LogLevel, g.LogFormat, slog.LevelDebug)
+	if err := makeDataDir(g.DataDir); err != nil {
+		return err
+	}
+	lock, err := lockData(g.DataDir, 0)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	var token config.Secret
+	if c.Auth == "token" {
+		if token, err = loadToken(g.Base); err != nil {
+			return err
+		}
+	}
+	sweepSolo(ctx, g.DataDir, c.Server, log)
+	s, err := startServer(ctx, serverOptions{
+		base:     g.Base,
+		cfg:      c.Server,
+		stateDir: filepath.Join(g.DataDir, stateDir),
+		token:    token,
+		log:      log,
+	})
+	if err != nil {
+		return err
+	}
+	record := serverRecord{URL: s.url, Token: token.Reveal(), PID: os.Getpid(), StartedAt: time.Now().UTC().Truncate(time.Second)}
+	err = writeServerRecord(g.DataDir, record)
+	if err == nil {
+		err = c.announce(g, s)
+	}
+	if err == nil {
+		select {
+		case <-ctx.Done():
+		case err = <-s.ended:
+			s.ended <- http.ErrServerClosed // stop waits for it
+		}
+	}
+	log.Info("server stops", "sandboxes", c.OnExit)
+	return errors.Join(err, os.Remove(filepath.Join(g.DataDir, serverFile)), s.stop(c.OnExit == "delete"))
+}
+
+// announce says where the server is and what this host can't enforce.
+func (c *serveCmd) announce(g *globals, s *server) error {
+	address := s.url + "/"
+	if s.token != "" {
+		address += "?token=" + url.QueryEscape(s.token.Reveal())
+	}
+	capabilities := s.driver.Capabilities()
+	if g.JSON {
+		return printJSON(g.Stdout, map[string]any{
+			"url": s.url, "token": s.token.Reveal(), "pid": os.Getpid(), "version": buildVersion(),
+			"driver": capabilities.Driver, "missing": capabilities.Missing,
+		})
+	}
+	for _, limit := range slices.Sorted(maps.Keys(capabilities.Missing)) {
+		fmt.Fprintf(g.Stderr, "warning: this host does not enforce %s: %s (caesarion doctor says more)\n", limit, oneLine(capabilities.Missing[limit]))
+	}
+	if c.Auth == "none" {
+		fmt.Fprintln(g.Stderr, "warning: --auth none: every program and every user of this machine can run code here")
+	}
+	_, err := fmt.Fprintf(g.Stdout, "Caesarion %s is ready. Stop it with Ctrl-C.\n\n  %s\n\n", buildVersion(), address)
+	return err
+}

@@ -1,0 +1,253 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/cleanup"
+
+	"github.com/caesarion/caesarion/internal/config"
+	"github.com/caesarion/caesarion/internal/errdefs"
+	"github.com/caesarion/caesarion/internal/fleet"
+	"github.com/caesarion/caesarion/internal/httpapi"
+	"github.com/caesarion/caesarion/internal/sandbox"
+)
+
+const (
+	// drainTimeout is how long requests may go on after the signal to stop.
+	// Streams are resumed by their readers, so there is nothing to wait long
+	// for; service managers kill after 10 s (Docker) to 90 s (systemd).
+	drainTimeout = 5 * time.Second
+	// removeTimeout bounds the deletion of all sandboxes at the end.
+	removeTimeout = 60 * time.Second
+)
+
+// server is a Caesarion server in this process.
+type server struct {
+	url    string // without token
+	token  config.Secret
+	driver sandbox.Driver
+
+	fleet *fleet.Fleet
+	http  *http.Server
+	ended chan error // what Serve ended with
+}
+
+// serverOptions says what server to start.
+type serverOptions struct {
+	base     config.Base
+	cfg      config.Server
+	stateDir string
+	token    config.Secret
+	log      *slog.Logger
+}
+
+// startServer starts in the order of the picture in doc.go and returns once
+// the server listens. ctx bounds the start only.
+func startServer(ctx context.Context, opts serverOptions) (*server, error) {
+	// The listener comes first: a port in use is the commonest mistake, and
+	// then nothing else has been touched.
+	listener, scheme, err := listen(ctx, opts.cfg)
+	if err != nil {
+		return nil, err
+	}
+	undo := cleanup.Make(func() { _ = listener.Close() })
+	defer undo.Clean()
+
+	driver, err := openDriver(ctx, driverOptions{
+		dataDir:  opts.base.DataDir,
+		stateDir: opts.stateDir,
+		agent:    opts.cfg.Agent,
+		images:   templateImages(opts.cfg),
+		log:      opts.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	undo.Add(func() { _ = driver.Close() })
+
+	fl, err := fleet.New(ctx, driver, fleetOptions(opts.cfg, opts.log))
+	if err != nil {
+		return nil, err
+	}
+	undo.Add(func() { _ = fl.Close() })
+
+	srv, err := newHTTPServer(fl, opts)
+	if err != nil {
+		return nil, err
+	}
+	s := &server{
+		url:    scheme + "://" + reachable(opts.cfg.Listen, listener.Addr()),
+		token:  opts.token,
+		driver: driver,
+		fleet:  fl,
+		http:   srv,
+		ended:  make(chan error, 1),
+	}
+	go func() { s.ended <- s.http.Serve(listener) }()
+	undo.Release()
+	return s, nil
+}
+
+// templateImages lists the images that the templates start, each once.
+func templateImages(cfg config.Server) []string {
+	var images []string
+	seen := map[string]bool{}
+	for _, name := range cfg.SortedTemplates() {
+		if image := cfg.Templates[name].Image; !seen[image] {
+			seen[image] = true
+			images = append(images, image)
+		}
+	}
+	return images
+}
+
+// stop ends the server in the reverse order of its start. With remove, its
+// sandboxes are deleted; otherwise they wait for the next server.
+func (s *server) stop(remove bool) error {
+	ctx, done := context.WithTimeout(context.Background(), drainTimeout)
+	defer done()
+	err := s.http.Shutdown(ctx) // ends streams: their readers resume
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = s.http.Close()
+	}
+	if served := <-s.ended; !errors.Is(served, http.ErrServerClosed) {
+		err = errors.Join(err, served)
+	}
+	err = errors.Join(err, s.fleet.Close())
+	if remove {
+		ctx, done := context.WithTimeout(context.Background(), removeTimeout)
+		defer done()
+		err = errors.Join(err, deleteAll(ctx, s.driver))
+	}
+	return errors.Join(err, s.driver.Close())
+}
+
+// listen opens the listener and says under which scheme it is reached.
+func listen(ctx context.Context, cfg config.Server) (net.Listener, string, error) {
+	var certificates []tls.Certificate
+	if cfg.TLSCert != "" {
+		pair, err := tls.LoadX509KeyPair(cfg.TLSCert, cfg.TLSKey)
+		if err != nil {
+			return nil, "", errdefs.New(errdefs.ErrInvalid, "tls-invalid", "tls_cert %s and tls_key %s do not work: %v", cfg.TLSCert, cfg.TLSKey, err).
+				WithHint("both are PEM files; the key belongs to the first certificate")
+		}
+		certificates = []tls.Certificate{pair}
+	}
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", cfg.Listen)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		_, port, _ := net.SplitHostPort(cfg.Listen)
+		return nil, "", errdefs.New(errdefs.ErrUnavailable, "port-in-use", "%s is in use by another program", cfg.Listen).
+			WithHint("'ss -ltnp sport = :%s' shows by which; or listen elsewhere: caesarion serve --listen 127.0.0.1:0 takes a free port", port)
+	case errors.Is(err, syscall.EACCES):
+		return nil, "", errdefs.New(errdefs.ErrForbidden, "port-forbidden", "listening on %s is not allowed to this user", cfg.Listen).
+			WithHint("take a port from 1024 on")
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return nil, "", errdefs.New(errdefs.ErrInvalid, "address-unavailable", "%s is no address of this machine", cfg.Listen).
+			WithHint("'ip addr' lists its addresses")
+	case err != nil:
+		return nil, "", errdefs.New(errdefs.ErrInvalid, "listen-failed", "listening on %s failed", cfg.Listen).
+			WithHint("write it as 127.0.0.1:8000").WithCause(err)
+	}
+	if certificates == nil {
+		return listener, "http", nil
+	}
+	return tls.NewListener(listener, &tls.Config{
+		Certificates: certificates,
+		MinVersion:   tls.VersionTLS12,
+		NextProtos:   []string{"http/1.1"}, // a tls.NewListener has no HTTP/2 of its own
+	}), "https", nil
+}
+
+// reachable gives the host and port to call a server that listens on asked.
+func reachable(asked string, actual net.Addr) string {
+	host, _, _ := net.SplitHostPort(asked)
+	_, port, _ := net.SplitHostPort(actual.String())
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, port)
+}
+
+// newHTTPServer makes the HTTP side.
+func newHTTPServer(fl *fleet.Fleet, opts serverOptions) (*http.Server, error) {
+	host, _, err := net.SplitHostPort(opts.cfg.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("listen: %w", err)
+	}
+	hosts := opts.cfg.AllowedHosts
+	if ip := net.ParseIP(host); host != "" && (ip == nil || !ip.IsUnspecified()) {
+		hosts = append([]string{host}, hosts...)
+	}
+	return httpapi.New(fl, httpapi.Options{
+		Token:        opts.token.Reveal(),
+		AuthNone:     opts.cfg.Auth == "none",
+		AllowedHosts: hosts,
+		Version:      buildVersion(),
+		Logger:       opts.log,
+	}).Server(), nil
+}
+
+// startSolo starts a server that belongs to one command. With private, its
+// sandboxes live in a folder that goes with it, so that any number of commands
+// run side by side; otherwise they are those of the data directory.
+func startSolo(ctx context.Context, base config.Base, private bool, log *slog.Logger) (_ *server, stop func() error, err error) {
+	cfg, err := config.Load(base)
+	if err != nil {
+		return nil, nil, err
+	}
+	cfg.Listen, cfg.TLSCert, cfg.TLSKey, cfg.Auth = "127.0.0.1:0", "", "", "token"
+	if err := makeDataDir(base.DataDir); err != nil {
+		return nil, nil, err
+	}
+	sweepSolo(ctx, base.DataDir, cfg, log)
+
+	opts := serverOptions{base: base, cfg: cfg, token: config.Secret(newToken()), log: log}
+	var undo cleanup.Cleanup
+	defer undo.Clean()
+	var finish func() error
+	if private {
+		dir := filepath.Join(base.DataDir, soloDir, newSoloName())
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, nil, err
+		}
+		undo.Add(func() { _ = os.RemoveAll(dir) })
+		lock, err := tryLock(filepath.Join(dir, lockFile))
+		if err != nil {
+			return nil, nil, err
+		}
+		undo.Add(func() { _ = lock.Close() })
+		opts.stateDir = filepath.Join(dir, stateDir)
+		finish = func() error { return errors.Join(os.RemoveAll(dir), lock.Close()) }
+	} else {
+		lock, err := lockData(base.DataDir, soloLockWait)
+		if err != nil {
+			return nil, nil, err
+		}
+		undo.Add(func() { _ = lock.Close() })
+		opts.stateDir = filepath.Join(base.DataDir, stateDir)
+		finish = lock.Close
+	}
+	s, err := startServer(ctx, opts)
+	if err != nil {
+		return nil, nil, err
+	}
+	undo.Release()
+	return s, func() error { return errors.Join(s.stop(private), finish()) }, nil
+}
+
+// soloLockWait is how long a command waits for another command's lock on the
+// data directory; a server holds it for ever.
+const soloLockWait = 10 * time.Second
+
+func newSoloName() string { return newToken()[:12] }
