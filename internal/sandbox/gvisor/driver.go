@@ -105,15 +105,13 @@ func New(ctx context.Context, opts Options) (*Driver, error) {
 		return nil, fmt.Errorf("gvisor: %w", err)
 	}
 	opts.StateDir = state
-	sum := sha256.Sum256([]byte(state))
-	instance := hex.EncodeToString(sum[:4])
 	if opts.RunDir == "" {
-		opts.RunDir = filepath.Join("/run/caesarion", instance)
+		opts.RunDir = RunDir(state)
 	}
 	if opts.AgentDir == "" {
 		opts.AgentDir = filepath.Join(filepath.Dir(state), "agents")
 	}
-	d := &Driver{opts: opts, log: opts.Logger.With("driver", "gvisor"), cgroups: detectCgroups(instance), boxes: map[sandbox.ID]*box{}}
+	d := &Driver{opts: opts, log: opts.Logger.With("driver", "gvisor"), cgroups: detectCgroups(filepath.Base(RunDir(state))), boxes: map[sandbox.ID]*box{}}
 
 	cu := cleanup.Make(func() { _ = d.Close() })
 	defer cu.Clean()
@@ -142,6 +140,14 @@ func New(ctx context.Context, opts Options) (*Driver, error) {
 	}
 	cu.Release()
 	return d, nil
+}
+
+// RunDir is the default Options.RunDir of a state folder: short, because the
+// paths of control sockets are limited, and on a file system that a reboot
+// empties, because what it says is then no longer true.
+func RunDir(stateDir string) string {
+	sum := sha256.Sum256([]byte(stateDir))
+	return filepath.Join("/run/caesarion", hex.EncodeToString(sum[:4]))
 }
 
 func (d *Driver) sandboxesDir() string { return filepath.Join(d.opts.StateDir, "sandboxes") }

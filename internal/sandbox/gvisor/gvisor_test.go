@@ -1,0 +1,187 @@
+package gvisor_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/caesarion/caesarion/internal/agentapi"
+	"github.com/caesarion/caesarion/internal/errdefs"
+	"github.com/caesarion/caesarion/internal/image"
+	"github.com/caesarion/caesarion/internal/sandbox"
+	"github.com/caesarion/caesarion/internal/sandbox/gvisor"
+)
+
+// agentPath is the agent that the tests of this package put into sandboxes.
+var agentPath string
+
+func TestMain(m *testing.M) {
+	gvisor.MaybeRunsc() // gVisor re-executes the test binary
+	os.Exit(func() int {
+		dir, err := os.MkdirTemp("", "caesarion-gvisor-test-")
+		if err != nil {
+			panic(err)
+		}
+		defer os.RemoveAll(dir)
+		agentPath = filepath.Join(dir, "caesarion-agent")
+		build := exec.Command("go", "build", "-o", agentPath, "github.com/caesarion/caesarion/cmd/caesarion-agent")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			panic(fmt.Sprintf("build the agent: %v\n%s", err, out))
+		}
+		return m.Run()
+	}())
+}
+
+// needReal skips where real sandboxes can't run; with CI=true that is a failure.
+func needReal(t testing.TB) image.Image {
+	t.Helper()
+	missing := func(format string, args ...any) {
+		t.Helper()
+		if os.Getenv("CI") == "true" {
+			t.Fatalf(format, args...)
+		}
+		t.Skipf(format, args...)
+	}
+	if os.Geteuid() != 0 {
+		missing("gVisor needs root")
+	}
+	store, err := image.Open(dataDir())
+	if err != nil {
+		missing("no image store: %v", err)
+	}
+	img, err := store.Resolve("python")
+	if err != nil {
+		missing("the sandbox image is not built, run `make image`: %v", err)
+	}
+	return img
+}
+
+// dataDir is where `make image` puts the sandbox image.
+func dataDir() string {
+	if dir := os.Getenv("CAESARION_DATA_DIR"); dir != "" {
+		return dir
+	}
+	return "/var/lib/caesarion"
+}
+
+func options(t testing.TB, img image.Image, state string) gvisor.Options {
+	return gvisor.Options{
+		StateDir: state,
+		AgentDir: filepath.Join(state, "agents"),
+		Agent:    agentPath,
+		Rootfs: func(context.Context, string) (gvisor.Rootfs, error) {
+			return gvisor.Rootfs{Digest: img.Digest, EROFS: img.EROFSPath, Env: img.Config.Env}, nil
+		},
+		Logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})),
+	}
+}
+
+// open opens a driver that is emptied and closed with the test.
+func open(t testing.TB, opts gvisor.Options) *gvisor.Driver {
+	t.Helper()
+	d, err := gvisor.New(t.Context(), opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var once sync.Once
+	t.Cleanup(func() {
+		once.Do(func() {
+			infos, _ := d.List(context.Background())
+			for _, info := range infos {
+				if err := d.Delete(context.Background(), info.ID); err != nil {
+					t.Errorf("clean up: %v", err)
+				}
+			}
+			if err := d.Close(); err != nil {
+				t.Errorf("close: %v", err)
+			}
+		})
+	})
+	return d
+}
+
+var smallLimits = sandbox.Limits{MemoryBytes: 1 << 30, CPUs: 2, Processes: 128, DiskBytes: 1 << 30}
+
+func client(d *gvisor.Driver, info sandbox.Info) *agentapi.Client {
+	return agentapi.NewClient(func(ctx context.Context) (net.Conn, error) { return d.Dial(ctx, info.ID) }, info.AgentToken)
+}
+
+func TestASecondDriverOnTheSameStateIsRefused(t *testing.T) {
+	img := needReal(t)
+	opts := options(t, img, t.TempDir())
+	open(t, opts)
+	_, err := gvisor.New(t.Context(), opts)
+	if !errors.Is(err, errdefs.ErrConflict) {
+		t.Fatalf("got %v, want a conflict", err)
+	}
+}
+
+func TestAnAgentThatIsMissingIsNamed(t *testing.T) {
+	img := needReal(t)
+	opts := options(t, img, t.TempDir())
+	opts.Agent = "/no/such/agent"
+	_, err := gvisor.New(t.Context(), opts)
+	if e, ok := errors.AsType[*errdefs.Error](err); !ok || e.Code != "agent-missing" {
+		t.Fatalf("got %v, want agent-missing", err)
+	}
+}
+
+func TestAStartThatFailsLeavesNothing(t *testing.T) {
+	img := needReal(t)
+	state := t.TempDir()
+	opts := options(t, img, state)
+	broken := filepath.Join(t.TempDir(), "broken.erofs")
+	if err := os.WriteFile(broken, []byte(strings.Repeat("no image ", 10000)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	opts.Rootfs = func(context.Context, string) (gvisor.Rootfs, error) { return gvisor.Rootfs{EROFS: broken}, nil }
+	d := open(t, opts)
+	_, err := d.Create(t.Context(), sandbox.Spec{Limits: smallLimits})
+	if !errors.Is(err, errdefs.ErrUnavailable) {
+		t.Fatalf("got %v, want unavailable", err)
+	}
+	wantNothingLeft(t, state)
+}
+
+// wantNothingLeft checks that no sandbox of this state folder has left
+// anything on the host.
+func wantNothingLeft(t testing.TB, state string) {
+	t.Helper()
+	if left, _ := filepath.Glob(filepath.Join(state, "sandboxes", "*")); len(left) > 0 {
+		t.Errorf("folders left: %v", left)
+	}
+	if left, _ := filepath.Glob("/sys/fs/cgroup/*/caesarion-*/sbx_*"); len(left) > 0 {
+		for _, path := range left {
+			if ours(path, state) {
+				t.Errorf("cgroup left: %v", path)
+			}
+		}
+	}
+	procs, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, path := range procs {
+		b, _ := os.ReadFile(path)
+		if strings.HasPrefix(string(b), "runsc") && strings.Contains(string(b), gvisor.RunDir(state)) {
+			t.Errorf("process left: %s: %s", path, strings.ReplaceAll(string(b), "\x00", " "))
+		}
+	}
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(mounts), state) {
+		t.Errorf("mounts left in %s", state)
+	}
+}
+
+func ours(cgroup, state string) bool {
+	return strings.Contains(cgroup, "/caesarion-"+filepath.Base(gvisor.RunDir(state))+"/")
+}
