@@ -13,7 +13,7 @@ import (
 
 // Files are the recipe's files, by their plain names.
 //
-//go:embed packages.txt requirements.txt setup.sh selftest.py
+//go:embed packages.txt requirements.txt setup.sh fontfallback.py selftest.py
 var Files embed.FS
 
 const (

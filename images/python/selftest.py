@@ -30,6 +30,7 @@ import matplotlib
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import pandas as pd
+import seaborn
 
 class Complaints(logging.Handler):
     """Turns a logged complaint (a font that is not found) into a failure."""
@@ -40,12 +41,19 @@ class Complaints(logging.Handler):
 
 logging.getLogger("matplotlib").addHandler(Complaints(logging.WARNING))
 
-fig, ax = plt.subplots()
-ax.plot([-1, 0, 1])
-ax.set_title("Grüße, Ελληνικά, Привет, 中文, 日本語 かな, 한국어")
-out = io.BytesIO()
-fig.savefig(out, format="png")
-assert out.getvalue().startswith(b"\x89PNG")
+def plot():
+    fig, ax = plt.subplots()
+    ax.plot([-1, 0, 1])
+    ax.set_title("Grüße, Ελληνικά, Привет, 中文, 日本語 かな, 한국어")
+    ax.set_xlabel("重さ", family="serif", weight="bold", style="italic")
+    out = io.BytesIO()
+    fig.savefig(out, format="png")
+    assert out.getvalue().startswith(b"\x89PNG")
+
+
+plot()
+seaborn.set_theme()
+plot()
 
 frame = pd.DataFrame({"a": [1, 2, 3], "b": ["x", "y", "z"]})
 for write, read in (

@@ -3,6 +3,8 @@
 # packages are in. /build has the wheels, requirements.txt and selftest.py; the
 # builder removes it afterwards.
 set -eu
+# Sets of names, as in matplotlib's list of fonts, in the same order every time.
+export PYTHONHASHSEED=0
 
 site=/usr/local/lib/python3.13/dist-packages
 
@@ -26,12 +28,8 @@ rm -rf "$site"/pyarrow/include "$site"/pyarrow/includes "$site"/pyarrow/src
 find "$site" -type f \( -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi' \) -delete
 
 # --- plots
-# One list of families, because matplotlib looks for a missing glyph in the
-# further families of the list, yet not within a generic one such as sans-serif.
-# In matplotlib's own defaults file a single # marks a value, not a comment.
-sed -i 's/^#font\.family:.*/#font.family: DejaVu Sans, Droid Sans Fallback, NanumGothic/' \
-	"$site/matplotlib/mpl-data/matplotlibrc"
 find /usr/share/fonts/truetype/nanum -type f ! -name NanumGothic.ttf -delete
+python3 -B /build/fontfallback.py "$site/matplotlib/font_manager.py"
 
 # --- the user
 # Written by hand: useradd is not in the image, and would record today's date.
@@ -52,7 +50,7 @@ done
 # do fewer system calls (each is dear in gVisor) and stay valid in every form
 # that the image takes.
 python3 -m compileall -q -f -j 0 --invalidation-mode unchecked-hash \
-	/usr/lib/python3.13 /usr/lib/python3/dist-packages "$site" || true
+	/usr/lib/python3.13 /usr/lib/python3/dist-packages "$site"
 
 # --- first use
 # As the user: caches (matplotlib's list of fonts) land in the home directory.
