@@ -90,3 +90,6 @@ func (p Progress) report(u Update) {
 		p(u)
 	}
 }
+
+// String gives the stage's name.
+func (s Stage) String() string { return string(s) }
