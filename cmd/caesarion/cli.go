@@ -47,6 +47,7 @@ type cli struct {
 	Doctor     doctorCmd     `cmd:"" help:"Say what this machine can enforce, and what it lacks."`
 	Version    versionCmd    `cmd:"" help:"Print the version."`
 	OpenAPI    openapiCmd    `cmd:"" name:"openapi" help:"Print the description of the HTTP API (OpenAPI 3.1)."`
+	Bench      benchCmd      `cmd:"" help:"Measure a server, and plain Jupyter beside it."`
 	Completion completionCmd `cmd:"" help:"Print a completion script for a shell."`
 }
 

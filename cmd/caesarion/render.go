@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/caesarion/caesarion/internal/client"
 	"github.com/caesarion/caesarion/internal/event"
 )
 
@@ -54,6 +55,10 @@ func (r *renderer) Show(ev event.Event) error {
 			return fmt.Errorf("%s: %w", ev.Type, err)
 		}
 		return r.trace(e)
+	case client.StreamGap:
+		r.freshLine()
+		_, err := fmt.Fprintln(r.err, "[some output was lost: it came faster than it could be read]")
+		return err
 	case event.OutputTruncated:
 		var t event.Truncated
 		if err := json.Unmarshal(ev.Data, &t); err != nil {

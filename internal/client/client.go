@@ -98,8 +98,7 @@ func (c *Client) unreachable(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	var urlErr *url.Error
-	if errors.As(err, &urlErr) { // its text repeats method and URL, with the query
+	if urlErr, ok := errors.AsType[*url.Error](err); ok { // its text repeats method and URL, with the query
 		err = urlErr.Err
 	}
 	return errdefs.New(errdefs.ErrUnavailable, "server-unreachable", "no answer from %s: %v", c.base, err).

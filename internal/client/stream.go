@@ -30,6 +30,15 @@ const (
 	firstPause, lastPause = 50 * time.Millisecond, 2 * time.Second
 )
 
+// StreamGap is the type of an event without number that stands for older
+// events the server no longer keeps.
+const StreamGap event.Type = "stream.gap"
+
+// streamInterrupted is what a server that stops sends last.
+const streamInterrupted event.Type = "stream.interrupted"
+
+var errInterrupted = errors.New("the server is stopping")
+
 // Stream is the events of one execution or process, in order.
 type Stream struct {
 	ID string // "exe_…" or "prc_…"
@@ -179,6 +188,10 @@ func (s *Stream) Next() (event.Event, error) {
 			return ev, resumeErr
 		}
 		s.read(resp)
+		if resp.StatusCode == http.StatusNoContent { // there is nothing after seq
+			s.done = true
+			return ev, io.EOF
+		}
 		ev, err = s.next()
 	}
 	s.done = ev.Type == s.last
@@ -199,10 +212,15 @@ func (s *Stream) next() (event.Event, error) {
 		if err := json.Unmarshal(line, &ev); err != nil {
 			return ev, fmt.Errorf("client: an event that is no JSON: %w", err)
 		}
-		if ev.Seq != 0 && ev.Seq <= s.seq {
+		switch {
+		case ev.Type == streamInterrupted:
+			return ev, errInterrupted
+		case ev.Seq == 0: // of the stream, not of the execution: StreamGap
+			return ev, nil
+		case ev.Seq <= s.seq:
 			continue
 		}
-		s.seq = max(s.seq, ev.Seq)
+		s.seq = ev.Seq
 		return ev, nil
 	}
 }

@@ -1,0 +1,130 @@
+# `make` lists the targets. CI calls the same ones (.ci/run).
+#
+# Two of them do all the set-up on a fresh machine, and are quick the second
+# time: run and test.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+
+# A statically linked binary, or gVisor cannot start its own processes again in
+# the sandbox's chroot.
+export CGO_ENABLED := 0
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo 0.0.0-dev)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+GO_BUILD := go build -trimpath -ldflags '$(LDFLAGS)'
+
+# Where `make run` listens; DATA_DIR is where images and sandboxes are kept.
+LISTEN ?= 127.0.0.1:8000
+ifdef DATA_DIR
+export CAESARION_DATA_DIR := $(abspath $(DATA_DIR))
+endif
+
+CACHE := .cache
+VENV := $(CACHE)/venv
+TESTSUMMARY := $(CACHE)/testsummary
+GOLANGCI := go tool -modfile=tools/go.mod golangci-lint
+GOFUMPT := go tool -modfile=tools/go.mod gofumpt
+
+# Packages whose tests start real sandboxes. They run one after the other: side
+# by side on a small machine they would measure each other.
+REAL := ./cmd/... ./internal/sandbox/gvisor/... ./test/...
+UNIT = $(shell go list ./... | grep -v -E '/(cmd|internal/sandbox/gvisor|test)(/|$$)')
+
+# The race detector needs cgo and a C compiler; where there is none, tests run
+# without it and say so.
+RACE := $(shell command -v gcc >/dev/null 2>&1 && echo 1 || echo 0)
+TEST := go test -json -timeout 20m $(if $(CI),-count=1)
+SUMMARY := $(TESTSUMMARY) $(if $(CI),-counts $(CACHE)/counts)
+
+.DEFAULT_GOAL := help
+
+##@ Use it
+
+.PHONY: run
+run: deps-run build image ## install what is missing, build, and start the server
+	@bin/caesarion serve --listen $(LISTEN)
+
+.PHONY: build
+build: ## build bin/caesarion and bin/caesarion-agent
+	@mkdir -p bin
+	@if [ ! -x bin/caesarion ]; then echo "Building; the first time takes some minutes, because gVisor is part of it"; fi
+	@$(GO_BUILD) -o bin/ ./cmd/caesarion-agent
+	@$(GO_BUILD) -o bin/ ./cmd/caesarion
+
+.PHONY: image
+image: deps-run build ## build the sandbox image, unless it is there
+	@if [ "$$(id -u)" -ne 0 ]; then echo "Sandboxes need root: try again as root (sudo make run)" >&2; exit 1; fi
+	@bin/caesarion image build
+
+##@ Test it
+
+.PHONY: test
+test: test-unit test-integration ## every test, with all the set-up it needs
+
+.PHONY: test-unit
+test-unit: $(TESTSUMMARY) venv ## tests without real sandboxes
+	@[ $(RACE) = 1 ] || echo "No gcc: testing without the race detector"
+	@CGO_ENABLED=$(RACE) $(TEST) $(if $(filter 1,$(RACE)),-race) $(UNIT) | $(SUMMARY)
+
+.PHONY: test-integration
+test-integration: $(TESTSUMMARY) deps-test build image venv ## tests with real gVisor, real kernels and the built binary
+	@$(TEST) -p 1 $(REAL) | $(SUMMARY)
+
+.PHONY: test-kernel-suite
+test-kernel-suite: venv build ## the Jupyter project's own kernel tests, against ours
+	@$(VENV)/bin/python -m pytest -q test/kernelsuite
+
+.PHONY: bench
+bench: build image venv ## measure, beside plain Jupyter, and print a table
+	@go run ./test/bench
+
+.PHONY: check
+check: generate-check lint test ## all that CI checks before a merge
+
+##@ Work on it
+
+.PHONY: lint
+lint: deps-lint ## golangci-lint, gofumpt and shellcheck
+	@$(GOLANGCI) run ./...
+	@unformatted=$$($(GOFUMPT) -l cmd internal api images tools $(wildcard test)); \
+	if [ -n "$$unformatted" ]; then echo "gofumpt would change:" $$unformatted; exit 1; fi
+	@cd tools && go vet ./testsummary
+	@shellcheck .ci/run scripts/*.sh examples/*.sh $(wildcard images/*/*.sh)
+
+.PHONY: fmt
+fmt: ## format the Go code
+	@$(GOLANGCI) fmt ./...
+
+.PHONY: generate
+generate: build ## write the generated files (api/openapi.yaml)
+	@mkdir -p $(CACHE)
+	@bin/caesarion openapi > $(CACHE)/openapi.yaml && mv $(CACHE)/openapi.yaml api/openapi.yaml
+
+.PHONY: generate-check
+generate-check: generate
+	@git diff --exit-code --stat -- api/openapi.yaml || { echo "api/openapi.yaml is not what the code says: commit what make generate wrote" >&2; exit 1; }
+
+.PHONY: venv
+venv: deps-test ## the tests' Python environment, from its locked list
+	@scripts/venv.sh $(VENV) test/kernelsuite/requirements.txt
+
+.PHONY: deps-run deps-test deps-lint
+deps-run: ; @scripts/deps.sh run
+deps-test: ; @scripts/deps.sh run test
+deps-lint: ; @scripts/deps.sh lint
+
+.PHONY: clean
+clean: ## remove what make made, but for the sandbox image
+	@rm -rf bin $(CACHE)
+
+.PHONY: help
+help:
+	@awk 'BEGIN { FS = ":.*## "; print "make TARGET" } \
+		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(TESTSUMMARY): tools/testsummary/main.go tools/go.mod
+	@mkdir -p $(CACHE)
+	@go build -C tools -o ../$@ ./testsummary
