@@ -2,7 +2,7 @@ package v1
 
 // Problem is a failure: RFC 9457 problem details, application/problem+json.
 type Problem struct {
-	Type      string         `json:"type" doc:"URI that ends in the code" example:"https://caesarion.dev/problems/sandbox-not-found"`
+	Type      string         `json:"type" doc:"URI that ends in the code" example:"urn:caesarion:problem:sandbox-not-found"`
 	Title     string         `json:"title" doc:"What kind of failure it is" example:"Not Found"`
 	Status    int            `json:"status" doc:"The HTTP status" example:"404"`
 	Detail    string         `json:"detail,omitempty" doc:"What happened"`

@@ -2,6 +2,8 @@ package fleet
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"fmt"
 	"maps"
 	"regexp"
@@ -23,7 +25,6 @@ type CreateRequest struct {
 	ExecutionTimeout time.Duration
 	IdleTimeout      time.Duration
 	Lifetime         time.Duration
-	SeedID           string // its name in the original's API; empty: none
 	Session          string // session of the original's API; empty: none
 }
 
@@ -86,7 +87,7 @@ func (f *Fleet) plan(req CreateRequest, t Template) (record, sandbox.Limits, err
 	rec := record{
 		kernelID: "krn_" + sandbox.RandomSuffix(),
 		used:     now,
-		seedID:   req.SeedID,
+		seedID:   f.newSeedID(),
 		session:  req.Session,
 		user:     maps.Clone(req.Labels),
 	}
@@ -140,6 +141,19 @@ func lower[T int | int64 | float64](field string, asked, most T) (T, error) {
 		return 0, errdefs.New(errdefs.ErrInvalid, "limit-too-high", "%s is %v, and the template allows at most %v.", field, asked, most)
 	}
 	return asked, nil
+}
+
+// newSeedID makes a name as the original's API has it: "sandbox-" and the first
+// eight characters of a UUID. So few may collide; a taken one is not used.
+func (f *Fleet) newSeedID() string {
+	var b [4]byte
+	for {
+		_, _ = rand.Read(b[:]) // never fails, see crypto/rand
+		id := "sandbox-" + hex.EncodeToString(b[:])
+		if _, taken := f.BySeedID(id); !taken {
+			return id
+		}
+	}
 }
 
 const (

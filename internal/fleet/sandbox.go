@@ -309,3 +309,17 @@ func reasonOf(gone string) event.Reason {
 	}
 	return event.ReasonSandboxLost
 }
+
+// Explain gives the error of a call to the agent, or, if the sandbox went away
+// meanwhile, why it did: that is what the caller wants to know.
+func (s *Sandbox) Explain(err error) error {
+	if err == nil {
+		return nil
+	}
+	select {
+	case <-s.ended:
+		return s.goneError()
+	default:
+		return err
+	}
+}

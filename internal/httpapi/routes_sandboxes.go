@@ -1,0 +1,208 @@
+package httpapi
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"maps"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	v1 "github.com/caesarion/caesarion/api/v1"
+	"github.com/caesarion/caesarion/internal/fleet"
+	"github.com/caesarion/caesarion/internal/sandbox"
+)
+
+// answer is a JSON body.
+type answer[T any] struct{ Body T }
+
+// created is a JSON body with the address of what was made.
+type created[T any] struct {
+	Location string `header:"Location"`
+	Body     T
+}
+
+type sandboxPath struct {
+	SandboxID string `path:"sandbox_id" maxLength:"64" doc:"Identifier of the sandbox" example:"sbx_4kq2m7v6xqz5wd3hn2rjt0abcd"`
+}
+
+// sandbox finds the sandbox of a request.
+func (a *API) sandbox(ctx context.Context, id string) (*fleet.Sandbox, error) {
+	note(ctx, slog.String("sandbox_id", id))
+	return a.fleet.Get(sandbox.ID(id))
+}
+
+func (a *API) infoRoutes() {
+	register(a, huma.Operation{
+		OperationID: "get-info", Method: http.MethodGet, Path: "/v1/info", Tags: []string{tagServer},
+		Summary:     "What this installation is and can do",
+		Description: "Version, driver, templates and limits. capabilities.missing names each limit that this host can't enforce, with the reason.",
+	}, func(context.Context, *struct{}) (*answer[v1.Info], error) {
+		return &answer[v1.Info]{a.info()}, nil
+	})
+	for _, r := range []struct{ id, method, path, summary string }{
+		{"health", http.MethodGet, "/health", "Whether the server answers; needs no token"},
+		{"health-post", http.MethodPost, "/health", "The same, as the original has it"},
+		{"api-health", http.MethodGet, "/api/health", "The same under /api"},
+		{"api-health-post", http.MethodPost, "/api/health", "The same under /api"},
+	} {
+		a.plain(huma.Operation{
+			OperationID: r.id, Method: r.method, Path: r.path, Tags: []string{tagServer}, Summary: r.summary,
+			Security: []map[string][]string{}, Responses: jsonResponse[v1.Health](a, "It answers"),
+		}, health)
+	}
+}
+
+// health is byte for byte what the original answers: a float of seconds and no
+// newline.
+func health(w http.ResponseWriter, _ *http.Request) {
+	now := strconv.FormatFloat(float64(time.Now().UnixMicro())/1e6, 'f', -1, 64)
+	if !strings.Contains(now, ".") {
+		now += ".0"
+	}
+	w.Header().Set("Content-Type", v1.MediaJSON)
+	_, _ = io.WriteString(w, `{"status":"healthy","timestamp":`+now+`}`) // the client may have left
+}
+
+func (a *API) info() v1.Info {
+	caps := a.fleet.Capabilities()
+	templates, def := a.fleet.Templates()
+	info := v1.Info{
+		Version:      a.opts.Version,
+		Driver:       caps.Driver,
+		Capabilities: v1.Capabilities{Enforces: notNil(caps.Enforces), Missing: notNil(caps.Missing)},
+		Templates:    []v1.Template{},
+		Limits:       v1.ServerLimits{MaxSandboxes: max(0, a.fleet.MaxSandboxes()), CodeBytes: maxCode, BodyBytes: maxBody},
+		Sandboxes:    v1.SandboxesCount{Alive: a.fleet.Count()},
+	}
+	for _, name := range slices.Sorted(maps.Keys(templates)) {
+		t := templates[name]
+		info.Templates = append(info.Templates, v1.Template{
+			Name: name, Default: name == def, Image: t.Image, Limits: v1.Limits(t.Limits),
+			ExecutionTimeoutMS: t.ExecutionTimeout.Milliseconds(),
+			IdleTimeoutMS:      t.IdleTimeout.Milliseconds(),
+			LifetimeMS:         t.Lifetime.Milliseconds(),
+		})
+	}
+	return info
+}
+
+func notNil(m map[string]string) map[string]string {
+	if m == nil {
+		return map[string]string{}
+	}
+	return m
+}
+
+func viewSandbox(s *fleet.Sandbox) v1.Sandbox {
+	v := s.View()
+	return v1.Sandbox{
+		ID: string(v.ID), Template: v.Template, Image: v.Image, State: string(v.State),
+		Limits: v1.Limits(v.Limits), Labels: notNil(v.Labels), KernelID: v.KernelID,
+		ExecutionTimeoutMS: v.ExecutionTimeout.Milliseconds(), IdleTimeoutMS: v.IdleTimeout.Milliseconds(),
+		CreatedAt: v.CreatedAt, LastUsedAt: v.LastUsedAt, ExpiresAt: v.ExpiresAt,
+	}
+}
+
+func (a *API) sandboxRoutes() {
+	tags := []string{tagSandboxes}
+	register(a, huma.Operation{
+		OperationID: "create-sandbox", Method: http.MethodPost, Path: "/v1/sandboxes", Tags: tags, DefaultStatus: http.StatusCreated,
+		Summary:     "Create a sandbox",
+		Description: "Answers when the sandbox runs. Its default kernel starts meanwhile, and the first execution waits for it. If the connection is closed before the answer, nothing is left.\n\nFailures: 400 `template-unknown`, `limit-too-high`, `labels-invalid`, `env-invalid`; 429 `too-many-sandboxes` with Retry-After.",
+	}, func(ctx context.Context, in *struct{ Body *v1.CreateSandbox }) (*created[v1.Sandbox], error) {
+		body := v1.CreateSandbox{}
+		if in.Body != nil {
+			body = *in.Body
+		}
+		req := fleet.CreateRequest{
+			Template: body.Template, Labels: body.Labels, Env: body.Env,
+			ExecutionTimeout: millis(body.ExecutionTimeoutMS), IdleTimeout: millis(body.IdleTimeoutMS), Lifetime: millis(body.LifetimeMS),
+		}
+		if body.Limits != nil {
+			req.Limits = sandbox.Limits(*body.Limits)
+		}
+		s, err := a.fleet.Create(ctx, req)
+		if err != nil {
+			return nil, err
+		}
+		note(ctx, slog.String("sandbox_id", string(s.ID())))
+		return &created[v1.Sandbox]{"/v1/sandboxes/" + string(s.ID()), viewSandbox(s)}, nil
+	})
+	register(a, huma.Operation{
+		OperationID: "list-sandboxes", Method: http.MethodGet, Path: "/v1/sandboxes", Tags: tags,
+		Summary: "List the sandboxes, newest first",
+	}, func(context.Context, *struct{}) (*answer[v1.SandboxList], error) {
+		list := v1.SandboxList{Sandboxes: []v1.Sandbox{}}
+		for _, s := range a.fleet.List() {
+			list.Sandboxes = append(list.Sandboxes, viewSandbox(s))
+		}
+		return &answer[v1.SandboxList]{list}, nil
+	})
+	register(a, huma.Operation{
+		OperationID: "get-sandbox", Method: http.MethodGet, Path: "/v1/sandboxes/{sandbox_id}", Tags: tags,
+		Summary:     "Get a sandbox",
+		Description: "Failures, here and wherever a sandbox is named: 404 `sandbox-not-found`; 410 `sandbox-gone` with `reason` (deleted, expired, idle, out_of_memory, sandbox_lost, unresponsive).",
+	}, func(ctx context.Context, in *sandboxPath) (*answer[v1.Sandbox], error) {
+		s, err := a.sandbox(ctx, in.SandboxID)
+		if err != nil {
+			return nil, err
+		}
+		return &answer[v1.Sandbox]{viewSandbox(s)}, nil
+	})
+	register(a, huma.Operation{
+		OperationID: "delete-sandbox", Method: http.MethodDelete, Path: "/v1/sandboxes/{sandbox_id}", Tags: tags,
+		Summary: "Delete a sandbox with all it holds", DefaultStatus: http.StatusNoContent,
+	}, func(ctx context.Context, in *sandboxPath) (*struct{}, error) {
+		s, err := a.sandbox(ctx, in.SandboxID)
+		if err != nil {
+			return nil, err
+		}
+		return nil, s.Delete(ctx)
+	})
+	register(a, huma.Operation{
+		OperationID: "extend-sandbox", Method: http.MethodPost, Path: "/v1/sandboxes/{sandbox_id}/extend", Tags: tags,
+		Summary: "Move the end of a sandbox's life",
+	}, func(ctx context.Context, in *struct {
+		sandboxPath
+		Body *v1.ExtendSandbox
+	},
+	) (*answer[v1.Sandbox], error) {
+		s, err := a.sandbox(ctx, in.SandboxID)
+		if err != nil {
+			return nil, err
+		}
+		var d time.Duration
+		if in.Body != nil {
+			d = millis(in.Body.LifetimeMS)
+		}
+		if err := s.Extend(ctx, d); err != nil {
+			return nil, err
+		}
+		return &answer[v1.Sandbox]{viewSandbox(s)}, nil
+	})
+	register(a, huma.Operation{
+		OperationID: "get-usage", Method: http.MethodGet, Path: "/v1/sandboxes/{sandbox_id}/usage", Tags: tags,
+		Summary: "Read the sandbox's resource counters",
+	}, func(ctx context.Context, in *sandboxPath) (*answer[v1.Usage], error) {
+		s, err := a.sandbox(ctx, in.SandboxID)
+		if err != nil {
+			return nil, err
+		}
+		// Looking at a sandbox does not keep it alive.
+		u, err := s.Agent().Usage(ctx)
+		return &answer[v1.Usage]{v1.Usage(u)}, s.Explain(err)
+	})
+}
+
+// millis reads a duration of a request. The most that fits is far beyond any
+// bound, so that nothing wraps around to a small or negative duration.
+func millis(ms int64) time.Duration {
+	const most = int64(1<<63-1) / int64(time.Millisecond)
+	return time.Duration(min(ms, most)) * time.Millisecond
+}

@@ -1,0 +1,207 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	v1 "github.com/caesarion/caesarion/api/v1"
+	"github.com/caesarion/caesarion/internal/event"
+)
+
+// A client that takes nothing for so long is dropped; it resumes by number.
+// Sockets buffer megabytes, so this is no question of a slow line.
+const writeTimeout = 60 * time.Second
+
+// Records are put together up to this size before they are written.
+const streamBuffer = 256 << 10
+
+// Causes that end the waiting for records.
+var (
+	errHeartbeat = errors.New("httpapi: time for a heartbeat")
+	errDraining  = errors.New("httpapi: the server is stopping")
+)
+
+// records is what a stream is read from: fleet.Reader, event.Reader.
+type records interface {
+	Next(ctx context.Context) ([]event.Record, error)
+}
+
+// skipper is a reader that can go on behind a gap.
+type skipper interface{ Skip(oldest int64) }
+
+// encoder writes one record in the form of a stream.
+type encoder func(buf []byte, rec event.Record) []byte
+
+func encodeNDJSON(buf []byte, rec event.Record) []byte {
+	buf = append(buf, rec.Line...)
+	return append(buf, '\n')
+}
+
+// encodeSSE relies on a line having no newline, which JSON guarantees.
+func encodeSSE(buf []byte, rec event.Record) []byte {
+	buf = append(buf, "id: "...)
+	buf = strconv.AppendInt(buf, rec.Seq, 10)
+	buf = append(buf, "\nevent: "...)
+	buf = append(buf, rec.Type...)
+	buf = append(buf, "\ndata: "...)
+	buf = append(buf, rec.Line...)
+	return append(buf, "\n\n"...)
+}
+
+// streamRecords answers with all records of src as they come. Records that are
+// there together are one write.
+func (a *API) streamRecords(w http.ResponseWriter, r *http.Request, src records, form string, encode encoder) {
+	h := w.Header()
+	h.Set("Content-Type", form)
+	h.Set("X-Accel-Buffering", "no") // nginx would hold events back
+	w.WriteHeader(http.StatusOK)
+	out := &streamWriter{w: w, rc: http.NewResponseController(w), sse: form == v1.MediaSSE, buf: make([]byte, 0, 4<<10)}
+
+	ctx, cancel := context.WithCancelCause(r.Context())
+	defer cancel(nil)
+	defer context.AfterFunc(a.draining, func() { cancel(errDraining) })()
+	var beat heartbeat
+	beat.start(ctx, a.opts.Heartbeat)
+	defer func() { beat.stop() }()
+	var last int64
+	for {
+		batch, err := src.Next(beat.ctx)
+		var gap *event.GapError
+		switch {
+		case err == nil:
+			for _, rec := range batch {
+				if out.buf = encode(out.buf, rec); len(out.buf) >= streamBuffer {
+					if out.write() != nil {
+						return
+					}
+				}
+				last = rec.Seq
+			}
+		case errors.Is(err, errHeartbeat):
+			beat.stop()
+			beat.start(ctx, a.opts.Heartbeat)
+			if out.sse {
+				out.buf = append(out.buf, ":\n\n"...)
+			}
+		case errors.As(err, &gap):
+			s, ok := src.(skipper)
+			if !ok {
+				return
+			}
+			s.Skip(gap.Oldest)
+			out.note("stream.gap", `{"oldest":`+strconv.FormatInt(gap.Oldest, 10)+`}`)
+		case errors.Is(err, io.EOF):
+			return
+		default:
+			if out.sse {
+				out.buf = append(out.buf, "retry: 1000\n"...)
+			}
+			out.note("stream.interrupted", `{"after":`+strconv.FormatInt(last, 10)+`}`)
+			_ = out.flush() // the client may be what ended it
+			return
+		}
+		if out.flush() != nil {
+			return // the client left; what runs goes on
+		}
+	}
+}
+
+// heartbeat is a context that ends when it is time for a sign of life. One
+// serves for all waiting until then, so that events cost no timer each.
+type heartbeat struct {
+	ctx  context.Context //nolint:containedctx // see above
+	stop context.CancelFunc
+}
+
+func (h *heartbeat) start(parent context.Context, every time.Duration) {
+	h.ctx, h.stop = context.WithTimeoutCause(parent, every, errHeartbeat)
+}
+
+// streamWriter gathers bytes and writes them with a deadline.
+type streamWriter struct {
+	w   http.ResponseWriter
+	rc  *http.ResponseController
+	sse bool
+	buf []byte
+}
+
+func (s *streamWriter) write() error {
+	if len(s.buf) == 0 {
+		return nil
+	}
+	_ = s.rc.SetWriteDeadline(time.Now().Add(writeTimeout)) // no connection in some tests
+	_, err := s.w.Write(s.buf)
+	s.buf = s.buf[:0]
+	if cap(s.buf) > 2*streamBuffer {
+		s.buf = make([]byte, 0, 4<<10) // one giant event must not stay for the stream's life
+	}
+	return err
+}
+
+func (s *streamWriter) flush() error {
+	if err := s.write(); err != nil {
+		return err
+	}
+	err := s.rc.Flush()
+	_ = s.rc.SetWriteDeadline(time.Time{})
+	return err
+}
+
+// note adds an event that is the stream's and not the execution's: it has no
+// number. The original's API has no such things.
+func (s *streamWriter) note(typ, data string) {
+	line := `{"type":"` + typ + `","data":` + data + `}`
+	if s.sse {
+		s.buf = append(s.buf, "event: "+typ+"\ndata: "+line+"\n\n"...)
+		return
+	}
+	s.buf = append(s.buf, line+"\n"...)
+}
+
+// accepted chooses the form of an answer: v1.MediaSSE, v1.MediaNDJSON or
+// v1.MediaJSON, which is also the answer to everything else.
+func accepted(header string, otherwise string) string {
+	switch header { // what nearly everybody sends
+	case "", "*/*":
+		return otherwise
+	case v1.MediaSSE, v1.MediaNDJSON, v1.MediaJSON:
+		return header
+	}
+	best, quality := otherwise, 0.0
+	for part := range strings.SplitSeq(header, ",") {
+		typ, params, _ := strings.Cut(part, ";")
+		q := 1.0
+		for p := range strings.SplitSeq(params, ";") {
+			if v, ok := strings.CutPrefix(strings.TrimSpace(p), "q="); ok {
+				q, _ = strconv.ParseFloat(v, 64)
+			}
+		}
+		form := ""
+		switch strings.ToLower(strings.TrimSpace(typ)) {
+		case v1.MediaSSE:
+			form = v1.MediaSSE
+		case v1.MediaNDJSON, "application/ndjson", "application/jsonl", "application/x-jsonlines":
+			form = v1.MediaNDJSON
+		case v1.MediaJSON:
+			form = v1.MediaJSON
+		case "*/*", "application/*":
+			form, q = otherwise, min(q, 0.001) // whatever is named goes first
+		}
+		if form != "" && q > quality {
+			best, quality = form, q
+		}
+	}
+	return best
+}
+
+func encoderFor(form string) encoder {
+	if form == v1.MediaSSE {
+		return encodeSSE
+	}
+	return encodeNDJSON
+}
