@@ -149,14 +149,15 @@ func (a *API) plain(op huma.Operation, handler http.HandlerFunc) {
 	a.mux.HandleFunc(op.Method+" "+path, handler)
 }
 
-// raw gives handlers the request and the writer behind huma's context.
-type raw struct {
+// Raw gives handlers the request and the writer behind huma's context. It has
+// an exported name, as all parts of inputs, because huma looks into no others.
+type Raw struct {
 	r *http.Request
 	w http.ResponseWriter
 }
 
 // Resolve is called by huma with the request.
-func (x *raw) Resolve(ctx huma.Context) []error {
+func (x *Raw) Resolve(ctx huma.Context) []error {
 	x.r, x.w = humago.Unwrap(ctx)
 	return nil
 }

@@ -24,26 +24,45 @@ import (
 
 const executeOperation = "execute"
 
-// executeInput has the body twice: huma validates and decodes it, and the
-// bytes tell whether the code was UTF-8, which a JSON decoder hides.
 type executeInput struct {
-	sandboxPath
-	raw
-	Accept  string `header:"Accept" doc:"application/json (default): answers at the end; text/event-stream or application/x-ndjson: streams the events"`
-	Prefer  string `header:"Prefer" doc:"respond-async: answers 202 at once" example:"respond-async"`
-	Key     string `header:"Idempotency-Key" maxLength:"255" doc:"The same key gives the same execution instead of a new one"`
-	Body    v1.Execute
-	RawBody []byte `contentType:"application/json"`
+	SandboxPath
+	Raw
+	Accept string `header:"Accept" doc:"application/json (default): answers at the end; text/event-stream or application/x-ndjson: streams the events"`
+	Prefer string `header:"Prefer" doc:"respond-async: answers 202 at once" example:"respond-async"`
+	Key    string `header:"Idempotency-Key" maxLength:"255" doc:"The same key gives the same execution instead of a new one"`
+	Body   executeBody
 }
 
-type executionPath struct {
-	sandboxPath
+// executeBody also notes whether the body was UTF-8, which a JSON decoder
+// mends without a word.
+type executeBody struct {
+	v1.Execute
+	mended bool
+}
+
+// UnmarshalJSON sees the bytes as they came.
+func (b *executeBody) UnmarshalJSON(raw []byte) error {
+	if err := json.Unmarshal(raw, &b.Execute); err != nil {
+		return err
+	}
+	b.mended = mended(b.Code, raw)
+	return nil
+}
+
+// Schema describes the body in the OpenAPI as what it is on the wire.
+func (b *executeBody) Schema(r huma.Registry) *huma.Schema {
+	return r.Schema(typeFor[v1.Execute](), true, "Execute")
+}
+
+// ExecutionPath is the part of an input that names an execution.
+type ExecutionPath struct {
+	SandboxPath
 	ExecutionID string `path:"execution_id" maxLength:"64" doc:"Identifier of the execution"`
 }
 
 type eventsInput struct {
-	executionPath
-	raw
+	ExecutionPath
+	Raw
 	Accept      string `header:"Accept" doc:"text/event-stream (default) or application/x-ndjson"`
 	LastEventID string `header:"Last-Event-ID" doc:"Resume after this number"`
 	After       int64  `query:"after" minimum:"0" doc:"The same, for clients that can't send the header"`
@@ -65,7 +84,7 @@ func (a *API) executionRoutes() {
 	register(a, huma.Operation{
 		OperationID: "list-executions", Method: http.MethodGet, Path: path, Tags: tags,
 		Summary: "List the executions that are remembered, newest first, without outputs",
-	}, func(ctx context.Context, in *sandboxPath) (*answer[v1.ExecutionList], error) {
+	}, func(ctx context.Context, in *SandboxPath) (*answer[v1.ExecutionList], error) {
 		s, err := a.remembered(ctx, in.SandboxID)
 		if err != nil {
 			return nil, err
@@ -79,7 +98,7 @@ func (a *API) executionRoutes() {
 	register(a, huma.Operation{
 		OperationID: "get-execution", Method: http.MethodGet, Path: path + "/{execution_id}", Tags: tags,
 		Summary: "Get an execution with its outputs so far", Description: "Works for a while after the sandbox is gone. Failures: 404 `execution-not-found`.",
-	}, func(ctx context.Context, in *executionPath) (*answer[v1.Execution], error) {
+	}, func(ctx context.Context, in *ExecutionPath) (*answer[v1.Execution], error) {
 		e, err := a.execution(ctx, *in)
 		if err != nil {
 			return nil, err
@@ -96,7 +115,7 @@ func (a *API) executionRoutes() {
 	register(a, huma.Operation{
 		OperationID: "interrupt-execution", Method: http.MethodPost, Path: path + "/{execution_id}/interrupt", Tags: tags, DefaultStatus: http.StatusNoContent,
 		Summary: "Interrupt an execution", Description: "One that waits is aborted; one that has ended stays as it is.",
-	}, func(ctx context.Context, in *executionPath) (*struct{}, error) {
+	}, func(ctx context.Context, in *ExecutionPath) (*struct{}, error) {
 		e, err := a.execution(ctx, *in)
 		if err != nil {
 			return nil, err
@@ -107,11 +126,11 @@ func (a *API) executionRoutes() {
 		OperationID: "answer-input", Method: http.MethodPost, Path: path + "/{execution_id}/input", Tags: tags, DefaultStatus: http.StatusNoContent, MaxBodyBytes: 8 << 20,
 		Summary: "Answer input() or getpass()", Description: "Failures: 409 `input-not-requested`.",
 	}, func(ctx context.Context, in *struct {
-		executionPath
+		ExecutionPath
 		Body v1.Input
 	},
 	) (*struct{}, error) {
-		e, err := a.execution(ctx, in.executionPath)
+		e, err := a.execution(ctx, in.ExecutionPath)
 		if err != nil {
 			return nil, err
 		}
@@ -125,7 +144,7 @@ func (a *API) remembered(ctx context.Context, id string) (*fleet.Sandbox, error)
 	return a.fleet.Remembered(sandbox.ID(id))
 }
 
-func (a *API) execution(ctx context.Context, p executionPath) (*fleet.Execution, error) {
+func (a *API) execution(ctx context.Context, p ExecutionPath) (*fleet.Execution, error) {
 	s, err := a.remembered(ctx, p.SandboxID)
 	if err != nil {
 		return nil, err
@@ -135,15 +154,14 @@ func (a *API) execution(ctx context.Context, p executionPath) (*fleet.Execution,
 	return e, s.Explain(err)
 }
 
-// checkCode refuses what can't be Python. raw is the JSON it came in, nil if
-// there was none.
-func checkCode(code string, raw []byte) error {
+// checkCode refuses what can't be Python; mended says that decoding changed it.
+func checkCode(code string, mended bool) error {
 	switch {
 	case len(code) > maxCode:
 		return errCodeTooLarge()
 	case strings.TrimSpace(code) == "":
 		return errdefs.New(errdefs.ErrInvalid, "code-empty", "The code is empty.").WithHint("Send Python in the field \"code\".")
-	case !utf8.Valid(raw) || !utf8.ValidString(code) || replaced(code, raw):
+	case mended:
 		return errdefs.New(errdefs.ErrInvalid, "code-not-utf8", "The code is not valid UTF-8.").WithHint("Encode the request body as UTF-8.")
 	case strings.ContainsRune(code, 0):
 		return errdefs.New(errdefs.ErrInvalid, "code-has-nul", "The code has a NUL character, which Python source can't have.")
@@ -151,10 +169,11 @@ func checkCode(code string, raw []byte) error {
 	return nil
 }
 
-// replaced reports whether the decoder put U+FFFD where the JSON had half of a
-// surrogate pair. Nobody else has reason to write that character.
-func replaced(code string, raw []byte) bool {
-	return raw != nil && strings.ContainsRune(code, utf8.RuneError) &&
+// mended reports whether decoding raw put U+FFFD into code: for bytes that are
+// no UTF-8, or for half of a surrogate pair. Who writes that character writes
+// it as such or as its own escape.
+func mended(code string, raw []byte) bool {
+	return !utf8.Valid(raw) || strings.ContainsRune(code, utf8.RuneError) &&
 		!bytes.Contains(raw, []byte("\uFFFD")) && !bytes.Contains(bytes.ToLower(raw), []byte(`\ufffd`))
 }
 
@@ -163,7 +182,7 @@ func (a *API) execute(ctx context.Context, in *executeInput) (*huma.StreamRespon
 	if err != nil {
 		return nil, err
 	}
-	if err := checkCode(in.Body.Code, in.RawBody); err != nil {
+	if err := checkCode(in.Body.Code, in.Body.mended); err != nil {
 		return nil, err
 	}
 	e, _, err := s.Execute(ctx, fleet.ExecuteRequest{
@@ -228,7 +247,7 @@ func (a *API) events(ctx context.Context, in *eventsInput) (*huma.StreamResponse
 		}
 		after = n
 	}
-	e, err := a.execution(ctx, in.executionPath)
+	e, err := a.execution(ctx, in.ExecutionPath)
 	if err != nil {
 		return nil, err
 	}

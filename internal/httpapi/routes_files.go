@@ -20,18 +20,19 @@ import (
 	"github.com/caesarion/caesarion/internal/fleet"
 )
 
-type filePath struct {
-	sandboxPath
+// FilePath is the part of an input that names a file.
+type FilePath struct {
+	SandboxPath
 	Path string `query:"path" required:"true" maxLength:"16384" doc:"Absolute, or relative to /workspace; URL-encoded UTF-8" example:"/workspace/data.csv"`
 }
 
 type contentInput struct {
-	filePath
-	raw
+	FilePath
+	Raw
 }
 
 // check refuses paths that no file can have.
-func (p filePath) check() error { return checkPath(p.Path) }
+func (p FilePath) check() error { return checkPath(p.Path) }
 
 // Linux takes names of 255 and paths of 4095 bytes.
 const maxPath = 4095
@@ -70,7 +71,7 @@ func viewFile(f agentapi.File) v1.File {
 }
 
 // files finds the sandbox of a file request and checks the path.
-func (a *API) files(ctx context.Context, p filePath) (*fleet.Sandbox, error) {
+func (a *API) files(ctx context.Context, p FilePath) (*fleet.Sandbox, error) {
 	s, err := a.sandbox(ctx, p.SandboxID)
 	if err != nil {
 		return nil, err
@@ -84,7 +85,7 @@ func (a *API) fileRoutes() {
 	register(a, huma.Operation{
 		OperationID: "stat-file", Method: http.MethodGet, Path: base, Tags: tags,
 		Summary: "Describe a file, or list a folder", Description: "Failures: 400 `path-invalid`; 404 `file-not-found`.",
-	}, func(ctx context.Context, in *filePath) (*answer[v1.File], error) {
+	}, func(ctx context.Context, in *FilePath) (*answer[v1.File], error) {
 		s, err := a.files(ctx, *in)
 		if err != nil {
 			return nil, err
@@ -96,7 +97,7 @@ func (a *API) fileRoutes() {
 	register(a, huma.Operation{
 		OperationID: "delete-file", Method: http.MethodDelete, Path: base, Tags: tags, DefaultStatus: http.StatusNoContent,
 		Summary: "Delete a file, or a folder with all it holds",
-	}, func(ctx context.Context, in *filePath) (*struct{}, error) {
+	}, func(ctx context.Context, in *FilePath) (*struct{}, error) {
 		s, err := a.files(ctx, *in)
 		if err != nil {
 			return nil, err
@@ -108,11 +109,11 @@ func (a *API) fileRoutes() {
 		OperationID: "make-folder", Method: http.MethodPost, Path: base + "/mkdir", Tags: tags,
 		Summary: "Make a folder and its parents", Description: "One that exists is a success.",
 	}, func(ctx context.Context, in *struct {
-		sandboxPath
+		SandboxPath
 		Body v1.MakeFolder
 	},
 	) (*answer[v1.File], error) {
-		s, err := a.files(ctx, filePath{in.sandboxPath, in.Body.Path})
+		s, err := a.files(ctx, FilePath{in.SandboxPath, in.Body.Path})
 		if err != nil {
 			return nil, err
 		}
@@ -124,11 +125,11 @@ func (a *API) fileRoutes() {
 		OperationID: "move-file", Method: http.MethodPost, Path: base + "/move", Tags: tags,
 		Summary: "Rename a file or folder, also across folders", Description: "Failures: 404 `file-not-found`; 409 `file-exists`.",
 	}, func(ctx context.Context, in *struct {
-		sandboxPath
+		SandboxPath
 		Body v1.MoveFile
 	},
 	) (*answer[v1.File], error) {
-		s, err := a.files(ctx, filePath{in.sandboxPath, in.Body.From})
+		s, err := a.files(ctx, FilePath{in.SandboxPath, in.Body.From})
 		if err == nil {
 			err = checkPath(in.Body.To)
 		}
@@ -162,7 +163,7 @@ func (a *API) contentRoutes(base string, tags []string) {
 		Summary: "Download a folder as zip", Description: "Made while it is read, so its size is not known before. A connection that ends without the last chunk means that the archive is not whole.",
 		Responses: bytesResponses("The archive", "application/zip"),
 	}, func(ctx context.Context, in *contentInput) (*huma.StreamResponse, error) {
-		s, err := a.files(ctx, in.filePath)
+		s, err := a.files(ctx, in.FilePath)
 		if err != nil {
 			return nil, err
 		}
@@ -184,7 +185,7 @@ func (a *API) contentRoutes(base string, tags []string) {
 }
 
 func (a *API) readFile(ctx context.Context, in *contentInput) (*huma.StreamResponse, error) {
-	s, err := a.files(ctx, in.filePath)
+	s, err := a.files(ctx, in.FilePath)
 	if err != nil {
 		return nil, err
 	}
@@ -255,7 +256,7 @@ func (a *API) sendContent(w http.ResponseWriter, r *http.Request, c *agentapi.Co
 }
 
 func (a *API) writeFile(ctx context.Context, in *contentInput) (*answer[v1.File], error) {
-	s, err := a.files(ctx, in.filePath)
+	s, err := a.files(ctx, in.FilePath)
 	if err != nil {
 		return nil, err
 	}

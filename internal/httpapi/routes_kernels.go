@@ -15,14 +15,15 @@ import (
 	"github.com/caesarion/caesarion/internal/fleet"
 )
 
-type kernelPath struct {
-	sandboxPath
+// KernelPath is the part of an input that names a kernel.
+type KernelPath struct {
+	SandboxPath
 	KernelID string `path:"kernel_id" maxLength:"64" doc:"Identifier of the kernel, or \"default\"" example:"default"`
 }
 
 // kernel finds the sandbox and the kernel's id of a request; "default" stands
 // for the default kernel, which is started if need be.
-func (a *API) kernel(ctx context.Context, p kernelPath) (*fleet.Sandbox, string, error) {
+func (a *API) kernel(ctx context.Context, p KernelPath) (*fleet.Sandbox, string, error) {
 	s, err := a.sandbox(ctx, p.SandboxID)
 	if err != nil {
 		return nil, "", err
@@ -48,7 +49,7 @@ func (a *API) kernelRoutes() {
 	const path = "/v1/sandboxes/{sandbox_id}/kernels"
 	register(a, huma.Operation{
 		OperationID: "list-kernels", Method: http.MethodGet, Path: path, Tags: tags, Summary: "List the kernels of a sandbox",
-	}, func(ctx context.Context, in *sandboxPath) (*answer[v1.KernelList], error) {
+	}, func(ctx context.Context, in *SandboxPath) (*answer[v1.KernelList], error) {
 		s, err := a.sandbox(ctx, in.SandboxID)
 		if err != nil {
 			return nil, err
@@ -64,7 +65,7 @@ func (a *API) kernelRoutes() {
 		OperationID: "create-kernel", Method: http.MethodPost, Path: path, Tags: tags, DefaultStatus: http.StatusCreated,
 		Summary: "Start one more kernel", Description: "Answers when it is ready to run code. Kernels of one sandbox share its files and not their variables.",
 	}, func(ctx context.Context, in *struct {
-		sandboxPath
+		SandboxPath
 		Body *v1.CreateKernel
 	},
 	) (*created[v1.Kernel], error) {
@@ -84,7 +85,7 @@ func (a *API) kernelRoutes() {
 	})
 	register(a, huma.Operation{
 		OperationID: "get-kernel", Method: http.MethodGet, Path: path + "/{kernel_id}", Tags: tags, Summary: "Get a kernel",
-	}, func(ctx context.Context, in *kernelPath) (*answer[v1.Kernel], error) {
+	}, func(ctx context.Context, in *KernelPath) (*answer[v1.Kernel], error) {
 		s, id, err := a.kernel(ctx, *in)
 		if err != nil {
 			return nil, err
@@ -95,7 +96,7 @@ func (a *API) kernelRoutes() {
 	register(a, huma.Operation{
 		OperationID: "delete-kernel", Method: http.MethodDelete, Path: path + "/{kernel_id}", Tags: tags, DefaultStatus: http.StatusNoContent,
 		Summary: "End a kernel", Description: "Its variables are gone. If it was the default kernel, the next execution without a kernel_id starts a fresh one.",
-	}, func(ctx context.Context, in *kernelPath) (*struct{}, error) {
+	}, func(ctx context.Context, in *KernelPath) (*struct{}, error) {
 		s, id, err := a.kernel(ctx, *in)
 		if err != nil {
 			return nil, err
@@ -105,7 +106,7 @@ func (a *API) kernelRoutes() {
 	register(a, huma.Operation{
 		OperationID: "interrupt-kernel", Method: http.MethodPost, Path: path + "/{kernel_id}/interrupt", Tags: tags, DefaultStatus: http.StatusNoContent,
 		Summary: "Interrupt what a kernel runs", Description: "As Ctrl-C does; if that does not help, again, and then the kernel is replaced. Each step is an event of the execution.",
-	}, func(ctx context.Context, in *kernelPath) (*struct{}, error) {
+	}, func(ctx context.Context, in *KernelPath) (*struct{}, error) {
 		s, id, err := a.kernel(ctx, *in)
 		if err != nil {
 			return nil, err
@@ -116,7 +117,7 @@ func (a *API) kernelRoutes() {
 	register(a, huma.Operation{
 		OperationID: "restart-kernel", Method: http.MethodPost, Path: path + "/{kernel_id}/restart", Tags: tags,
 		Summary: "Give a kernel a fresh process", Description: "Its variables are gone; what ran or waited ends with status killed or aborted and reason kernel_restarted.",
-	}, func(ctx context.Context, in *kernelPath) (*answer[v1.Kernel], error) {
+	}, func(ctx context.Context, in *KernelPath) (*answer[v1.Kernel], error) {
 		s, id, err := a.kernel(ctx, *in)
 		if err != nil {
 			return nil, err
@@ -135,11 +136,11 @@ func (a *API) requestRoutes(path string, tags []string) {
 		OperationID: "complete", Method: http.MethodPost, Path: path + "/{kernel_id}/complete", Tags: tags,
 		Summary: "Complete code", Description: "Content of Jupyter's complete_reply: matches, cursor_start, cursor_end, metadata." + busy,
 	}, func(ctx context.Context, in *struct {
-		kernelPath
+		KernelPath
 		Body v1.Complete
 	},
 	) (*answer[json.RawMessage], error) {
-		return a.request(ctx, in.kernelPath, "complete_request", map[string]any{
+		return a.request(ctx, in.KernelPath, "complete_request", map[string]any{
 			"code": in.Body.Code, "cursor_pos": cursor(in.Body.Code, in.Body.CursorPos),
 		})
 	})
@@ -147,11 +148,11 @@ func (a *API) requestRoutes(path string, tags []string) {
 		OperationID: "inspect", Method: http.MethodPost, Path: path + "/{kernel_id}/inspect", Tags: tags,
 		Summary: "Show the documentation of what stands in code", Description: "Content of Jupyter's inspect_reply: found, data, metadata." + busy,
 	}, func(ctx context.Context, in *struct {
-		kernelPath
+		KernelPath
 		Body v1.Inspect
 	},
 	) (*answer[json.RawMessage], error) {
-		return a.request(ctx, in.kernelPath, "inspect_request", map[string]any{
+		return a.request(ctx, in.KernelPath, "inspect_request", map[string]any{
 			"code": in.Body.Code, "cursor_pos": cursor(in.Body.Code, in.Body.CursorPos), "detail_level": in.Body.DetailLevel,
 		})
 	})
@@ -159,21 +160,21 @@ func (a *API) requestRoutes(path string, tags []string) {
 		OperationID: "is-complete", Method: http.MethodPost, Path: path + "/{kernel_id}/is_complete", Tags: tags,
 		Summary: "Tell whether code is ready to run", Description: "Content of Jupyter's is_complete_reply: status (complete, incomplete, invalid, unknown), indent." + busy,
 	}, func(ctx context.Context, in *struct {
-		kernelPath
+		KernelPath
 		Body v1.IsComplete
 	},
 	) (*answer[json.RawMessage], error) {
-		return a.request(ctx, in.kernelPath, "is_complete_request", map[string]any{"code": in.Body.Code})
+		return a.request(ctx, in.KernelPath, "is_complete_request", map[string]any{"code": in.Body.Code})
 	})
 	register(a, huma.Operation{
 		OperationID: "send-comm", Method: http.MethodPost, Path: path + "/{kernel_id}/comm", Tags: tags, DefaultStatus: http.StatusNoContent,
 		Summary: "Send a comm message", Description: "What the kernel says over comms comes as comm.* events of executions.",
 	}, func(ctx context.Context, in *struct {
-		kernelPath
+		KernelPath
 		Body v1.Comm
 	},
 	) (*struct{}, error) {
-		s, id, err := a.kernel(ctx, in.kernelPath)
+		s, id, err := a.kernel(ctx, in.KernelPath)
 		if err != nil {
 			return nil, err
 		}
@@ -191,7 +192,7 @@ func cursor(code string, pos *int) int {
 	return min(*pos, n)
 }
 
-func (a *API) request(ctx context.Context, p kernelPath, typ string, content map[string]any) (*answer[json.RawMessage], error) {
+func (a *API) request(ctx context.Context, p KernelPath, typ string, content map[string]any) (*answer[json.RawMessage], error) {
 	s, id, err := a.kernel(ctx, p)
 	if err != nil {
 		return nil, err

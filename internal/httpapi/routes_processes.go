@@ -21,8 +21,8 @@ import (
 )
 
 type runInput struct {
-	sandboxPath
-	raw
+	SandboxPath
+	Raw
 	Accept string `header:"Accept" doc:"application/json (default): answers at the end; text/event-stream or application/x-ndjson: streams the events"`
 	Body   v1.RunProcess
 }
@@ -44,7 +44,7 @@ func (a *API) processRoutes() {
 		OperationID: "kill-process", Method: http.MethodDelete, Path: path + "/{process_id}", Tags: tags, DefaultStatus: http.StatusNoContent,
 		Summary: "Kill a process and its children", Description: "Failures: 404 `process-not-found`.",
 	}, func(ctx context.Context, in *struct {
-		sandboxPath
+		SandboxPath
 		ProcessID string `path:"process_id" maxLength:"64"`
 	},
 	) (*struct{}, error) {

@@ -27,7 +27,8 @@ type created[T any] struct {
 	Body     T
 }
 
-type sandboxPath struct {
+// SandboxPath is the part of an input that names a sandbox.
+type SandboxPath struct {
 	SandboxID string `path:"sandbox_id" maxLength:"64" doc:"Identifier of the sandbox" example:"sbx_4kq2m7v6xqz5wd3hn2rjt0abcd"`
 }
 
@@ -148,7 +149,7 @@ func (a *API) sandboxRoutes() {
 		OperationID: "get-sandbox", Method: http.MethodGet, Path: "/v1/sandboxes/{sandbox_id}", Tags: tags,
 		Summary:     "Get a sandbox",
 		Description: "Failures, here and wherever a sandbox is named: 404 `sandbox-not-found`; 410 `sandbox-gone` with `reason` (deleted, expired, idle, out_of_memory, sandbox_lost, unresponsive).",
-	}, func(ctx context.Context, in *sandboxPath) (*answer[v1.Sandbox], error) {
+	}, func(ctx context.Context, in *SandboxPath) (*answer[v1.Sandbox], error) {
 		s, err := a.sandbox(ctx, in.SandboxID)
 		if err != nil {
 			return nil, err
@@ -158,7 +159,7 @@ func (a *API) sandboxRoutes() {
 	register(a, huma.Operation{
 		OperationID: "delete-sandbox", Method: http.MethodDelete, Path: "/v1/sandboxes/{sandbox_id}", Tags: tags,
 		Summary: "Delete a sandbox with all it holds", DefaultStatus: http.StatusNoContent,
-	}, func(ctx context.Context, in *sandboxPath) (*struct{}, error) {
+	}, func(ctx context.Context, in *SandboxPath) (*struct{}, error) {
 		s, err := a.sandbox(ctx, in.SandboxID)
 		if err != nil {
 			return nil, err
@@ -169,7 +170,7 @@ func (a *API) sandboxRoutes() {
 		OperationID: "extend-sandbox", Method: http.MethodPost, Path: "/v1/sandboxes/{sandbox_id}/extend", Tags: tags,
 		Summary: "Move the end of a sandbox's life",
 	}, func(ctx context.Context, in *struct {
-		sandboxPath
+		SandboxPath
 		Body *v1.ExtendSandbox
 	},
 	) (*answer[v1.Sandbox], error) {
@@ -189,7 +190,7 @@ func (a *API) sandboxRoutes() {
 	register(a, huma.Operation{
 		OperationID: "get-usage", Method: http.MethodGet, Path: "/v1/sandboxes/{sandbox_id}/usage", Tags: tags,
 		Summary: "Read the sandbox's resource counters",
-	}, func(ctx context.Context, in *sandboxPath) (*answer[v1.Usage], error) {
+	}, func(ctx context.Context, in *SandboxPath) (*answer[v1.Usage], error) {
 		s, err := a.sandbox(ctx, in.SandboxID)
 		if err != nil {
 			return nil, err

@@ -28,7 +28,7 @@ func (a *API) seedExecute(w http.ResponseWriter, r *http.Request) {
 	}
 	s, err := a.seedSandbox(r.Context(), r.PathValue("sandbox_id"))
 	if err == nil {
-		err = checkCode(code, raw)
+		err = checkCode(code, mended(code, raw))
 	}
 	if err != nil {
 		writeDetail(w, r, err)
