@@ -143,6 +143,7 @@ type Reply struct {
 type Comm struct {
 	Type    string          `json:"msg_type"` // comm_open, comm_msg, comm_close
 	Content json.RawMessage `json:"content"`
+	Buffers [][]byte        `json:"buffers,omitempty"` // base64; in events of comms "buffers" is in the data
 }
 
 // Execute asks a kernel to run code.
@@ -185,7 +186,8 @@ const (
 // File is one file or folder of a sandbox.
 type File struct {
 	Name       string    `json:"name"` // base name
-	Path       string    `json:"path"` // absolute
+	Path       string    `json:"path"` // absolute; bytes that are no UTF-8 appear as U+FFFD
+	Escaped    string    `json:"escaped_path,omitempty"` // the path percent-encoded, if it is not UTF-8
 	Type       FileType  `json:"type"`
 	SizeBytes  int64     `json:"size_bytes"`
 	Mode       string    `json:"mode"` // "-rw-r--r--"

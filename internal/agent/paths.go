@@ -1,0 +1,143 @@
+package agent
+
+import (
+	"errors"
+	"io/fs"
+	"net/url"
+	"os"
+	"path"
+	"strings"
+	"syscall"
+	"unicode/utf8"
+
+	"github.com/caesarion/caesarion/internal/agentapi"
+	"github.com/caesarion/caesarion/internal/errdefs"
+)
+
+// fileRoot is a folder whose contents may be reached over HTTP.
+type fileRoot struct {
+	dir  string // in the sandbox
+	real string // on this machine
+}
+
+// place is a path that was checked: a root, opened, and a name below it. All
+// use of it goes through os.Root, which follows no link out of the root.
+type place struct {
+	root *os.Root
+	name string // relative to root, "." for the root itself
+	path string // absolute, in the sandbox
+}
+
+func (p *place) close() { _ = p.root.Close() }
+
+var errInvalidPath = errdefs.New(errdefs.ErrInvalid, "invalid-path", "a path must not be empty or contain NUL")
+
+const (
+	// Linux's own bounds; checked here for a clearer answer.
+	maxName = 255
+	maxPath = 4095
+)
+
+// place checks a path. Relative paths begin at the workspace.
+func (a *Agent) place(name string) (*place, error) {
+	if name == "" || strings.ContainsRune(name, 0) {
+		return nil, errInvalidPath
+	}
+	if len(name) > maxPath {
+		return nil, errdefs.New(errdefs.ErrInvalid, "path-too-long", "a path has at most %d bytes", maxPath)
+	}
+	abs := name
+	if !path.IsAbs(name) {
+		abs = agentapi.WorkspaceDir + "/" + name
+	}
+	abs = path.Clean(abs)
+	for part := range strings.SplitSeq(abs, "/") {
+		if len(part) > maxName {
+			return nil, errdefs.New(errdefs.ErrInvalid, "name-too-long", "a file name has at most %d bytes", maxName)
+		}
+	}
+	root, ok := a.rootOf(abs)
+	if !ok {
+		return nil, errdefs.New(errdefs.ErrForbidden, "path-escapes", "%.200q is outside the folders that can be reached", printable(name)).
+			WithHint("use a path below %s or %s", agentapi.WorkspaceDir, agentapi.UploadsDir)
+	}
+	opened, err := os.OpenRoot(root.real)
+	if err != nil {
+		return nil, fileError(err, abs)
+	}
+	rel := strings.TrimPrefix(strings.TrimPrefix(abs, root.dir), "/")
+	if rel == "" {
+		rel = "."
+	}
+	return &place{root: opened, name: rel, path: abs}, nil
+}
+
+// rootOf gives the innermost root that holds abs.
+func (a *Agent) rootOf(abs string) (fileRoot, bool) {
+	var best fileRoot
+	for _, r := range a.roots {
+		if (abs == r.dir || strings.HasPrefix(abs, r.dir+"/")) && len(r.dir) > len(best.dir) {
+			best = r
+		}
+	}
+	return best, best.dir != ""
+}
+
+// printable gives a name as valid UTF-8.
+func printable(name string) string { return strings.ToValidUTF8(name, "\uFFFD") }
+
+// escaped gives a path percent-encoded if it cannot be put in JSON as it is.
+func escaped(name string) string {
+	if utf8.ValidString(name) {
+		return ""
+	}
+	return (&url.URL{Path: name}).EscapedPath()
+}
+
+// fileError gives an operating system's error a kind, a code and a sentence.
+func fileError(err error, name string) error {
+	name = printable(name)
+	e := func(kind error, code, format string) *errdefs.Error {
+		return errdefs.New(kind, code, format, name).WithCause(err)
+	}
+	if known, ok := errors.AsType[*errdefs.Error](err); ok {
+		return known
+	}
+	switch {
+	case isEscape(err):
+		return e(errdefs.ErrForbidden, "path-escapes", "%.300q leads out of its folder, by .. or by a link")
+	case errors.Is(err, fs.ErrNotExist):
+		return e(errdefs.ErrNotFound, "file-not-found", "there is no %.300q in the sandbox")
+	case errors.Is(err, fs.ErrPermission):
+		return e(errdefs.ErrForbidden, "permission-denied", "%.300q must not be read or changed")
+	case errors.Is(err, syscall.ENOTEMPTY), errors.Is(err, fs.ErrExist):
+		return e(errdefs.ErrConflict, "file-exists", "%.300q exists already")
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return e(errdefs.ErrExhausted, "disk-full", "the sandbox's disk is full: %.300q was not written").
+			WithHint("delete files that are not needed")
+	case errors.Is(err, syscall.ENAMETOOLONG):
+		return e(errdefs.ErrInvalid, "name-too-long", "%.300q is too long")
+	case errors.Is(err, syscall.ENOTDIR):
+		return e(errdefs.ErrInvalid, "not-a-directory", "a part of %.300q is not a folder")
+	case errors.Is(err, syscall.EISDIR):
+		return e(errdefs.ErrInvalid, "is-a-directory", "%.300q is a folder")
+	case errors.Is(err, syscall.ELOOP):
+		return e(errdefs.ErrInvalid, "too-many-links", "%.300q is a link that leads to itself, or to too many others")
+	case errors.Is(err, syscall.EROFS):
+		return e(errdefs.ErrForbidden, "read-only", "%.300q is on a file system that cannot be written")
+	case errors.Is(err, syscall.EINVAL):
+		return e(errdefs.ErrInvalid, "invalid-path", "%.300q is no path that this can be done with")
+	}
+	return errdefs.New(errdefs.ErrUnavailable, "file-error", "%.300q: %v", name, errors.Unwrap(err)).WithCause(err)
+}
+
+// isEscape reports os.Root's refusal. The package has no exported error for
+// it, but the text is part of its tests.
+func isEscape(err error) bool {
+	pe, ok := errors.AsType[*fs.PathError](err)
+	if ok {
+		return strings.Contains(pe.Err.Error(), "path escapes")
+	}
+	le, ok := errors.AsType[*os.LinkError](err)
+	return ok && strings.Contains(le.Err.Error(), "path escapes")
+}

@@ -1,0 +1,80 @@
+package agent
+
+import (
+	"errors"
+	"net/http"
+	"sync"
+
+	"github.com/caesarion/caesarion/internal/errdefs"
+	"github.com/caesarion/caesarion/internal/event"
+)
+
+// lines holds a batch of events while it is written.
+var lines = sync.Pool{New: func() any { b := make([]byte, 0, 8<<10); return &b }}
+
+const (
+	// writeAt is how much is gathered before a write.
+	writeAt = 256 << 10
+	// keepLines is the largest buffer worth keeping for the next stream.
+	keepLines = 512 << 10
+)
+
+// streamLog writes a log's events as NDJSON until one of type last was
+// written, or the log or the reader ends. If over reports that last is in the
+// log, everything that is there is written before the stream ends.
+//
+// What is there together leaves in one write, and the end of a stream leaves
+// with its last event, so that a short execution is one packet.
+func streamLog(w http.ResponseWriter, r *http.Request, log *event.Log, after int64, last event.Type, over func() bool) error {
+	reader := log.Subscribe(after)
+	if over != nil && over() && after >= log.Last() {
+		w.Header().Set("Content-Type", "application/x-ndjson")
+		return nil
+	}
+	flusher := http.NewResponseController(w)
+	begun := false
+	buf := lines.Get().(*[]byte) //nolint:forcetypeassert // the pool holds nothing else
+	defer func() {
+		if cap(*buf) <= keepLines {
+			*buf = (*buf)[:0]
+			lines.Put(buf)
+		}
+	}()
+	for {
+		batch, err := reader.Next(r.Context())
+		if err != nil {
+			if gap, ok := errors.AsType[*event.GapError](err); ok && !begun {
+				return errdefs.New(errdefs.ErrNotFound, "events-gone", "events before %d are no longer kept", gap.Oldest)
+			}
+			return nil // the end, or the reader has gone
+		}
+		if !begun {
+			begun = true
+			w.Header().Set("Content-Type", "application/x-ndjson")
+		}
+		*buf = (*buf)[:0]
+		ended := false
+		for _, rec := range batch {
+			*buf = append(append(*buf, rec.Line...), '\n')
+			if rec.Type == last && over == nil {
+				ended = true
+				break
+			}
+			if len(*buf) >= writeAt {
+				if _, err := w.Write(*buf); err != nil {
+					return nil //nolint:nilerr // the reader has gone
+				}
+				*buf = (*buf)[:0]
+			}
+		}
+		if _, err := w.Write(*buf); err != nil {
+			return nil //nolint:nilerr // the reader has gone
+		}
+		if ended || over != nil && over() && batch[len(batch)-1].Seq >= log.Last() {
+			return nil
+		}
+		if err := flusher.Flush(); err != nil {
+			return nil //nolint:nilerr // the reader has gone
+		}
+	}
+}
