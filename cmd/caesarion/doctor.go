@@ -57,10 +57,14 @@ func (doctorCmd) Run(ctx context.Context, g *globals) error {
 		}
 		return err
 	}
+	width := 0
 	for _, c := range checks {
-		fmt.Fprintf(g.Stdout, "%-4s  %-16s  %s\n", c.Level, c.Name, oneLine(c.Detail))
+		width = max(width, len(c.Name))
+	}
+	for _, c := range checks {
+		fmt.Fprintf(g.Stdout, "%-4s  %-*s  %s\n", c.Level, width, c.Name, oneLine(c.Detail))
 		if c.Fix != "" && c.Level != gvisor.LevelOK {
-			fmt.Fprintf(g.Stdout, "      %-16s  what to do: %s\n", "", oneLine(c.Fix))
+			fmt.Fprintf(g.Stdout, "      %-*s  what to do: %s\n", width, "", oneLine(c.Fix))
 		}
 	}
 	if failed > 0 {
