@@ -91,8 +91,7 @@ func problemOf(err error) v1.Problem {
 		if e.Err != nil { // whoever sits at the command line may see the cause
 			p.Detail += ": " + e.Err.Error()
 		}
-	}
-	if e, ok := errors.AsType[*kong.ParseError](err); ok {
+	} else if e, ok := errors.AsType[*kong.ParseError](err); ok {
 		p.Status, p.Code, p.Detail = http.StatusBadRequest, "usage", e.Error()
 		p.Hint = "caesarion --help lists the commands"
 		if e.Context != nil {
