@@ -48,14 +48,19 @@ func (d *Driver) remove(id sandbox.ID, b *box) error {
 	return nil
 }
 
-// removeRunDir deletes runsc's folder, on which it leaves a network namespace
-// mounted.
+// removeRunDir deletes runsc's folder, in which it leaves a network namespace
+// mounted: several on one another when sandboxes started side by side.
 func removeRunDir(dir string) error {
-	if err := unix.Unmount(filepath.Join(dir, specutils.NullNetNSFilename), unix.MNT_DETACH); err != nil &&
-		!errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EINVAL) {
-		return fmt.Errorf("gvisor: unmount: %w", err)
+	for {
+		err := unix.Unmount(filepath.Join(dir, specutils.NullNetNSFilename), unix.MNT_DETACH)
+		switch {
+		case err == nil:
+		case errors.Is(err, unix.ENOENT), errors.Is(err, unix.EINVAL): // none left
+			return os.RemoveAll(dir)
+		default:
+			return fmt.Errorf("gvisor: unmount: %w", err)
+		}
 	}
-	return os.RemoveAll(dir)
 }
 
 // killStrays ends the host processes of a sandbox that no watcher knows: of a
