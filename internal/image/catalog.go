@@ -1,6 +1,7 @@
 package image
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -51,9 +52,16 @@ func (s *Store) load() (*catalog, error) {
 	return c, nil
 }
 
-// save writes index.json for other tools, then the catalog itself: the moment from
-// which a change counts.
+// save replaces the catalog: the moment from which a change counts.
 func (s *Store) save(c *catalog) error {
+	if err := s.writeJSON(catalogName, c); err != nil {
+		return err
+	}
+	return s.writeIndex(c)
+}
+
+// writeIndex brings what other tools read in line with the catalog.
+func (s *Store) writeIndex(c *catalog) error {
 	index := v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex, Manifests: []v1.Descriptor{}}
 	for _, digest := range c.digests() {
 		h, err := v1.NewHash(digest)
@@ -88,23 +96,23 @@ func (s *Store) save(c *catalog) error {
 			index.Manifests = append(index.Manifests, d)
 		}
 	}
-	for _, file := range []struct {
-		name    string
-		content any
-	}{
-		{"oci-layout", map[string]string{"imageLayoutVersion": "1.0.0"}},
-		{"index.json", index},
-		{catalogName, c},
-	} {
-		raw, err := json.MarshalIndent(file.content, "", "  ")
-		if err != nil {
-			return fmt.Errorf("image: %w", err)
-		}
-		if err := s.writeFile(file.name, append(raw, '\n')); err != nil {
-			return err
-		}
+	if err := s.writeJSON("oci-layout", map[string]string{"imageLayoutVersion": "1.0.0"}); err != nil {
+		return err
 	}
-	return nil
+	return s.writeJSON("index.json", index)
+}
+
+// writeJSON replaces a file unless it has that content.
+func (s *Store) writeJSON(name string, content any) error {
+	raw, err := json.MarshalIndent(content, "", "  ")
+	if err != nil {
+		return fmt.Errorf("image: %w", err)
+	}
+	raw = append(raw, '\n')
+	if old, err := os.ReadFile(s.path(name)); err == nil && bytes.Equal(old, raw) {
+		return nil
+	}
+	return s.writeFile(name, raw)
 }
 
 func (c *catalog) digests() []string { return slices.Sorted(maps.Keys(c.Images)) }
@@ -161,7 +169,8 @@ func checkName(name string) error {
 	return nil
 }
 
-// sweep removes what the catalog does not lead to. The caller holds the lock.
+// sweep removes what the catalog does not lead to, and mends what it should lead
+// to. The caller holds the lock.
 func (s *Store) sweep() error {
 	c, err := s.load()
 	if err != nil {
@@ -180,6 +189,10 @@ func (s *Store) sweep() error {
 		for _, l := range m.Layers {
 			keep[s.blobPath(l.Digest.Hex)] = true
 		}
+	}
+	// A writer that was killed after it saved the catalog did not come to this.
+	if err := s.writeIndex(c); err != nil {
+		return err
 	}
 	for _, dir := range []string{"tmp", "erofs", "blobs/sha256"} {
 		entries, err := os.ReadDir(s.path(dir))
