@@ -9,7 +9,7 @@
 //	  Process.Stdout, Stderr ◀─ pipes ─ fd 1, 2 ◀─ child processes and C code
 //	  Process.Interrupt ──── SIGINT ──────▶
 //
-// The messages are Jupyter's (protocol 5.4, https://jupyter-client.readthedocs.io/en/stable/messaging.html);
+// The messages are Jupyter's (protocol 5.3, https://jupyter-client.readthedocs.io/en/stable/messaging.html);
 // the transport is one stream socket pair instead of ZeroMQ's five sockets,
 // because inside gVisor each hop and each thread wake-up costs more than the
 // work itself. See docs/adr/0003-kernel-on-ipython-shell.md.

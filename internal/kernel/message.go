@@ -7,7 +7,7 @@ import (
 )
 
 // ProtocolVersion is the version of Jupyter's messages that the kernel speaks.
-const ProtocolVersion = "5.4"
+const ProtocolVersion = "5.3"
 
 // The channels of a message.
 const (

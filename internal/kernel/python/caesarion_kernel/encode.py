@@ -88,7 +88,7 @@ class Envelope:
         return (
             f'{{"msg_id":"{self.session}_{getpid()}_{self._count}","msg_type":"{msg_type}",'
             f'"session":"{self.session}","username":"kernel",'
-            f'"date":"{self._date}.{int((now - second) * 1e6):06d}Z","version":"5.4"}}'
+            f'"date":"{self._date}.{int((now - second) * 1e6):06d}Z","version":"5.3"}}'
         )
 
     def message(self, channel, msg_type, parent, content, metadata="{}"):

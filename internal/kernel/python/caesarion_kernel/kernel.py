@@ -384,6 +384,12 @@ class Kernel:
         return self._ask(prompt, True)
 
     def _ask(self, prompt, password):
+        try:
+            return self._wait_for_input(prompt, password)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("Interrupted by user") from None
+
+    def _wait_for_input(self, prompt, password):
         request = requests.current()
         self.output.flush()
         # What was typed before the question is not an answer to it.

@@ -26,7 +26,7 @@ _HELP_LINKS = [
 def kernel_info_request(kernel, content):
     return {
         "status": "ok",
-        "protocol_version": "5.4",
+        "protocol_version": "5.3",
         "implementation": "ipython",
         "implementation_version": release.version,
         "language_info": {
@@ -91,7 +91,7 @@ def is_complete_request(kernel, content):
 
 
 def history_request(kernel, content):
-    """The history of this session: nothing is kept on disk."""
+    """The history of this session, the only one: nothing is kept on disk."""
     manager = kernel.shell.history_manager
     inputs = manager.input_hist_raw if content.get("raw", True) else manager.input_hist_parsed
     output = content.get("output", False)
@@ -116,7 +116,7 @@ def history_request(kernel, content):
     return {
         "status": "ok",
         "history": [
-            [manager.session_number, number, [text, reprs.get(number)] if output else text]
+            [1, number, [text, reprs.get(number)] if output else text]
             for number, text in lines
         ],
     }

@@ -6,15 +6,24 @@ and event loops. Differences are in docs/adr/0003-kernel-on-ipython-shell.md and
 
 import os
 from contextlib import contextmanager
+from zlib import crc32
 
 from IPython.core import page
 from IPython.core.autocall import ZMQExitAutocall
+from IPython.core.compilerop import CachingCompiler
 from IPython.core.displayhook import DisplayHook
 from IPython.core.displaypub import DisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell, InteractiveShellABC
 from IPython.core.magic import Magics, line_magic, magics_class
 from traitlets import Any, CBool, Instance, Type, default
 
+
+
+class Compiler(CachingCompiler):
+    """Names the file of a cell: like a path, which tracebacks and inspect treat as source."""
+
+    def get_code_name(self, raw_code, transformed_code, number):
+        return f"/tmp/caesarion_{os.getpid()}/{crc32(raw_code.encode('utf-8', 'replace'))}.py"
 
 
 class Hook(DisplayHook):
@@ -106,6 +115,7 @@ class ZMQInteractiveShell(InteractiveShell):
     """
 
     kernel = Any()
+    compiler_class = Type(Compiler)
     displayhook_class = Type(Hook)
     display_pub_class = Type(Publisher)
     readline_use = CBool(False)

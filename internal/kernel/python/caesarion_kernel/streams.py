@@ -165,7 +165,7 @@ class Stream(TextIOBase):
 
     def write(self, text):
         if not isinstance(text, str):
-            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+            raise TypeError(f"write() argument must be str, not {type(text)}")
         if self._shut:
             raise ValueError("I/O operation on closed file.")
         if text:
