@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -83,6 +84,8 @@ func TestIPykernelDoesTheSame(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	all := len(cases)
+	cases = slices.DeleteFunc(cases, func(c kerneltest.Case) bool { return c.Alone != "" })
 	input, err := json.Marshal(cases)
 	if err != nil {
 		t.Fatal(err)
@@ -141,5 +144,6 @@ func TestIPykernelDoesTheSame(t *testing.T) {
 			}
 		})
 	}
-	t.Logf("%d cases, %d with a deliberate difference", len(cases), differences)
+	t.Logf("%d cases: %d the same, %d with a deliberate difference, %d not compared",
+		all, len(cases)-differences, differences, all-len(cases))
 }

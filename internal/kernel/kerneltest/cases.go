@@ -38,6 +38,7 @@ type Case struct {
 	Want      []Event `json:"-"`
 	IPykernel []Event `json:"-"` // nil if ipykernel does the same
 	Reason    string  `json:"-"` // why it does not
+	Alone     string  `json:"-"` // why ipykernel is not asked at all
 }
 
 // Event is a normalised message.
@@ -92,6 +93,8 @@ func Parse(name string, body []byte) (Case, error) {
 			c.IPykernel, err = parseEvents(f.data)
 		case f.name == "difference.txt":
 			c.Reason = strings.TrimSpace(string(f.data))
+		case f.name == "alone.txt":
+			c.Alone = strings.TrimSpace(string(f.data))
 		case ext == "options.json":
 		case ext == "py":
 			o := options[base]

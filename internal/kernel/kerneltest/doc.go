@@ -9,6 +9,7 @@
 //	want.jsonl      the messages of our kernel, normalised, one a line
 //	ipykernel.jsonl the messages of ipykernel, if they differ …
 //	difference.txt  … and why they do
+//	alone.txt       why ipykernel is not asked: it hangs, or does now this, now that
 //
 // The same cases run against the kernel alone (package kernel), against ipykernel (there too) and
 // in real sandboxes; Run and Normalise are all that is needed for that.

@@ -113,10 +113,12 @@ def history_request(kernel, content):
     else:
         lines = []
     reprs = manager.output_hist_reprs
+    # IPython's numbers: 0 is "this session" where the client named it so.
+    session = 0 if kind == "range" else 1
     return {
         "status": "ok",
         "history": [
-            [1, number, [text, reprs.get(number)] if output else text]
+            [session, number, [text, reprs.get(number)] if output else text]
             for number, text in lines
         ],
     }
