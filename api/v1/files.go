@@ -5,7 +5,8 @@ import "time"
 // File is one file or folder of a sandbox.
 type File struct {
 	Name       string    `json:"name" doc:"Base name"`
-	Path       string    `json:"path" doc:"Absolute path in the sandbox" example:"/workspace/data.csv"`
+	Path       string    `json:"path" doc:"Absolute path in the sandbox; bytes that are no UTF-8 appear as U+FFFD" example:"/workspace/data.csv"`
+	Escaped    string    `json:"escaped_path,omitempty" doc:"The path percent-encoded, if it is not UTF-8: usable as path parameter as it is"`
 	Type       string    `json:"type" enum:"file,directory,symlink,other"`
 	SizeBytes  int64     `json:"size_bytes"`
 	Mode       string    `json:"mode" example:"-rw-r--r--"`

@@ -134,7 +134,7 @@ func (f *Fleet) plan(req CreateRequest, t Template) (record, sandbox.Limits, err
 func lower[T int | int64 | float64](field string, asked, most T) (T, error) {
 	switch {
 	case asked < 0:
-		return 0, errdefs.New(errdefs.ErrInvalid, "limit-invalid", "%s can't be negative.", field)
+		return 0, errdefs.New(errdefs.ErrInvalid, "invalid-limit", "%s can't be negative.", field)
 	case asked == 0:
 		return most, nil
 	case most > 0 && asked > most:
@@ -167,15 +167,15 @@ var labelKey = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9]
 
 func checkLabels(labels map[string]string) error {
 	if len(labels) > maxLabels {
-		return errdefs.New(errdefs.ErrInvalid, "labels-invalid", "There are %d labels, and at most %d are kept.", len(labels), maxLabels)
+		return errdefs.New(errdefs.ErrInvalid, "invalid-labels", "There are %d labels, and at most %d are kept.", len(labels), maxLabels)
 	}
 	for k, v := range labels {
 		if !labelKey.MatchString(k) {
-			return errdefs.New(errdefs.ErrInvalid, "labels-invalid", "The label name %.80q is not allowed.", k).
+			return errdefs.New(errdefs.ErrInvalid, "invalid-labels", "The label name %.80q is not allowed.", k).
 				WithHint("Use up to 63 letters, digits, '.', '_', '/' and '-', beginning and ending with a letter or digit.")
 		}
 		if len(v) > maxLabelValue {
-			return errdefs.New(errdefs.ErrInvalid, "labels-invalid", "The value of label %q has %d bytes, and at most %d are kept.", k, len(v), maxLabelValue)
+			return errdefs.New(errdefs.ErrInvalid, "invalid-labels", "The value of label %q has %d bytes, and at most %d are kept.", k, len(v), maxLabelValue)
 		}
 	}
 	return nil
@@ -185,18 +185,18 @@ var envKey = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,127}$`)
 
 func checkEnv(env map[string]string) error {
 	if len(env) > maxEnv {
-		return errdefs.New(errdefs.ErrInvalid, "env-invalid", "There are %d environment variables, and at most %d are taken.", len(env), maxEnv)
+		return errdefs.New(errdefs.ErrInvalid, "invalid-env", "There are %d environment variables, and at most %d are taken.", len(env), maxEnv)
 	}
 	total := 0
 	for k, v := range env {
 		if !envKey.MatchString(k) || strings.ContainsRune(v, 0) {
-			return errdefs.New(errdefs.ErrInvalid, "env-invalid", "The environment variable %.80q is not allowed.", k).
+			return errdefs.New(errdefs.ErrInvalid, "invalid-env", "The environment variable %.80q is not allowed.", k).
 				WithHint("Names are letters, digits and '_' and don't begin with a digit; values have no NUL.")
 		}
 		total += len(k) + len(v) + 2
 	}
 	if total > maxEnvBytes {
-		return errdefs.New(errdefs.ErrInvalid, "env-invalid", "The environment has %d bytes, and at most %d are taken.", total, maxEnvBytes)
+		return errdefs.New(errdefs.ErrInvalid, "invalid-env", "The environment has %d bytes, and at most %d are taken.", total, maxEnvBytes)
 	}
 	return nil
 }

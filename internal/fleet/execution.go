@@ -147,7 +147,7 @@ func (e *Execution) Input(ctx context.Context, value string) error {
 	done, asked := e.isDone, e.state.Input != nil
 	e.mu.Unlock()
 	if done || !asked {
-		return errdefs.New(errdefs.ErrConflict, "input-not-requested", "The execution does not wait for input.").
+		return errdefs.New(errdefs.ErrConflict, "no-input-requested", "The execution does not wait for input.").
 			WithHint("Wait for an input.requested event; each takes one answer.")
 	}
 	defer e.sandbox.Use()()

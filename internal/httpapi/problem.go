@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -36,7 +37,7 @@ var kinds = []struct {
 // codeStatus has the few codes whose status says more than that of their kind.
 var codeStatus = map[string]int{
 	"disk-full":           http.StatusInsufficientStorage,
-	"range-invalid":       http.StatusRequestedRangeNotSatisfiable,
+	"invalid-range":       http.StatusRequestedRangeNotSatisfiable,
 	"host-not-allowed":    http.StatusMisdirectedRequest,
 	"method-not-allowed":  http.StatusMethodNotAllowed,
 	"media-type-unknown":  http.StatusUnsupportedMediaType,
@@ -136,8 +137,9 @@ func (p *problem) complete() *problem {
 		p.Title = "Client Closed Request"
 	}
 	if p.Detail == "" {
-		p.Detail = p.Title + "."
+		p.Detail = p.Title
 	}
+	p.Detail, p.Hint = sentence(p.Detail), sentence(p.Hint)
 	switch p.Status {
 	case http.StatusUnauthorized:
 		p.header.Set("WWW-Authenticate", `Bearer realm="caesarion"`)
@@ -192,12 +194,13 @@ func humaProblem(ctx context.Context, operation string, status int, msg string, 
 		}
 	case http.StatusUnsupportedMediaType:
 		p.Code, p.Detail = "media-type-unknown", "The request body must be application/json."
+		p.Hint = "With curl, add -H \"Content-Type: application/json\"."
 		errs = nil
 	case http.StatusRequestTimeout:
 		p.Code, p.Detail = "body-timeout", "The request body did not arrive in time."
 	case http.StatusBadRequest, http.StatusUnprocessableEntity:
 		if len(errs) == 0 {
-			p.Detail = sentence(msg)
+			p.Detail = msg
 		}
 	default:
 		p.Code, p.Detail = "internal", "Something went wrong in the server."
@@ -215,9 +218,17 @@ func humaProblem(ctx context.Context, operation string, status int, msg string, 
 	return problemFor(ctx, p.complete())
 }
 
+// sentence gives text of others the form ours has: the agent and the drivers
+// write theirs as Go errors.
 func sentence(s string) string {
 	if s == "" {
 		return s
 	}
-	return string(s[0]-'a'+'A') + s[1:] + "."
+	if s[0] >= 'a' && s[0] <= 'z' {
+		s = string(s[0]-'a'+'A') + s[1:]
+	}
+	if !strings.ContainsAny(s[len(s)-1:], ".!?") {
+		s += "."
+	}
+	return s
 }

@@ -124,7 +124,7 @@ func (a *API) executionRoutes() {
 	})
 	register(a, huma.Operation{
 		OperationID: "answer-input", Method: http.MethodPost, Path: path + "/{execution_id}/input", Tags: tags, DefaultStatus: http.StatusNoContent, MaxBodyBytes: 8 << 20,
-		Summary: "Answer input() or getpass()", Description: "Failures: 409 `input-not-requested`.",
+		Summary: "Answer input() or getpass()", Description: "Failures: 409 `no-input-requested`.",
 	}, func(ctx context.Context, in *struct {
 		ExecutionPath
 		Body v1.Input
@@ -243,7 +243,7 @@ func (a *API) events(ctx context.Context, in *eventsInput) (*huma.StreamResponse
 	if in.LastEventID != "" {
 		n, err := strconv.ParseInt(in.LastEventID, 10, 64)
 		if err != nil || n < 0 {
-			return nil, errdefs.New(errdefs.ErrInvalid, "event-id-invalid", "Last-Event-ID must be the number of an event.")
+			return nil, errdefs.New(errdefs.ErrInvalid, "invalid-event-id", "Last-Event-ID must be the number of an event.")
 		}
 		after = n
 	}

@@ -10,14 +10,12 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"unicode/utf8"
 
 	"github.com/danielgtaylor/huma/v2"
 
 	v1 "github.com/caesarion/caesarion/api/v1"
 	"github.com/caesarion/caesarion/internal/agentapi"
 	"github.com/caesarion/caesarion/internal/errdefs"
-	"github.com/caesarion/caesarion/internal/fleet"
 )
 
 // FilePath is the part of an input that names a file.
@@ -31,34 +29,9 @@ type contentInput struct {
 	Raw
 }
 
-// check refuses paths that no file can have.
-func (p FilePath) check() error { return checkPath(p.Path) }
-
-// Linux takes names of 255 and paths of 4095 bytes.
-const maxPath = 4095
-
-func checkPath(p string) error {
-	switch {
-	case p == "":
-		return errdefs.New(errdefs.ErrInvalid, "path-invalid", "The path is empty.")
-	case strings.ContainsRune(p, 0):
-		return errdefs.New(errdefs.ErrInvalid, "path-invalid", "The path has a NUL character.")
-	case !utf8.ValidString(p):
-		return errdefs.New(errdefs.ErrInvalid, "path-invalid", "The path is not UTF-8.")
-	case len(p) > maxPath:
-		return errdefs.New(errdefs.ErrInvalid, "path-invalid", "The path has more than %d bytes.", maxPath)
-	}
-	for name := range strings.SplitSeq(p, "/") {
-		if len(name) > 255 {
-			return errdefs.New(errdefs.ErrInvalid, "path-invalid", "A name in the path has more than 255 bytes.")
-		}
-	}
-	return nil
-}
-
 func viewFile(f agentapi.File) v1.File {
 	out := v1.File{
-		Name: f.Name, Path: f.Path, Type: string(f.Type), SizeBytes: f.SizeBytes, Mode: f.Mode,
+		Name: f.Name, Path: f.Path, Escaped: f.Escaped, Type: string(f.Type), SizeBytes: f.SizeBytes, Mode: f.Mode,
 		ModifiedAt: f.ModifiedAt, Target: f.Target, Truncated: f.Truncated,
 	}
 	if f.Entries != nil {
@@ -70,23 +43,14 @@ func viewFile(f agentapi.File) v1.File {
 	return out
 }
 
-// files finds the sandbox of a file request and checks the path.
-func (a *API) files(ctx context.Context, p FilePath) (*fleet.Sandbox, error) {
-	s, err := a.sandbox(ctx, p.SandboxID)
-	if err != nil {
-		return nil, err
-	}
-	return s, p.check()
-}
-
 func (a *API) fileRoutes() {
 	tags := []string{tagFiles}
 	const base = "/v1/sandboxes/{sandbox_id}/files"
 	register(a, huma.Operation{
 		OperationID: "stat-file", Method: http.MethodGet, Path: base, Tags: tags,
-		Summary: "Describe a file, or list a folder", Description: "Failures: 400 `path-invalid`; 404 `file-not-found`.",
+		Summary: "Describe a file, or list a folder", Description: "Failures, here and wherever a path is named: 400 `invalid-path`, `name-too-long`, `path-too-long`, `not-a-directory`; 403 `path-escapes` (outside the folders that can be reached, by `..` or a link), `permission-denied`; 404 `file-not-found`.",
 	}, func(ctx context.Context, in *FilePath) (*answer[v1.File], error) {
-		s, err := a.files(ctx, *in)
+		s, err := a.sandbox(ctx, in.SandboxID)
 		if err != nil {
 			return nil, err
 		}
@@ -98,7 +62,7 @@ func (a *API) fileRoutes() {
 		OperationID: "delete-file", Method: http.MethodDelete, Path: base, Tags: tags, DefaultStatus: http.StatusNoContent,
 		Summary: "Delete a file, or a folder with all it holds",
 	}, func(ctx context.Context, in *FilePath) (*struct{}, error) {
-		s, err := a.files(ctx, *in)
+		s, err := a.sandbox(ctx, in.SandboxID)
 		if err != nil {
 			return nil, err
 		}
@@ -113,7 +77,7 @@ func (a *API) fileRoutes() {
 		Body v1.MakeFolder
 	},
 	) (*answer[v1.File], error) {
-		s, err := a.files(ctx, FilePath{in.SandboxPath, in.Body.Path})
+		s, err := a.sandbox(ctx, in.SandboxID)
 		if err != nil {
 			return nil, err
 		}
@@ -129,10 +93,7 @@ func (a *API) fileRoutes() {
 		Body v1.MoveFile
 	},
 	) (*answer[v1.File], error) {
-		s, err := a.files(ctx, FilePath{in.SandboxPath, in.Body.From})
-		if err == nil {
-			err = checkPath(in.Body.To)
-		}
+		s, err := a.sandbox(ctx, in.SandboxID)
 		if err != nil {
 			return nil, err
 		}
@@ -155,7 +116,7 @@ func (a *API) contentRoutes(base string, tags []string) {
 	}, a.readFile)
 	register(a, huma.Operation{
 		OperationID: "write-file", Method: http.MethodPut, Path: base + "/content", Tags: tags,
-		Summary: "Upload a file", Description: "The body is the bytes, of any size and type. All of it is written or nothing: an upload that is cut half-way leaves the file as it was. Folders on the way are made. Failures: 400 `path-invalid`; 409 `is-a-folder`; 507 `disk-full`.",
+		Summary: "Upload a file", Description: "The body is the bytes, of any size and type. All of it is written or nothing: an upload that is cut half-way leaves the file as it was. Folders on the way are made. Failures: 400 `upload-incomplete`, `is-a-directory`; 507 `disk-full`.",
 		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"application/octet-stream": {Schema: &huma.Schema{Type: "string", Format: "binary"}}}},
 	}, a.writeFile)
 	register(a, huma.Operation{
@@ -163,7 +124,7 @@ func (a *API) contentRoutes(base string, tags []string) {
 		Summary: "Download a folder as zip", Description: "Made while it is read, so its size is not known before. A connection that ends without the last chunk means that the archive is not whole.",
 		Responses: bytesResponses("The archive", "application/zip"),
 	}, func(ctx context.Context, in *contentInput) (*huma.StreamResponse, error) {
-		s, err := a.files(ctx, in.FilePath)
+		s, err := a.sandbox(ctx, in.SandboxID)
 		if err != nil {
 			return nil, err
 		}
@@ -185,7 +146,7 @@ func (a *API) contentRoutes(base string, tags []string) {
 }
 
 func (a *API) readFile(ctx context.Context, in *contentInput) (*huma.StreamResponse, error) {
-	s, err := a.files(ctx, in.FilePath)
+	s, err := a.sandbox(ctx, in.SandboxID)
 	if err != nil {
 		return nil, err
 	}
@@ -256,7 +217,7 @@ func (a *API) sendContent(w http.ResponseWriter, r *http.Request, c *agentapi.Co
 }
 
 func (a *API) writeFile(ctx context.Context, in *contentInput) (*answer[v1.File], error) {
-	s, err := a.files(ctx, in.FilePath)
+	s, err := a.sandbox(ctx, in.SandboxID)
 	if err != nil {
 		return nil, err
 	}

@@ -37,7 +37,7 @@ func (a *API) processRoutes() {
 		OperationID: "run-process", Method: http.MethodPost, Path: path, Tags: tags,
 		Summary: "Run a command beside the kernels",
 		Description: "Its output is streamed as events, or gathered for application/json. Unlike an execution it belongs to the request: when the connection is closed before its end, it is killed with its children. " +
-			"Its identifier is in the header Caesarion-Process-Id. Failures: 400 `command-empty`, `limit-too-high`, `env-invalid`.",
+			"Its identifier is in the header Caesarion-Process-Id. Failures: 400 `invalid-command`, `invalid-cwd`, `invalid-env`, `limit-too-high`.",
 		Responses: processResponses(),
 	}, a.runProcess)
 	register(a, huma.Operation{
@@ -120,15 +120,7 @@ func planProcess(s *fleet.Sandbox, in v1.RunProcess) (agentapi.Run, error) {
 		Stdin: in.Stdin, TimeoutMS: in.TimeoutMS, OutputLimitBytes: in.OutputLimitBytes,
 	}
 	if strings.TrimSpace(in.Command) == "" && (len(in.Args) == 0 || in.Args[0] == "") {
-		return run, errdefs.New(errdefs.ErrInvalid, "command-empty", "There is no command.").WithHint("Send \"command\" for a shell, or \"args\" with program and arguments.")
-	}
-	for _, arg := range append([]string{in.Command, in.Dir}, in.Args...) {
-		if strings.ContainsRune(arg, 0) {
-			return run, errdefs.New(errdefs.ErrInvalid, "command-invalid", "The command has a NUL character.")
-		}
-	}
-	if err := fleet.CheckEnv(in.Env); err != nil {
-		return run, err
+		return run, errdefs.New(errdefs.ErrInvalid, "invalid-command", "There is no command.").WithHint("Send \"command\" for a shell, or \"args\" with program and arguments.")
 	}
 	most := s.View().ExecutionTimeout.Milliseconds()
 	if run.TimeoutMS > most {

@@ -115,7 +115,7 @@ func (a *API) sandboxRoutes() {
 	register(a, huma.Operation{
 		OperationID: "create-sandbox", Method: http.MethodPost, Path: "/v1/sandboxes", Tags: tags, DefaultStatus: http.StatusCreated,
 		Summary:     "Create a sandbox",
-		Description: "Answers when the sandbox runs. Its default kernel starts meanwhile, and the first execution waits for it. If the connection is closed before the answer, nothing is left.\n\nFailures: 400 `template-unknown`, `limit-too-high`, `labels-invalid`, `env-invalid`; 429 `too-many-sandboxes` with Retry-After.",
+		Description: "Answers when the sandbox runs. Its default kernel starts meanwhile, and the first execution waits for it. If the connection is closed before the answer, nothing is left.\n\nFailures: 400 `template-unknown`, `limit-too-high`, `invalid-labels`, `invalid-env`; 429 `too-many-sandboxes` with Retry-After.",
 	}, func(ctx context.Context, in *struct{ Body *v1.CreateSandbox }) (*created[v1.Sandbox], error) {
 		body := v1.CreateSandbox{}
 		if in.Body != nil {

@@ -90,7 +90,7 @@ func filePart(r *http.Request) (*multipart.Part, error) {
 			return nil, nil //nolint:nilnil // see above
 		}
 		if err != nil {
-			return nil, errdefs.New(errdefs.ErrInvalid, "form-invalid", "There was an error parsing the body").WithCause(err)
+			return nil, errdefs.New(errdefs.ErrInvalid, "invalid-form", "There was an error parsing the body").WithCause(err)
 		}
 		if part.FormName() == "file" {
 			return part, nil
@@ -104,11 +104,11 @@ func uploadName(part *multipart.Part) (string, error) {
 	// Part.FileName would cut a path to its last element.
 	_, params, err := mime.ParseMediaType(part.Header.Get("Content-Disposition"))
 	if err != nil {
-		return "", errdefs.New(errdefs.ErrInvalid, "filename-invalid", "The file name can't be read.").WithCause(err)
+		return "", errdefs.New(errdefs.ErrInvalid, "invalid-file-name", "The file name can't be read.").WithCause(err)
 	}
 	name := params["filename"]
 	bad := func(why string) (string, error) {
-		return "", errdefs.New(errdefs.ErrInvalid, "filename-invalid", "Invalid file name: %s.", why)
+		return "", errdefs.New(errdefs.ErrInvalid, "invalid-file-name", "Invalid file name: %s.", why)
 	}
 	switch {
 	case name == "":
@@ -220,7 +220,7 @@ func (a *API) seedInitialize(w http.ResponseWriter, r *http.Request) {
 // once, one makes it and the others find it.
 func (a *API) seedSession(r *http.Request, session string) (name string, exists bool, err error) {
 	if session == "" || len(session) > maxSessionID || !utf8.ValidString(session) || strings.ContainsFunc(session, func(c rune) bool { return c < 0x20 || c == 0x7f }) {
-		return "", false, errdefs.New(errdefs.ErrInvalid, "session-invalid", "A session id has 1 to %d printable characters.", maxSessionID)
+		return "", false, errdefs.New(errdefs.ErrInvalid, "invalid-session", "A session id has 1 to %d printable characters.", maxSessionID)
 	}
 	a.seeds.mu.Lock()
 	if s, ok := a.fleet.BySession(session); ok {

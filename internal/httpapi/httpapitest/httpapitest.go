@@ -1,0 +1,347 @@
+// Package httpapitest is the suite that the HTTP API passes on every driver:
+// over a real socket, with the real agent and the real kernel.
+//
+//	httpapitest.Run(t, func(tb testing.TB) sandbox.Driver { … })
+//
+// The driver's template image is Options.Image. One server and one sandbox
+// serve most tests, since starting Python takes a second; a test that breaks
+// its sandbox makes its own.
+package httpapitest
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	v1 "github.com/caesarion/caesarion/api/v1"
+	"github.com/caesarion/caesarion/internal/event"
+	"github.com/caesarion/caesarion/internal/fleet"
+	"github.com/caesarion/caesarion/internal/httpapi"
+	"github.com/caesarion/caesarion/internal/sandbox"
+)
+
+// Options configures Run. The zero value suits a driver that takes any image.
+type Options struct {
+	Image string // of the template; default "python"
+}
+
+// Token is what the server under test asks for.
+const Token = "test-token-0123456789"
+
+// patience bounds whatever should take a moment, on a busy machine too.
+const patience = 60 * time.Second
+
+// Server is an API on a real socket.
+type Server struct {
+	URL    string
+	Fleet  *fleet.Fleet
+	API    *httpapi.API
+	Driver sandbox.Driver
+	stop   func()
+}
+
+// Start serves the API of a driver on a free port of loopback.
+func Start(tb testing.TB, driver sandbox.Driver, opts Options) *Server {
+	tb.Helper()
+	if opts.Image == "" {
+		opts.Image = "python"
+	}
+	fl, err := fleet.New(tb.Context(), driver, fleet.Options{
+		Templates:    map[string]fleet.Template{"python": {Image: opts.Image, Limits: sandbox.Limits{MemoryBytes: 2 << 30}}},
+		MaxSandboxes: 8,
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	api := httpapi.New(fl, httpapi.Options{Token: Token, Version: "test", AllowedHosts: []string{"sandboxes.example.com"}, Heartbeat: time.Second})
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	srv := api.Server()
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(ln) }()
+	s := &Server{URL: "http://" + ln.Addr().String(), Fleet: fl, API: api, Driver: driver}
+	stopped := false
+	s.stop = func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(tb.Context()), 10*time.Second)
+		defer cancel()
+		if err := srv.Shutdown(ctx); err != nil {
+			tb.Errorf("shutdown: %v", err)
+			_ = srv.Close()
+		}
+		<-served
+		if err := fl.Close(); err != nil {
+			tb.Errorf("close fleet: %v", err)
+		}
+		http.DefaultClient.CloseIdleConnections()
+	}
+	tb.Cleanup(s.stop)
+	return s
+}
+
+// Stop ends the server and leaves the sandboxes.
+func (s *Server) Stop() { s.stop() }
+
+// answer is a response that was read.
+type answer struct {
+	Status int
+	Header http.Header
+	Body   []byte
+}
+
+// header is a name and a value.
+type header [2]string
+
+// open sends a request with the token.
+func (s *Server) open(t testing.TB, method, path string, body io.Reader, headers ...header) *http.Response {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, s.URL+path, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+Token)
+	for _, h := range headers {
+		switch {
+		case h[1] == "":
+			req.Header.Del(h[0])
+		case h[0] == "Host":
+			req.Host = h[1]
+		default:
+			req.Header.Set(h[0], h[1])
+		}
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatalf("%s %s: %v", method, path, err)
+	}
+	return resp
+}
+
+func (s *Server) do(t testing.TB, method, path string, body io.Reader, headers ...header) answer {
+	t.Helper()
+	resp := s.open(t, method, path, body, headers...)
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatalf("%s %s: %v", method, path, err)
+	}
+	return answer{resp.StatusCode, resp.Header, text}
+}
+
+// send sends a value as JSON.
+func (s *Server) send(t testing.TB, method, path string, body any, headers ...header) answer {
+	t.Helper()
+	var r io.Reader
+	if body != nil {
+		text, err := json.Marshal(body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r = bytes.NewReader(text)
+		headers = append([]header{{"Content-Type", "application/json"}}, headers...)
+	}
+	return s.do(t, method, path, r, headers...)
+}
+
+// into checks the status and decodes the body.
+func into[T any](t testing.TB, a answer, status int) T {
+	t.Helper()
+	var v T
+	if a.Status != status {
+		t.Fatalf("status = %d, want %d: %.500s", a.Status, status, a.Body)
+	}
+	if err := json.Unmarshal(a.Body, &v); err != nil {
+		t.Fatalf("body is not JSON: %v: %.500s", err, a.Body)
+	}
+	return v
+}
+
+// wantProblem checks that an answer is a whole problem with this status and code.
+func wantProblem(t testing.TB, a answer, status int, code string) v1.Problem {
+	t.Helper()
+	p := into[v1.Problem](t, a, status)
+	if p.Code != code || p.Status != status {
+		t.Fatalf("problem = %d %q, want %d %q: %s", p.Status, p.Code, status, code, a.Body)
+	}
+	if got := a.Header.Get("Content-Type"); got != v1.MediaProblem {
+		t.Errorf("content type = %q, want %q", got, v1.MediaProblem)
+	}
+	if p.Title == "" || p.Detail == "" || p.RequestID == "" || p.Instance == "" || !strings.HasSuffix(p.Type, ":"+code) {
+		t.Errorf("problem lacks a field: %s", a.Body)
+	}
+	if got := a.Header.Get(v1.HeaderRequestID); got != p.RequestID {
+		t.Errorf("request id in the header = %q, in the body %q", got, p.RequestID)
+	}
+	return p
+}
+
+// create makes a sandbox that is deleted after the test.
+func (s *Server) create(t testing.TB, in v1.CreateSandbox) v1.Sandbox {
+	t.Helper()
+	sb := into[v1.Sandbox](t, s.send(t, "POST", "/v1/sandboxes", in), 201)
+	t.Cleanup(func() { s.delete(t, sb.ID) })
+	return sb
+}
+
+func (s *Server) delete(t testing.TB, id string) {
+	t.Helper()
+	if sb, err := s.Fleet.Get(sandbox.ID(id)); err == nil {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), patience)
+		defer cancel()
+		if err := sb.Delete(ctx); err != nil {
+			t.Errorf("delete %s: %v", id, err)
+		}
+	}
+}
+
+// run executes code and gives the finished execution.
+func (s *Server) run(t testing.TB, id, code string) v1.Execution {
+	t.Helper()
+	return into[v1.Execution](t, s.send(t, "POST", "/v1/sandboxes/"+id+"/executions", v1.Execute{Code: code}), 200)
+}
+
+// start executes code and returns at once.
+func (s *Server) start(t testing.TB, id string, in v1.Execute) v1.Execution {
+	t.Helper()
+	a := s.send(t, "POST", "/v1/sandboxes/"+id+"/executions", in, header{"Prefer", "respond-async"})
+	e := into[v1.Execution](t, a, 202)
+	if got, want := a.Header.Get("Location"), "/v1/sandboxes/"+id+"/executions/"+e.ID; got != want {
+		t.Errorf("Location = %q, want %q", got, want)
+	}
+	return e
+}
+
+func (s *Server) execution(t testing.TB, id, exe string) v1.Execution {
+	t.Helper()
+	return into[v1.Execution](t, s.do(t, "GET", "/v1/sandboxes/"+id+"/executions/"+exe, nil), 200)
+}
+
+// await gives an execution once ready holds.
+func (s *Server) await(t testing.TB, id, exe string, ready func(v1.Execution) bool) v1.Execution {
+	t.Helper()
+	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		e := s.execution(t, id, exe)
+		if ready(e) {
+			return e
+		}
+		if time.Now().After(end) {
+			t.Fatalf("execution never got there: %+v", e)
+		}
+	}
+}
+
+func finished(e v1.Execution) bool { return e.FinishedAt != nil }
+func running(e v1.Execution) bool  { return e.Status == "running" }
+
+// text joins the text of one stream.
+func text(e v1.Execution, name string) string {
+	var b strings.Builder
+	for _, o := range e.Outputs {
+		if o.Type == "stream" && o.Name == name {
+			b.WriteString(o.Text)
+		}
+	}
+	return b.String()
+}
+
+// result gives the plain text of the execute_result.
+func result(t testing.TB, e v1.Execution) string {
+	t.Helper()
+	for _, o := range e.Outputs {
+		if o.Type == "execute_result" {
+			var s string
+			if err := json.Unmarshal(o.Data["text/plain"], &s); err != nil {
+				t.Fatal(err)
+			}
+			return s
+		}
+	}
+	t.Fatalf("no execute_result: %+v", e)
+	return ""
+}
+
+// events reads an NDJSON stream to its end.
+func events(t testing.TB, r io.Reader) []event.Event {
+	t.Helper()
+	var list []event.Event
+	dec := json.NewDecoder(r)
+	for {
+		var e event.Event
+		err := dec.Decode(&e)
+		if err == io.EOF { //nolint:errorlint // Decode gives io.EOF itself
+			return list
+		}
+		if err != nil {
+			t.Fatalf("after %d events: %v", len(list), err)
+		}
+		list = append(list, e)
+	}
+}
+
+// sse is one server-sent event.
+type sse struct{ id, typ, data string }
+
+// nextSSE reads one event; comments are counted and left out.
+func nextSSE(r *bufio.Reader, comments *int) (sse, error) {
+	var e sse
+	for {
+		line, err := r.ReadString('\n')
+		if err != nil {
+			return e, err
+		}
+		line = strings.TrimSuffix(line, "\n")
+		switch k, v, _ := strings.Cut(line, ":"); {
+		case line == "":
+			if e.data != "" {
+				return e, nil
+			}
+		case k == "":
+			*comments++
+		case k == "id":
+			e.id = strings.TrimPrefix(v, " ")
+		case k == "event":
+			e.typ = strings.TrimPrefix(v, " ")
+		case k == "data":
+			e.data += strings.TrimPrefix(v, " ")
+		}
+	}
+}
+
+// fileURL gives the address of a file's bytes.
+func fileURL(id, path string) string {
+	return "/v1/sandboxes/" + id + "/files/content?path=" + url.QueryEscape(path)
+}
+
+// Test is one test of the suite, for a server with one sandbox all share.
+type test struct {
+	name string
+	run  func(t *testing.T, s *Server, id string)
+}
+
+// Run tests the API on a driver.
+func Run(t *testing.T, newDriver func(testing.TB) sandbox.Driver, opts Options) {
+	s := Start(t, newDriver(t), opts)
+	sb := into[v1.Sandbox](t, s.send(t, "POST", "/v1/sandboxes", v1.CreateSandbox{}), 201)
+	t.Cleanup(func() { s.delete(t, sb.ID) })
+	for _, group := range [][]test{accessTests, requestTests, sandboxTests, executionTests, streamTests, kernelTests, fileTests, processTests, seedTests} {
+		for _, tt := range group {
+			t.Run(tt.name, func(t *testing.T) { tt.run(t, s, sb.ID) })
+		}
+	}
+	t.Run("a restarted server finds sandboxes, running executions and sessions again", func(t *testing.T) {
+		testRestart(t, newDriver(t), opts)
+	})
+}
