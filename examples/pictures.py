@@ -3,9 +3,10 @@
     caesarion run examples/pictures.py --out plots
 """
 
+import altair as alt
 import matplotlib.pyplot as plt
 import networkx as nx
-import plotly.express as px
+import pandas as pd
 from IPython.display import HTML, SVG, display
 
 graph = nx.karate_club_graph()
@@ -19,5 +20,5 @@ display(SVG(f'<svg xmlns="http://www.w3.org/2000/svg" width="120" height="120">{
 
 display(HTML("<h1>Seven</h1><p>" + " ".join(f"{n}&times;7={n * 7}" for n in range(1, 11)) + "</p>"))
 
-degrees = sorted((d for _, d in graph.degree), reverse=True)
-px.bar(y=degrees, title="Friends of each member")
+degrees = pd.DataFrame(graph.degree, columns=["member", "friends"])
+alt.Chart(degrees, title="Friends of each member").mark_bar().encode(alt.X("member:O"), alt.Y("friends"))

@@ -32,7 +32,7 @@ type globals struct {
 	Stdin  io.Reader    `kong:"-"`
 	Stdout io.Writer    `kong:"-"`
 	Stderr io.Writer    `kong:"-"`
-	Logger *slog.Logger `kong:"-"` // warnings only, but for serve
+	Logger *slog.Logger `kong:"-"` // of a server of the command's own; serve has another
 }
 
 // cli is the command line.
@@ -136,7 +136,11 @@ func run(ctx context.Context, args []string, std stdio) (status int) {
 		return exitUsage
 	}
 	g.Stdin, g.Stdout, g.Stderr = std.in, std.out, std.err
-	g.Logger = newLogger(std.err, g.LogLevel, g.LogFormat, slog.LevelWarn)
+	least := slog.LevelError // a command speaks for itself
+	if g.LogLevel == "debug" {
+		least = slog.LevelDebug
+	}
+	g.Logger = newLogger(std.err, g.LogLevel, g.LogFormat, least)
 
 	kctx.BindTo(ctx, (*context.Context)(nil))
 	kctx.Bind(g)

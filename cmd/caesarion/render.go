@@ -134,6 +134,9 @@ func (r *renderer) display(d event.Display) error {
 		}
 		if r.dir == "" {
 			r.unsaved++
+			if empty { // a few libraries write pages there
+				text, _, _ = strings.Cut(text, "\n")
+			}
 			break
 		}
 		name, err := r.save(p.extension, raw, p.binary)
