@@ -9,6 +9,8 @@ from IPython.core import release
 from IPython.core.completer import provisionalcompleter, rectify_completions
 from IPython.utils.tokenutil import token_at_cursor
 
+# The number of the session in replies to history_request; a client may also call it 0.
+_SESSION = 1
 _HELP_LINKS = [
     {"text": text, "url": url}
     for text, url in (
@@ -96,11 +98,13 @@ def history_request(kernel, content):
     inputs = manager.input_hist_raw if content.get("raw", True) else manager.input_hist_parsed
     output = content.get("output", False)
     lines = list(enumerate(inputs))[1:]
+    session = _SESSION
     kind, n = content.get("hist_access_type"), content.get("n")
     if kind == "tail":
         lines = lines[-n:] if n else lines
     elif kind == "range":
-        if content.get("session", 0) != 0:
+        session = content.get("session") or 0
+        if session not in (0, _SESSION):
             lines = []
         stop = content.get("stop")
         lines = lines[max((content.get("start") or 1) - 1, 0) : None if stop is None else stop - 1]
@@ -113,8 +117,6 @@ def history_request(kernel, content):
     else:
         lines = []
     reprs = manager.output_hist_reprs
-    # IPython's numbers: 0 is "this session" where the client named it so.
-    session = 0 if kind == "range" else 1
     return {
         "status": "ok",
         "history": [
