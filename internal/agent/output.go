@@ -295,7 +295,7 @@ func richNote(data json.RawMessage) string {
 	if len(types) > 8 {
 		types = types[:8]
 	}
-	return fmt.Sprintf("[output %.200s of %d bytes, left out]\n", strings.Join(types, ", "), len(data))
+	return fmt.Sprintf("[output %.200s of %d bytes]\n", strings.Join(types, ", "), len(data))
 }
 
 // event adds an event that is no output, in order with the output.

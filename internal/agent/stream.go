@@ -1,9 +1,11 @@
 package agent
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"sync"
+	"time"
 
 	"github.com/caesarion/caesarion/internal/errdefs"
 	"github.com/caesarion/caesarion/internal/event"
@@ -18,6 +20,21 @@ const (
 	// keepLines is the largest buffer worth keeping for the next stream.
 	keepLines = 512 << 10
 )
+
+// quiet is how long the header of an answer waits for a first event to go with.
+const quiet = 50 * time.Millisecond
+
+var errQuiet = errors.New("agent: no event yet")
+
+// next is reader's Next, which gives up after a while the first time.
+func next(ctx context.Context, reader *event.Reader, first bool) ([]event.Record, error) {
+	if !first {
+		return reader.Next(ctx)
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, quiet, errQuiet)
+	defer cancel()
+	return reader.Next(ctx)
+}
 
 // streamLog writes a log's events as NDJSON until one of type last was
 // written, or the log or the reader ends. If over reports that last is in the
@@ -41,7 +58,16 @@ func streamLog(w http.ResponseWriter, r *http.Request, log *event.Log, after int
 		}
 	}()
 	for {
-		batch, err := reader.Next(r.Context())
+		batch, err := next(r.Context(), reader, !begun)
+		if errors.Is(err, errQuiet) {
+			// Nothing for now: the reader should know that it was understood.
+			begun = true
+			w.Header().Set("Content-Type", "application/x-ndjson")
+			if err := flusher.Flush(); err != nil {
+				return nil //nolint:nilerr // the reader has gone
+			}
+			continue
+		}
 		if err != nil {
 			if gap, ok := errors.AsType[*event.GapError](err); ok && !begun {
 				return errdefs.New(errdefs.ErrNotFound, "events-gone", "events before %d are no longer kept", gap.Oldest)

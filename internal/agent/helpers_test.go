@@ -1,0 +1,105 @@
+package agent_test
+
+import (
+	"context"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/caesarion/caesarion/internal/agent"
+	"github.com/caesarion/caesarion/internal/agent/agenttest"
+	"github.com/caesarion/caesarion/internal/agentapi"
+	"github.com/caesarion/caesarion/internal/kernel"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// python gives the interpreter with IPython, by the same rule as internal/kernel's tests.
+func python(t testing.TB) string {
+	t.Helper()
+	path := os.Getenv("CAESARION_TEST_PYTHON")
+	if path == "" {
+		_, file, _, _ := runtime.Caller(0)
+		path = filepath.Join(filepath.Dir(file), "../../.cache/venv/bin/python")
+	}
+	if _, err := os.Stat(path); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatalf("no Python for the agent's tests: %v", err)
+		}
+		t.Skipf("no Python for the agent's tests (make venv makes it): %v", err)
+	}
+	return path
+}
+
+var unpacked = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "agent-test-*")
+	if err != nil {
+		return "", err
+	}
+	return kernel.Unpack(dir)
+})
+
+const testToken = "test-token"
+
+// serve runs an agent in this process, with a folder for its file system.
+func serve(t testing.TB, change func(*agent.Options)) (*agent.Agent, *agentapi.Client, string) {
+	t.Helper()
+	root := t.TempDir()
+	opts := agent.Options{Root: root, Version: "test", Home: "/home/user", Python: "no-python-wanted"}
+	if change != nil {
+		change(&opts)
+	}
+	a := agent.New(opts)
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- a.Serve(ctx, l) }()
+	client := agentapi.NewClient(func(ctx context.Context) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "tcp", l.Addr().String())
+	}, testToken)
+	t.Cleanup(func() {
+		client.CloseIdle()
+		a.Close()
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("serve: %v", err)
+		}
+	})
+	return a, client, root
+}
+
+// configured is serve with an agent that was configured.
+func configured(t testing.TB, conf agentapi.Configure, change func(*agent.Options)) (*agentapi.Client, string) {
+	t.Helper()
+	_, client, root := serve(t, change)
+	conf.Token = testToken
+	if _, err := client.Configure(t.Context(), conf); err != nil {
+		t.Fatal(err)
+	}
+	return client, root
+}
+
+func withPython(t testing.TB) func(*agent.Options) {
+	t.Helper()
+	program, err := unpacked()
+	if err != nil {
+		t.Fatal(err)
+	}
+	interpreter := python(t)
+	return func(o *agent.Options) { o.Python, o.ProgramDir = interpreter, program }
+}
+
+// newSandbox gives an agent with a real kernel.
+func newSandbox(t testing.TB, conf agentapi.Configure) (*agenttest.Sandbox, string) {
+	t.Helper()
+	client, root := configured(t, conf, withPython(t))
+	return agenttest.New(t, client), root
+}
