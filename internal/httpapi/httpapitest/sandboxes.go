@@ -119,7 +119,8 @@ var sandboxTests = []test{
 			t.Fatal(err)
 		}
 		got := s.await(t, sb.ID, exe.ID, finished)
-		if got.Status != "killed" || got.Reason != "sandbox_lost" || got.Message == "" || text(got, "stdout") != "before\n" {
+		// A driver that lets the agent say goodbye has the agent's reason.
+		if got.Status != "killed" || got.Reason != "sandbox_lost" && got.Reason != "kernel_restarted" || got.Message == "" || text(got, "stdout") != "before\n" {
 			t.Errorf("execution = %+v", got)
 		}
 		if p := wantProblem(t, s.do(t, "GET", "/v1/sandboxes/"+sb.ID, nil), 410, "sandbox-gone"); p.Reason != "sandbox_lost" {
