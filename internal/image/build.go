@@ -262,6 +262,8 @@ func (b *builder) system(ctx context.Context, mirror string, sp *spool) (*tree, 
 		`PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin `
 	args := []string{
 		"--variant=apt", "--format=tar", "--include=" + strings.Join(packages, ","),
+		// A build that the machine's crash interrupts is begun anew.
+		"--dpkgopt=force-unsafe-io",
 		"--dpkgopt=path-exclude=/usr/share/man/*",
 		"--dpkgopt=path-exclude=/usr/share/info/*",
 		"--dpkgopt=path-exclude=/usr/share/lintian/*",

@@ -88,7 +88,7 @@ func (s *Store) keep(ctx context.Context, img Image, name string, t *tree, sp *s
 	// An image that was built before under the same name stays while sandboxes may
 	// use it: without a name, until it is removed by its digest.
 	if previous != "" && previous != img.Digest {
-		progress.report(Update{Stage: StageDone, Detail: fmt.Sprintf("%s had the name %s before and is kept without it", previous[:19], name)})
+		progress.report(Update{Stage: StageDone, Detail: fmt.Sprintf("%s had the name %s before; it stays until `caesarion image rm`", hexOf(previous)[:12], name)})
 	}
 	if err := s.save(c); err != nil {
 		return Image{}, err
