@@ -61,7 +61,7 @@ def _build(wire, envelope):
     imports.after("getpass", lambda module: setattr(module, "getpass", kernel.getpass))
     imports.after("comm", lambda module: comms.attach(kernel, module))
     figures.watch(imports)
-    tables.watch(imports, shell)
+    tables.watch(shell)
     hooks.watch_processes(kernel.before_fork, kernel.after_system, kernel.forget)
     return kernel
 

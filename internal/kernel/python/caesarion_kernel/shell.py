@@ -13,8 +13,10 @@ from IPython.core.autocall import ZMQExitAutocall
 from IPython.core.compilerop import CachingCompiler
 from IPython.core.displayhook import DisplayHook
 from IPython.core.displaypub import DisplayPublisher
+from IPython.core.formatters import DisplayFormatter, PlainTextFormatter
 from IPython.core.interactiveshell import InteractiveShell, InteractiveShellABC
 from IPython.core.magic import Magics, line_magic, magics_class
+from IPython.lib.pretty import _repr_pprint
 from traitlets import Any, CBool, Instance, Type, default
 
 
@@ -24,6 +26,44 @@ class Compiler(CachingCompiler):
 
     def get_code_name(self, raw_code, transformed_code, number):
         return f"/tmp/caesarion_{os.getpid()}/{crc32(raw_code.encode('utf-8', 'replace'))}.py"
+
+
+_SIMPLE = frozenset((int, bool, str))
+
+
+class Formatter(DisplayFormatter):
+    """Asks twelve formatters for the forms of an object, unless the answer is known.
+
+    That is so for numbers and strings, unless the user has registered something for their types;
+    it is a fifth of the time of an execution of 1+1.
+    """
+
+    def format(self, obj, include=None, exclude=None):
+        kind = type(obj)
+        if kind in _SIMPLE and not include and not exclude and self._untouched(kind):
+            return {"text/plain": repr(obj)}, {}
+        return super().format(obj, include=include, exclude=exclude)
+
+    def _untouched(self, kind):
+        if kind in self.ipython_display_formatter.type_printers:
+            return False
+        if kind in self.mimebundle_formatter.type_printers:
+            return False
+        name = ("builtins", kind.__name__)
+        for mime, formatter in self.formatters.items():
+            printers = formatter.type_printers
+            if mime == "text/plain":
+                if (
+                    type(formatter) is not PlainTextFormatter
+                    or not formatter.enabled
+                    or printers.get(kind) is not _repr_pprint
+                ):
+                    return False
+            elif kind in printers:
+                return False
+            if name in formatter.deferred_printers:
+                return False
+        return True
 
 
 class Hook(DisplayHook):
@@ -156,6 +196,10 @@ class ZMQInteractiveShell(InteractiveShell):
         env["TERM"] = "xterm-color"
         env["CLICOLOR"] = env["FORCE_COLOR"] = env["CLICOLOR_FORCE"] = "1"
         env["PAGER"] = env["GIT_PAGER"] = "cat"
+
+    def init_display_formatter(self):
+        self.display_formatter = Formatter(parent=self)
+        self.configurables.append(self.display_formatter)
 
     def init_display_pub(self):
         self.display_pub = self.display_pub_class(parent=self, shell=self, kernel=self.kernel)
