@@ -10,5 +10,5 @@
 // of an execution that breaks is resumed after the last event that arrived, so
 // its reader sees every event once, in order, or an error.
 //
-// A Client may be used by many goroutines; a Stream belongs to one.
+// A Client may be used by many goroutines; a Stream belongs to one, but for Close.
 package client

@@ -43,7 +43,8 @@ var errInterrupted = errors.New("the server is stopping")
 type Stream struct {
 	ID string // "exe_…" or "prc_…"
 
-	ctx    context.Context // of the call that opened it; its end ends Next
+	ctx    context.Context // of all its requests; ends with the opener's, and by Close
+	cancel context.CancelCauseFunc
 	resume func(after int64) (*http.Response, error)
 	last   event.Type
 	body   io.ReadCloser
@@ -62,6 +63,7 @@ func (c *Client) Execute(ctx context.Context, sandboxID string, in v1.Execute) (
 	// With the key, a second try after a connection that broke before the
 	// answer finds the first execution instead of running the code twice.
 	key := sandbox.RandomSuffix()
+	ctx, cancel := context.WithCancelCause(ctx)
 	open := func() (*http.Response, error) {
 		req, err := c.request(ctx, http.MethodPost, segments("sandboxes", sandboxID, "executions"), nil, bytes.NewReader(text))
 		if err != nil {
@@ -77,9 +79,10 @@ func (c *Client) Execute(ctx context.Context, sandboxID string, in v1.Execute) (
 		resp, err = open()
 	}
 	if err != nil {
+		cancel(nil)
 		return nil, err
 	}
-	s := newStream(ctx, resp, v1.HeaderExecutionID, event.ExecutionFinished)
+	s := newStream(ctx, cancel, resp, v1.HeaderExecutionID, event.ExecutionFinished)
 	s.resume = func(after int64) (*http.Response, error) {
 		return c.events(ctx, sandboxID, s.ID, after)
 	}
@@ -89,12 +92,14 @@ func (c *Client) Execute(ctx context.Context, sandboxID string, in v1.Execute) (
 // Follow reads the events of an execution that somebody started, from the one
 // numbered after+1 on.
 func (c *Client) Follow(ctx context.Context, sandboxID, execution string, after int64) (*Stream, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
 	resume := func(after int64) (*http.Response, error) { return c.events(ctx, sandboxID, execution, after) }
 	resp, err := resume(after)
 	if err != nil {
+		cancel(nil)
 		return nil, err
 	}
-	s := newStream(ctx, resp, v1.HeaderExecutionID, event.ExecutionFinished)
+	s := newStream(ctx, cancel, resp, v1.HeaderExecutionID, event.ExecutionFinished)
 	s.ID, s.seq, s.resume = execution, after, resume
 	return s, nil
 }
@@ -106,17 +111,20 @@ func (c *Client) Run(ctx context.Context, sandboxID string, in v1.RunProcess) (*
 	if err != nil {
 		return nil, fmt.Errorf("client: %w", err)
 	}
+	ctx, cancel := context.WithCancelCause(ctx)
 	req, err := c.request(ctx, http.MethodPost, segments("sandboxes", sandboxID, "processes"), nil, bytes.NewReader(text))
 	if err != nil {
+		cancel(nil)
 		return nil, err
 	}
 	req.Header.Set("Content-Type", v1.MediaJSON)
 	req.Header.Set("Accept", v1.MediaNDJSON)
 	resp, err := c.do(req)
 	if err != nil {
+		cancel(nil)
 		return nil, err
 	}
-	return newStream(ctx, resp, v1.HeaderProcessID, event.ProcessFinished), nil
+	return newStream(ctx, cancel, resp, v1.HeaderProcessID, event.ProcessFinished), nil
 }
 
 // KillProcess ends a process and its children.
@@ -146,8 +154,8 @@ func (c *Client) events(ctx context.Context, sandboxID, execution string, after 
 	return c.do(req)
 }
 
-func newStream(ctx context.Context, resp *http.Response, idHeader string, last event.Type) *Stream {
-	s := &Stream{ID: resp.Header.Get(idHeader), ctx: ctx, last: last}
+func newStream(ctx context.Context, cancel context.CancelCauseFunc, resp *http.Response, idHeader string, last event.Type) *Stream {
+	s := &Stream{ID: resp.Header.Get(idHeader), ctx: ctx, cancel: cancel, last: last}
 	s.read(resp)
 	return s
 }
@@ -156,13 +164,22 @@ func (s *Stream) read(resp *http.Response) {
 	s.body, s.lines = resp.Body, bufio.NewReaderSize(resp.Body, 64<<10)
 }
 
-// Close ends the stream.
-func (s *Stream) Close() error { return s.body.Close() }
+// ErrClosed is what Next gives after Close.
+var ErrClosed = errors.New("client: stream closed")
+
+// Close ends the stream, also a Next that waits in another goroutine.
+func (s *Stream) Close() error {
+	s.cancel(ErrClosed) // closes the body, too
+	return nil
+}
 
 // Next gives the next event, or io.EOF after the last one.
 func (s *Stream) Next() (event.Event, error) {
 	if s.done {
 		return event.Event{}, io.EOF
+	}
+	if s.ctx.Err() != nil {
+		return event.Event{}, context.Cause(s.ctx)
 	}
 	ev, err := s.next()
 	for started, pause := time.Now(), firstPause; err != nil; pause = min(2*pause, lastPause) {
@@ -194,7 +211,12 @@ func (s *Stream) Next() (event.Event, error) {
 		}
 		ev, err = s.next()
 	}
-	s.done = ev.Type == s.last
+	if ev.Type == s.last {
+		s.done = true
+		// Reading to the end lets the connection be used again.
+		_, _ = io.CopyN(io.Discard, s.lines, 1)
+		_ = s.body.Close()
+	}
 	return ev, nil
 }
 
