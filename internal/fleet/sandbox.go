@@ -310,16 +310,24 @@ func reasonOf(gone string) event.Reason {
 	return event.ReasonSandboxLost
 }
 
+// How long a failed call waits for the news that its sandbox is gone. The
+// connection breaks a moment before the driver says so.
+const newsTime = 100 * time.Millisecond
+
 // Explain gives the error of a call to the agent, or, if the sandbox went away
 // meanwhile, why it did: that is what the caller wants to know.
 func (s *Sandbox) Explain(err error) error {
 	if err == nil {
 		return nil
 	}
-	select {
-	case <-s.ended:
-		return s.goneError()
-	default:
-		return err
+	if errors.Is(err, errdefs.ErrUnavailable) {
+		select {
+		case <-s.ended:
+		case <-time.After(newsTime):
+		}
 	}
+	if closed(s.ended) {
+		return s.goneError()
+	}
+	return err
 }

@@ -36,6 +36,7 @@ var kinds = []struct {
 
 // codeStatus has the few codes whose status says more than that of their kind.
 var codeStatus = map[string]int{
+	"image-not-found":     http.StatusServiceUnavailable, // the template's, so not the caller's mistake
 	"disk-full":           http.StatusInsufficientStorage,
 	"invalid-range":       http.StatusRequestedRangeNotSatisfiable,
 	"host-not-allowed":    http.StatusMisdirectedRequest,

@@ -31,6 +31,9 @@ import (
 // Options configures Run. The zero value suits a driver that takes any image.
 type Options struct {
 	Image string // of the template; default "python"
+	// Kill ends a sandbox as if it had run out of memory, with that reason.
+	// Default: the driver deletes it behind the server's back.
+	Kill func(d sandbox.Driver, id sandbox.ID) error
 }
 
 // Token is what the server under test asks for.
@@ -45,6 +48,7 @@ type Server struct {
 	Fleet  *fleet.Fleet
 	API    *httpapi.API
 	Driver sandbox.Driver
+	opts   Options
 	stop   func()
 }
 
@@ -69,7 +73,7 @@ func Start(tb testing.TB, driver sandbox.Driver, opts Options) *Server {
 	srv := api.Server()
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(ln) }()
-	s := &Server{URL: "http://" + ln.Addr().String(), Fleet: fl, API: api, Driver: driver}
+	s := &Server{URL: "http://" + ln.Addr().String(), Fleet: fl, API: api, Driver: driver, opts: opts}
 	stopped := false
 	s.stop = func() {
 		if stopped {

@@ -115,16 +115,27 @@ var sandboxTests = []test{
 		sb := s.create(t, v1.CreateSandbox{})
 		exe := s.start(t, sb.ID, v1.Execute{Code: "print('before', flush=True)\nimport time; time.sleep(600)"})
 		s.await(t, sb.ID, exe.ID, func(e v1.Execution) bool { return text(e, "stdout") != "" })
-		if err := s.Driver.Delete(t.Context(), sandbox.ID(sb.ID)); err != nil {
-			t.Fatal(err)
+		want := "out_of_memory"
+		if s.opts.Kill != nil {
+			if err := s.opts.Kill(s.Driver, sandbox.ID(sb.ID)); err != nil {
+				t.Fatal(err)
+			}
+		} else {
+			want = "sandbox_lost"
+			if err := s.Driver.Delete(t.Context(), sandbox.ID(sb.ID)); err != nil {
+				t.Fatal(err)
+			}
 		}
+		// An agent that is told to end has the last word on its kernels.
 		got := s.await(t, sb.ID, exe.ID, finished)
-		// A driver that lets the agent say goodbye has the agent's reason.
-		if got.Status != "killed" || got.Reason != "sandbox_lost" && got.Reason != "kernel_restarted" || got.Message == "" || text(got, "stdout") != "before\n" {
+		if got.Status != "killed" || got.Reason != want && got.Reason != "kernel_restarted" || got.Message == "" || text(got, "stdout") != "before\n" {
 			t.Errorf("execution = %+v", got)
 		}
-		if p := wantProblem(t, s.do(t, "GET", "/v1/sandboxes/"+sb.ID, nil), 410, "sandbox-gone"); p.Reason != "sandbox_lost" {
-			t.Errorf("reason = %q", p.Reason)
+		if p := wantProblem(t, s.do(t, "GET", "/v1/sandboxes/"+sb.ID, nil), 410, "sandbox-gone"); p.Reason != want {
+			t.Errorf("reason = %q, want %q", p.Reason, want)
+		}
+		if _, err := s.Driver.Get(t.Context(), sandbox.ID(sb.ID)); err == nil {
+			t.Error("the driver still has it")
 		}
 	}},
 	{"info tells what is enforced and what is not", func(t *testing.T, s *Server, _ string) {

@@ -1,0 +1,76 @@
+package httpapi_test
+
+import (
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/caesarion/caesarion/internal/httpapi/httpapitest"
+	"github.com/caesarion/caesarion/internal/kernel"
+	"github.com/caesarion/caesarion/internal/sandbox"
+	"github.com/caesarion/caesarion/internal/sandbox/fake"
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		_ = os.RemoveAll(programDir) // a temporary folder
+		os.Exit(code)
+	}))
+}
+
+var programDir string
+
+// program unpacks the kernel's program once for all sandboxes.
+var program = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "httpapi-test-*")
+	if err != nil {
+		return "", err
+	}
+	programDir = dir
+	return kernel.Unpack(dir)
+})
+
+// python gives the interpreter with IPython, by the same rule as internal/kernel's tests.
+func python(tb testing.TB) string {
+	tb.Helper()
+	path := os.Getenv("CAESARION_TEST_PYTHON")
+	if path == "" {
+		path, _ = filepath.Abs("../../.cache/venv/bin/python")
+	}
+	if _, err := os.Stat(path); err != nil {
+		if os.Getenv("CI") == "true" {
+			tb.Fatalf("no Python for the API's tests: %v", err)
+		}
+		tb.Skipf("no Python for the API's tests (make venv makes it): %v", err)
+	}
+	return path
+}
+
+func newDriver(tb testing.TB) sandbox.Driver {
+	tb.Helper()
+	dir, err := program()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	d, err := fake.New(fake.Options{Python: python(tb), ProgramDir: dir})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := d.Host().Close(); err != nil {
+			tb.Error(err)
+		}
+	})
+	return d
+}
+
+func TestAPI(t *testing.T) {
+	httpapitest.Run(t, newDriver, httpapitest.Options{
+		Kill: func(d sandbox.Driver, id sandbox.ID) error {
+			return d.(*fake.Driver).Host().Kill(id, "out_of_memory") //nolint:forcetypeassert // newDriver made it
+		},
+	})
+}
