@@ -130,8 +130,10 @@ const (
 	softMemory = 96 << 20
 	// gcPercent trades a little time for a heap that stays near what is live.
 	gcPercent = 50
-	// threads is for the one that serves and the one that reads the kernel.
-	threads = 2
+	// threads that run Go code. One: handing work from the goroutine that reads
+	// the kernel to the one that answers then wakes nobody, and idle threads do
+	// not spin on a processor that the kernel could use.
+	threads = 1
 )
 
 func staySmall() {
