@@ -92,6 +92,12 @@ func (w *watch) run() {
 		case <-w.stop:
 			return
 		}
+		if c, ok := w.agent.lookAtCrowd(); ok && c.tasks > crowdTasks {
+			w.agent.disperse(c)
+			interval = watchFast
+			timer.Reset(interval)
+			continue
+		}
 		now, err := w.agent.look()
 		if err == nil && w.agent.enforce(now) {
 			interval = watchFast

@@ -81,7 +81,8 @@ type box struct {
 	sentry    *watcher
 	gofer     *watcher
 	agentLog  *agentLog
-	removing  sync.Mutex // held while it is deleted
+	removing  sync.Mutex    // held while it is deleted
+	lost      chan struct{} // closed when it has ended and reason says why
 
 	mu     sync.Mutex
 	record record // guarded by mu
@@ -184,7 +185,7 @@ func (d *Driver) Create(ctx context.Context, spec sandbox.Spec) (sandbox.Info, e
 	})
 	defer cu.Clean()
 
-	b := &box{dir: dir, agentLog: &agentLog{}, record: record{
+	b := &box{dir: dir, agentLog: &agentLog{}, lost: make(chan struct{}), record: record{
 		ID: spec.ID, Template: spec.Template, Image: root.Digest, Limits: spec.Limits,
 		Labels: maps.Clone(spec.Labels), CreatedAt: time.Now().UTC(), Token: rand.Text() + rand.Text(),
 	}}
@@ -335,6 +336,7 @@ func (d *Driver) configure(ctx context.Context, b *box, spec sandbox.Spec) error
 // watchLoss notes why a sandbox ended by itself.
 func (d *Driver) watchLoss(b *box) {
 	<-b.sentry.done
+	defer close(b.lost)
 	reason := "sandbox_lost"
 	if d.cgroups.oomKilled(string(b.record.ID)) {
 		reason = "out_of_memory"
@@ -419,7 +421,7 @@ func (d *Driver) Lost(id sandbox.ID) (<-chan struct{}, error) {
 	if err != nil {
 		return nil, err
 	}
-	return b.sentry.done, nil
+	return b.lost, nil
 }
 
 // Delete ends a sandbox and frees all it holds.

@@ -195,7 +195,7 @@ func (d *Driver) adoptOne(id sandbox.ID) (*box, error) {
 	if !r.Sentry.alive() || !r.Gofer.alive() {
 		return nil, errors.New("it has ended")
 	}
-	b := &box{dir: dir, record: *r, agentLog: &agentLog{}}
+	b := &box{dir: dir, record: *r, agentLog: &agentLog{}, lost: make(chan struct{})}
 	if err := d.attach(b); err != nil {
 		return nil, err
 	}
