@@ -332,7 +332,7 @@ func (p *imageProgress) end() {
 }
 
 func imageLine(u image.Update) string {
-	const width, most = 20, 60
+	const width = 20
 	line := cmp.Or(stageNames[u.Stage], u.Stage.String())
 	amount := sizeText
 	if u.Stage == image.StageWheels {
@@ -345,8 +345,8 @@ func imageLine(u image.Update) string {
 	case u.Done > 0:
 		line += " " + amount(u.Done)
 	}
-	if detail := []rune(oneLine(u.Detail)); len(detail) > 0 && u.Total == 0 {
-		line += ": " + string(detail[:min(most, len(detail))])
+	if u.Detail != "" && u.Total == 0 {
+		line += ": " + oneLine(u.Detail)
 	}
 	return line
 }

@@ -251,6 +251,19 @@ func (b *builder) download(ctx context.Context, arch string, count int, cache st
 	return syncDir(filepath.Dir(cache))
 }
 
+const stepWheels = "installing the Python packages, compiling, testing"
+
+// systemSteps are the lines of mmdebstrap that mean something to who waits.
+var systemSteps = map[string]string{
+	"I: running apt-get update":           "reading Debian's lists",
+	"I: downloading packages":             "downloading Debian packages",
+	"I: extracting archives":              "unpacking the base system",
+	"I: installing essential packages":    "installing the base system",
+	"I: installing remaining packages":    "installing Debian packages",
+	"I: running --customize-hook in shel": stepWheels,
+	"I: removing tempdir":                 "cleaning up",
+}
+
 // system runs mmdebstrap and reads the tar it writes.
 func (b *builder) system(ctx context.Context, mirror string, sp *spool) (*tree, error) {
 	packages, err := debianPackages()
@@ -280,10 +293,10 @@ func (b *builder) system(ctx context.Context, mirror string, sp *spool) (*tree, 
 		args = append(args, mirror)
 	}
 	tail := &tailWriter{each: func(line string) {
-		if step, ok := strings.CutPrefix(line, "I: "); ok && !strings.HasPrefix(step, "running --") {
-			b.progress.report(Update{Stage: StageSystem, Detail: strings.ReplaceAll(step, b.work, "")})
-		} else if strings.HasPrefix(step, "running --") && strings.Contains(step, "setup.sh") {
-			b.progress.report(Update{Stage: StageSystem, Detail: "installing the wheels, compiling, testing"})
+		for start, detail := range systemSteps {
+			if strings.HasPrefix(line, start) && (detail != stepWheels || strings.Contains(line, "setup.sh")) {
+				b.progress.report(Update{Stage: StageSystem, Detail: detail})
+			}
 		}
 	}}
 	b.progress.report(Update{Stage: StageSystem})
