@@ -10,6 +10,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -26,6 +27,21 @@ func (s *Server) listing(t testing.TB, id, path string) []string {
 		names = append(names, e.Name)
 	}
 	return names
+}
+
+// awaitListing waits until a folder holds exactly these names: the agent
+// learns of a cut upload a moment after the server.
+func (s *Server) awaitListing(t testing.TB, id, path string, want ...string) {
+	t.Helper()
+	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		got := s.listing(t, id, path)
+		if slices.Equal(got, want) || len(got)+len(want) == 0 {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%s holds %q, want %q", path, got, want)
+		}
+	}
 }
 
 var fileTests = []test{
@@ -165,14 +181,7 @@ var fileTests = []test{
 						t.Errorf("a cut upload was answered: %d", resp.StatusCode)
 					}
 				}
-				// The agent learns of the cut a moment later.
-				for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
-					if got := s.listing(t, id, "cut"); len(got) == 1 && got[0] == "keep.txt" {
-						break
-					} else if time.Now().After(end) {
-						t.Fatalf("left behind: %q", got)
-					}
-				}
+				s.awaitListing(t, id, "cut", "keep.txt")
 				if got := s.do(t, "GET", fileURL(id, "cut/keep.txt"), nil); string(got.Body) != "before" {
 					t.Errorf("the file now has %d bytes", len(got.Body))
 				}

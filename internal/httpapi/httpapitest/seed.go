@@ -181,9 +181,7 @@ var seedTests = []test{
 			t.Errorf("a form that ends too early = %d %s, want 400", a.Status, a.Body)
 		}
 		sb, _ := s.Fleet.BySeedID(id)
-		if got := s.listing(t, string(sb.ID()), "/uploaded_files"); len(got) != 0 {
-			t.Errorf("left behind: %q", got)
-		}
+		s.awaitListing(t, string(sb.ID()), "/uploaded_files")
 	}},
 	{"original: a session has one sandbox, and a new one when it is gone", func(t *testing.T, s *Server, _ string) {
 		session := "5f0c6f1e-0000-4000-8000-" + fmt.Sprintf("%012d", time.Now().UnixNano()%1e12)
