@@ -32,7 +32,7 @@ type imageCmd struct {
 func (*imageCmd) Help() string {
 	return `Examples:
   caesarion image build
-  caesarion image import quay.io/jupyter/scipy-notebook:latest
+  caesarion image import jupyter/scipy-notebook:latest
   caesarion image ls
   caesarion image rm scipy-notebook`
 }
@@ -84,7 +84,7 @@ func (*imageImportCmd) Help() string {
 environment and working directory is kept; sandboxes run as uid 1000 all the same.
 
 Examples:
-  caesarion image import quay.io/jupyter/scipy-notebook:latest
+  caesarion image import jupyter/scipy-notebook:latest
   docker save my-image -o my-image.tar && caesarion image import my-image.tar
   caesarion image import ./oci-layout --name team
   caesarion image import rootfs.tar.zst --name plain`

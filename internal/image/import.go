@@ -36,7 +36,7 @@ type ImportOptions struct {
 // Import takes an image that was made elsewhere. source is a path to an OCI image
 // layout (folder or tar), a docker archive (`docker save`), or the tar of a root
 // file system, each tar plain or compressed by gzip or zstd; or it is a registry
-// reference such as "quay.io/jupyter/scipy-notebook:latest", for which the host's
+// reference such as "jupyter/scipy-notebook:latest", for which the host's
 // docker credentials are used.
 //
 // The image must be for this machine's architecture and have Python 3.9 or newer
@@ -109,7 +109,7 @@ func (s *Store) importLocked(ctx context.Context, source string, opts ImportOpti
 
 var notInName = regexp.MustCompile(`[^a-z0-9]+`)
 
-// nameFor makes a name from a source: of "quay.io/jupyter/scipy-notebook:latest"
+// nameFor makes a name from a source: of "jupyter/scipy-notebook:latest"
 // and of "/tmp/scipy-notebook.tar.gz" it is "scipy-notebook".
 func nameFor(source string) string {
 	base := path.Base(filepath.ToSlash(strings.TrimRight(source, "/")))

@@ -340,7 +340,7 @@ func TestImportDefangs(t *testing.T) {
 
 func TestImportNames(t *testing.T) {
 	for source, want := range map[string]string{
-		"quay.io/jupyter/scipy-notebook:latest":                    "scipy-notebook",
+		"registry.example/jupyter/scipy-notebook:latest":           "scipy-notebook",
 		"example.org/a/My_Image@sha256:" + strings.Repeat("0", 64): "my-image",
 		"/tmp/Data Tools.tar.gz":                                   "data-tools",
 		"./layout/":                                                "layout",
