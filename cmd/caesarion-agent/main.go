@@ -19,6 +19,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -150,12 +151,19 @@ func ignoreSignals() {
 	sink := make(chan os.Signal, 1)
 	for n := syscall.Signal(1); n < 65; n++ {
 		switch n {
-		case syscall.SIGKILL, syscall.SIGSTOP, syscall.SIGCHLD, syscall.SIGURG, syscall.SIGPROF, 32, 33, 34:
-		case syscall.SIGPIPE:
-			signal.Ignore(n)
+		case syscall.SIGKILL, syscall.SIGSTOP, syscall.SIGCHLD, syscall.SIGURG, syscall.SIGPROF:
+		case 32, 33, 34:
+			ignoreDirectly(n)
 		default:
 			signal.Notify(sink, n)
 		}
 	}
 	// What the channel cannot take is dropped, which is all that is wanted.
+
+	// The C library's own signals, which Go leaves at their default.
+	type action struct{ handler, flags, restorer, mask uintptr } // struct sigaction of 64-bit Linux
+	ignore := action{handler: 1}                                 // SIG_IGN
+	for _, n := range []uintptr{32, 33, 34} {
+		_, _, _ = syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, n, uintptr(unsafe.Pointer(&ignore)), 0, 8, 0, 0) //nolint:gosec // the kernel only reads it
+	}
 }
