@@ -78,7 +78,7 @@ test-kernel-suite: venv build ## the Jupyter project's own kernel tests, against
 
 .PHONY: bench
 bench: build image venv ## measure, beside plain Jupyter, and print a table
-	@go run ./test/bench
+	@bin/caesarion bench --compare jupyter --python $(VENV)/bin/python
 
 .PHONY: check
 check: generate-check lint test ## all that CI checks before a merge

@@ -215,7 +215,7 @@ func fd(rw any) (int, bool) {
 	if !ok {
 		return -1, false
 	}
-	n := int(f.Fd()) //nolint:gosec // descriptors are small
+	n := int(f.Fd())
 	return n, term.IsTerminal(n)
 }
 

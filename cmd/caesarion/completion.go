@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"sort"
 	"strings"
 
@@ -75,7 +76,7 @@ func completions(app *kong.Application) []command {
 		list = append(list, c)
 		for _, child := range node.Children {
 			if !child.Hidden {
-				walk(child, append(path[:len(path):len(path)], child.Name))
+				walk(child, append(slices.Clip(path), child.Name))
 			}
 		}
 	}

@@ -103,7 +103,7 @@ func writeWhole(name string, write func(*os.File) error) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(tmp.Name()) //nolint:errcheck // gone after the rename
+	defer os.Remove(tmp.Name())
 	err = write(tmp)
 	if err = errors.Join(err, tmp.Chmod(0o644), tmp.Close()); err != nil {
 		return err
@@ -124,7 +124,7 @@ func downloadFolder(ctx context.Context, g *globals, c *client.Client, sandbox, 
 	if err != nil {
 		return err
 	}
-	defer os.Remove(tmp.Name()) //nolint:errcheck // best effort, in the temporary folder
+	defer os.Remove(tmp.Name())
 	defer tmp.Close()
 	size, err := io.Copy(tmp, io.TeeReader(content, wait))
 	if err != nil {
@@ -134,7 +134,7 @@ func downloadFolder(ctx context.Context, g *globals, c *client.Client, sandbox, 
 	if err != nil {
 		return fmt.Errorf("the archive of %s: %w", remote, err)
 	}
-	if err := os.MkdirAll(local, 0o755); err != nil { //nolint:gosec // the user's own folder, as cp makes it
+	if err := os.MkdirAll(local, 0o755); err != nil {
 		return err
 	}
 	root, err := os.OpenRoot(local)
@@ -179,6 +179,6 @@ func unpack(root *os.Root, entry *zip.File, notes io.Writer) error {
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(out, in) //nolint:gosec // as large as the sandbox's disk limit allows
+	_, err = io.Copy(out, in)
 	return errors.Join(err, out.Close())
 }

@@ -53,7 +53,7 @@ func (k *keys) Read(b []byte) (int, error) {
 		if k.ctx.Err() != nil {
 			return 0, context.Cause(k.ctx)
 		}
-		ready, err := unix.Poll([]unix.PollFd{{Fd: int32(k.in.Fd()), Events: unix.POLLIN}}, pollFor) //nolint:gosec // descriptors are small
+		ready, err := unix.Poll([]unix.PollFd{{Fd: int32(k.in.Fd()), Events: unix.POLLIN}}, pollFor)
 		if errors.Is(err, unix.EINTR) || err == nil && ready == 0 {
 			continue
 		}
@@ -108,7 +108,7 @@ func (e *editor) Close() { e.history.save() }
 // raw calls read with the terminal in raw mode.
 func (e *editor) raw(ctx context.Context, read func() (string, error)) (string, error) {
 	e.keys.ctx = ctx
-	n := int(e.in.Fd()) //nolint:gosec // descriptors are small
+	n := int(e.in.Fd())
 	state, err := term.MakeRaw(n)
 	if err != nil {
 		return "", fmt.Errorf("terminal: %w", err)
@@ -198,7 +198,7 @@ func (e *editor) list(line string, matches []string) {
 		more = fmt.Sprintf("… and %d more\n", len(matches)-most)
 		matches = matches[:most]
 	}
-	width, _, err := term.GetSize(int(e.out.Fd())) //nolint:gosec // descriptors are small
+	width, _, err := term.GetSize(int(e.out.Fd()))
 	if err != nil || width <= 0 {
 		width = 80
 	}

@@ -49,14 +49,14 @@ func exitStatus(err error) int {
 	if errors.Is(err, context.Canceled) || errors.Is(err, errInterrupted) {
 		return exitInterrupted
 	}
-	switch p := problemOf(err); {
-	case p.Status == http.StatusBadRequest, p.Status == http.StatusUnprocessableEntity, p.Status == http.StatusRequestEntityTooLarge:
+	switch problemOf(err).Status {
+	case http.StatusBadRequest, http.StatusUnprocessableEntity, http.StatusRequestEntityTooLarge:
 		return exitUsage
-	case p.Status == http.StatusNotFound, p.Status == http.StatusGone:
+	case http.StatusNotFound, http.StatusGone:
 		return exitNotFound
-	case p.Status == http.StatusUnauthorized, p.Status == http.StatusForbidden:
+	case http.StatusUnauthorized, http.StatusForbidden:
 		return exitUnauthorized
-	case p.Status == http.StatusServiceUnavailable, p.Status == http.StatusTooManyRequests, p.Status == http.StatusNotImplemented:
+	case http.StatusServiceUnavailable, http.StatusTooManyRequests, http.StatusNotImplemented:
 		return exitUnavailable
 	default:
 		return exitFailed

@@ -207,10 +207,10 @@ func (r *renderer) save(extension string, raw json.RawMessage, binary bool) (str
 		}
 		content = decoded
 	}
-	if err := os.MkdirAll(r.dir, 0o755); err != nil { //nolint:gosec // results for the user, as any program's
+	if err := os.MkdirAll(r.dir, 0o755); err != nil {
 		return "", err
 	}
 	r.saved++
 	name := filepath.Join(r.dir, fmt.Sprintf("output-%02d.%s", r.saved, extension))
-	return name, os.WriteFile(name, content, 0o644) //nolint:gosec // see above
+	return name, os.WriteFile(name, content, 0o644)
 }

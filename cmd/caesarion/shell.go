@@ -179,15 +179,14 @@ func (s *shell) read(ctx context.Context) (string, error) {
 		}
 		code.WriteString(line)
 		// As at IPython's prompt: an empty line ends a block.
-		if code.Len() == len(line) || strings.TrimSpace(line) != "" {
-			callCtx, cancel := context.WithTimeout(ctx, callTimeout)
-			state, err := s.box.IsComplete(callCtx, s.box.id, s.kernel, code.String())
-			cancel()
-			if err == nil && state.Status != "incomplete" || err != nil {
-				return code.String(), nil // whatever is wrong, running it will say
-			}
-		} else {
+		if code.Len() > len(line) && strings.TrimSpace(line) == "" {
 			return code.String(), nil
+		}
+		callCtx, cancel := context.WithTimeout(ctx, callTimeout)
+		state, err := s.box.IsComplete(callCtx, s.box.id, s.kernel, code.String())
+		cancel()
+		if err != nil || state.Status != "incomplete" {
+			return code.String(), nil // whatever is wrong, running it will say
 		}
 		code.WriteByte('\n')
 		prompt = more
