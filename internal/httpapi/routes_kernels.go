@@ -131,7 +131,7 @@ func (a *API) kernelRoutes() {
 
 // requestRoutes has the Jupyter requests that have one reply and no outputs.
 func (a *API) requestRoutes(path string, tags []string) {
-	const busy = " A busy kernel answers after its cell; after 10 s the answer is 504."
+	const busy = " A busy kernel answers after its cell; after 10 s the answer is 503 `kernel-busy`."
 	register(a, huma.Operation{
 		OperationID: "complete", Method: http.MethodPost, Path: path + "/{kernel_id}/complete", Tags: tags,
 		Summary: "Complete code", Description: "Content of Jupyter's complete_reply: matches, cursor_start, cursor_end, metadata." + busy,
