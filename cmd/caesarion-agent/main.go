@@ -151,16 +151,15 @@ func ignoreSignals() {
 	sink := make(chan os.Signal, 1)
 	for n := syscall.Signal(1); n < 65; n++ {
 		switch n {
-		case syscall.SIGKILL, syscall.SIGSTOP, syscall.SIGCHLD, syscall.SIGURG, syscall.SIGPROF:
-		case 32, 33, 34:
-			ignoreDirectly(n)
+		case syscall.SIGKILL, syscall.SIGSTOP, syscall.SIGCHLD, syscall.SIGURG, syscall.SIGPROF, 32, 33, 34:
 		default:
 			signal.Notify(sink, n)
 		}
 	}
 	// What the channel cannot take is dropped, which is all that is wanted.
 
-	// The C library's own signals, which Go leaves at their default.
+	// The C library's own signals, which Go leaves at their default. Children
+	// inherit that; a C library sets its own handler when it wants one.
 	type action struct{ handler, flags, restorer, mask uintptr } // struct sigaction of 64-bit Linux
 	ignore := action{handler: 1}                                 // SIG_IGN
 	for _, n := range []uintptr{32, 33, 34} {

@@ -55,7 +55,8 @@ type Agent struct {
 	log     *slog.Logger
 	mux     *http.ServeMux
 
-	configureMu sync.Mutex // one Configure at a time
+	spawning    sync.RWMutex // held for reading from the start of a child until its owner is known
+	configureMu sync.Mutex   // one Configure at a time
 	token       atomic.Pointer[[sha256.Size]byte]
 	conf        atomic.Pointer[agentapi.Configure]
 

@@ -56,6 +56,8 @@ func (k *keeper) spawn() (*incarnation, error) {
 		Python: a.opts.Python, Dir: a.realDir(dir), Preload: a.opts.Preload, ProgramDir: a.opts.ProgramDir,
 		Env: append(a.environ(env), inc.owner.variable()),
 	}
+	a.spawning.RLock()
+	defer a.spawning.RUnlock()
 	err := a.spawner(func() (pid int, err error) {
 		if inc.proc, err = kernel.Start(k.ctx, opts); err != nil {
 			return 0, err
@@ -72,11 +74,10 @@ func (k *keeper) spawn() (*incarnation, error) {
 	}
 	k.mu.Lock()
 	k.inc = inc
-	closed := k.closed
-	k.mu.Unlock()
-	if closed { // between our look at ctx and now
-		inc.end(ending{})
+	if k.closed { // between our look at ctx and now: close has found no process to end
+		_ = syscall.Kill(-inc.owner.pid, syscall.SIGKILL) // attend does the rest
 	}
+	k.mu.Unlock()
 	return inc, nil
 }
 

@@ -227,16 +227,21 @@ func (a *Agent) killOwned(own owner) {
 		hunt(func(procs []procInfo) []procInfo { return pick(procs, own.family(procs), true) })
 		return
 	}
-	others := a.owners()
-	if len(others) <= 1 && (len(others) == 0 || others[0].marker == own.marker) {
-		// Nobody else is here: one call that nothing can fork away from.
-		_ = syscall.Kill(-1, syscall.SIGKILL)
+	if a.killAll(own, false) {
+		return
 	}
 	done := hunt(func(procs []procInfo) []procInfo {
+		// Who belongs to others is asked anew each time: kernels and commands start meanwhile.
+		a.spawning.Lock()
+		defer a.spawning.Unlock()
+		fresh, err := readProcs()
+		if err != nil {
+			return nil
+		}
 		healthy := make(map[int]bool)
-		for _, o := range others {
+		for _, o := range a.owners() {
 			if o.marker != own.marker {
-				for pid := range o.family(procs) {
+				for pid := range o.family(fresh) {
 					healthy[pid] = true
 				}
 			}
@@ -244,8 +249,22 @@ func (a *Agent) killOwned(own owner) {
 		return pick(procs, healthy, false)
 	})
 	if !done {
-		_ = syscall.Kill(-1, syscall.SIGKILL) // the healthy ones too: better than a sandbox that nobody can use
+		a.killAll(own, true) // the healthy ones too: better than a sandbox that nobody can use
 	}
+}
+
+// killAll ends every process with one call that nothing can fork away from, if
+// nobody but own is here or force is set.
+func (a *Agent) killAll(own owner, force bool) bool {
+	a.spawning.Lock()
+	defer a.spawning.Unlock()
+	for _, o := range a.owners() {
+		if o.marker != own.marker && !force {
+			return false
+		}
+	}
+	_ = syscall.Kill(-1, syscall.SIGKILL) // nobody is left: fine
+	return true
 }
 
 // pick gives the processes whose membership of set is want, and never the agent.
@@ -289,5 +308,5 @@ const (
 	// reserve without using it.
 	reservedAddressSpace = 8 << 30
 	// nprocSlack is for the agent's own threads, which count for the same user.
-	nprocSlack = 64
+	nprocSlack = 16
 )

@@ -169,6 +169,7 @@ func (p *process) start(stdin string) (pipes [2]*pipe, in *os.File, err error) {
 		theirs = append(theirs, r)
 		p.cmd.Stdin, in = r, w
 	}
+	p.agent.spawning.RLock()
 	err = p.agent.spawner(func() (int, error) {
 		if err := p.cmd.Start(); err != nil {
 			return 0, err
@@ -176,6 +177,7 @@ func (p *process) start(stdin string) (pipes [2]*pipe, in *os.File, err error) {
 		return p.cmd.Process.Pid, nil
 	})
 	if err != nil {
+		p.agent.spawning.RUnlock()
 		for _, pipe := range pipes {
 			pipe.finish()
 		}
@@ -190,6 +192,7 @@ func (p *process) start(stdin string) (pipes [2]*pipe, in *os.File, err error) {
 	p.owner.pid = pid
 	unwanted := p.cause != nil
 	p.mu.Unlock()
+	p.agent.spawning.RUnlock()
 	if unwanted {
 		p.kill()
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -24,6 +25,11 @@ const (
 	watchIdle = 2 * time.Second
 	// memoryMoves is the change between two looks that counts as moving.
 	memoryMoves = 8 << 20
+	// threadsMove is the same for processes and threads.
+	threadsMove = 4
+	// settle is how long memory may take to become free after something was
+	// killed; until then nothing else is, unless memory still grows.
+	settle = 2 * time.Second
 )
 
 // watch looks at memory and process counts while something runs, and at
@@ -86,6 +92,7 @@ func (w *watch) run() {
 	defer timer.Stop()
 	interval := watchFast
 	var last reading
+	var acted lastAction
 	for {
 		select {
 		case <-timer.C:
@@ -93,13 +100,16 @@ func (w *watch) run() {
 			return
 		}
 		if c, ok := w.agent.lookAtCrowd(); ok && c.tasks > crowdTasks {
-			w.agent.disperse(c)
+			// Too many to look at each of them, unless they stand still.
+			if reason := w.agent.over(reading{threads: c.tasks, memory: c.memory}); reason != "" {
+				w.agent.act(reason, &acted)
+			}
 			interval = watchFast
 			timer.Reset(interval)
 			continue
 		}
 		now, err := w.agent.look()
-		if err == nil && w.agent.enforce(now) {
+		if err == nil && w.agent.enforce(now, &acted) {
 			interval = watchFast
 			timer.Reset(interval)
 			last = now
@@ -118,7 +128,7 @@ func (w *watch) run() {
 		moved := now.memory - last.memory
 		switch {
 		case moved > memoryMoves || -moved > memoryMoves || conf.MemoryBytes > 0 && now.memory > conf.MemoryBytes*3/4,
-			conf.Processes > 0 && now.threads > conf.Processes/2:
+			now.threads > last.threads+threadsMove || conf.Processes > 0 && now.threads > conf.Processes/2:
 			interval = watchFast
 		case busy || !resting:
 			interval = min(interval*2, watchSlow)
@@ -196,26 +206,64 @@ func anonymousMemory() (int64, bool) {
 	return int64(number(fields[0])) << 10, true
 }
 
-// enforce ends what is over a limit, and reports whether it did.
-func (a *Agent) enforce(r reading) bool {
+// lastAction is what the watch did last.
+type lastAction struct {
+	at     time.Time
+	memory int64 // that was in use then
+}
+
+// over says which limit a reading is over, if any. A crowd of small processes
+// that uses all memory is one of processes: the many are the mistake.
+func (a *Agent) over(r reading) event.Reason {
 	conf := a.conf.Load()
+	crowd := conf.Processes > 0 && r.threads >= conf.Processes
+	full := conf.MemoryBytes > 0 && r.memory > conf.MemoryBytes
 	switch {
-	case conf.Processes > 0 && r.threads > conf.Processes:
+	case crowd, full && conf.Processes > 0 && r.threads > conf.Processes/2:
+		return event.ReasonProcessLimit
+	case full:
+		return event.ReasonOutOfMemory
+	}
+	return ""
+}
+
+// enforce ends what is over a limit, and reports whether it did.
+func (a *Agent) enforce(r reading, acted *lastAction) bool {
+	reason := a.over(r)
+	if reason == "" || reason == event.ReasonOutOfMemory && time.Since(acted.at) < settle && r.memory <= acted.memory+memoryMoves {
+		return false
+	}
+	a.act(reason, acted)
+	return true
+}
+
+// act ends what is to blame for reason. Meanwhile everything else stands
+// still: a bomb would starve us, and what we decide on must still be true when
+// it is done.
+func (a *Agent) act(reason event.Reason, acted *lastAction) {
+	if a.opts.Init {
+		_ = syscall.Kill(-1, syscall.SIGSTOP)
+		defer func() { _ = syscall.Kill(-1, syscall.SIGCONT) }()
+	}
+	r, err := a.look()
+	if err != nil {
+		return
+	}
+	conf := a.conf.Load()
+	*acted = lastAction{at: time.Now(), memory: r.memory}
+	if reason == event.ReasonProcessLimit {
 		a.endLargest(r, func(p procInfo) int64 { return int64(p.threads) }, ending{
-			status: event.StatusKilled, reason: event.ReasonProcessLimit,
-			message: fmt.Sprintf("The code had %d processes and threads, more than the sandbox's limit of %d. All of them were killed and a fresh kernel was started; variables are lost.",
+			status: event.StatusKilled, reason: reason,
+			message: fmt.Sprintf("The code had %d processes and threads; the sandbox's limit is %d. All of them were killed and a fresh kernel was started; variables are lost.",
 				r.threads, conf.Processes),
 		}, false)
-		return true
-	case conf.MemoryBytes > 0 && r.memory > conf.MemoryBytes:
-		a.endLargest(r, func(p procInfo) int64 { return p.rss }, ending{
-			status: event.StatusKilled, reason: event.ReasonOutOfMemory,
-			message: fmt.Sprintf("The code used %d MiB of memory, more than the sandbox's limit of %d MiB. Its kernel was killed and a fresh one started; variables are lost. Work on less data at a time.",
-				r.memory>>20, conf.MemoryBytes>>20),
-		}, true)
-		return true
+		return
 	}
-	return false
+	a.endLargest(r, func(p procInfo) int64 { return p.rss }, ending{
+		status: event.StatusKilled, reason: reason,
+		message: fmt.Sprintf("The code used %d MiB of memory, more than the sandbox's limit of %d MiB. Its kernel was killed and a fresh one started; variables are lost. Work on less data at a time.",
+			r.memory>>20, conf.MemoryBytes>>20),
+	}, true)
 }
 
 // endLargest ends whoever has the most of what size measures. If single, only
