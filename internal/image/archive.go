@@ -208,7 +208,7 @@ func (im *importer) extractLayout(ctx context.Context, file, dir string) error {
 		if left -= h.Size; left < 0 {
 			return tooLarge(im.max)
 		}
-		f, err := os.OpenFile(filepath.Join(dir, name), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644) //nolint:gosec // name is one of three shapes
+		f, err := os.OpenFile(filepath.Join(dir, name), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
 		if err != nil {
 			return badTar(fmt.Errorf("%s comes twice", name))
 		}

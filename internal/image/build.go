@@ -97,7 +97,7 @@ func (s *Store) checkSpace(need uint64) error {
 	if err := unix.Statfs(s.dir, &st); err != nil {
 		return fmt.Errorf("image: %w", err)
 	}
-	if free := st.Bavail * uint64(st.Bsize); free < need { //nolint:gosec // a block size is positive
+	if free := st.Bavail * uint64(st.Bsize); free < need {
 		return errdefs.New(errdefs.ErrExhausted, "disk-full",
 			"building an image needs %.1f GB in %s, %.1f GB are free", float64(need)/1e9, s.dir, float64(free)/1e9)
 	}
@@ -117,7 +117,7 @@ func (s *Store) build(ctx context.Context, opts BuildOptions, key string, progre
 	}
 	defer os.RemoveAll(work)
 	// Without root, mmdebstrap works as another user, who must get in.
-	if err := os.Chmod(work, 0o755); err != nil { //nolint:gosec // holds nothing secret
+	if err := os.Chmod(work, 0o755); err != nil {
 		return Image{}, fmt.Errorf("image: %w", err)
 	}
 	b := &builder{store: s, work: work, log: log, logFile: logFile, progress: progress}
@@ -242,7 +242,7 @@ func (b *builder) download(ctx context.Context, arch string, count int, cache st
 	if err := cmd.Run(); err != nil {
 		return hostError(ctx, "pip download", b.logFile, tail, err)
 	}
-	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // see build
+	if err := os.Chmod(dir, 0o755); err != nil {
 		return fmt.Errorf("image: %w", err)
 	}
 	if err := os.Rename(dir, cache); err != nil {
@@ -306,7 +306,7 @@ func (b *builder) system(ctx context.Context, mirror string, sp *spool) (*tree, 
 		return nil, fmt.Errorf("image: %w", err)
 	}
 	defer os.RemoveAll(temp)
-	if err := os.Chmod(temp, 0o755); err != nil { //nolint:gosec // see build
+	if err := os.Chmod(temp, 0o755); err != nil {
 		return nil, fmt.Errorf("image: %w", err)
 	}
 	runtime.LockOSThread() // see command
@@ -357,7 +357,7 @@ func aptProxies(ctx context.Context) []string {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-		out, err := exec.CommandContext(ctx, "apt-config", "dump", "--format=%v", "Acquire::"+scheme+"::Proxy").Output() //nolint:gosec // two constants
+		out, err := exec.CommandContext(ctx, "apt-config", "dump", "--format=%v", "Acquire::"+scheme+"::Proxy").Output()
 		cancel()
 		if proxy := strings.TrimSpace(string(out)); err == nil && proxy != "" && proxy != "DIRECT" {
 			env = append(env, scheme+"_proxy="+proxy)

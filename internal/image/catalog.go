@@ -183,7 +183,7 @@ func (s *Store) sweep() error {
 		m, err := s.manifest(digest)
 		if err != nil {
 			// Its blobs can't be told from leftovers now: leave them all.
-			return nil //nolint:nilerr // Resolve and Inspect report the damage
+			return nil // Resolve and Inspect report the damage
 		}
 		keep[s.blobPath(m.Config.Digest.Hex)] = true
 		for _, l := range m.Layers {

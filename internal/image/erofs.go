@@ -66,7 +66,7 @@ func separate(n *node) bool { return n.mode.IsRegular() && n.size <= erofsBlock 
 // treeFS shows a tree to go-erofs. Its files are sections of the spool, so tens of
 // thousands may be open without a file descriptor each.
 type treeFS struct {
-	ctx      context.Context //nolint:containedctx // fs.FS has no place for it; lives for one call
+	ctx      context.Context // fs.FS has no place for it; lives for one call
 	tree     *tree
 	spool    *spool
 	first    map[string]string // further name → first name, of hard-linked files
@@ -196,10 +196,10 @@ func (i *nodeInfo) Sys() any {
 	return &erofs.Stat{
 		Mode:    i.node.mode,
 		Size:    i.Size(),
-		UID:     uint32(i.node.uid), //nolint:gosec // checked by unpacker.entry
-		GID:     uint32(i.node.gid), //nolint:gosec // checked by unpacker.entry
+		UID:     uint32(i.node.uid),
+		GID:     uint32(i.node.gid),
 		Mtime:   uint64(i.node.mtime.Unix()),
-		MtimeNs: uint32(i.node.mtime.Nanosecond()), //nolint:gosec // below 1e9
+		MtimeNs: uint32(i.node.mtime.Nanosecond()),
 		Nlink:   links,
 		Xattrs:  i.node.xattrs,
 	}
@@ -233,7 +233,7 @@ func fixEROFS(ctx context.Context, f *os.File, src *treeFS) error {
 		return err
 	}
 	var b [8]byte
-	binary.LittleEndian.PutUint32(b[:4], uint32(e.blocks)) //nolint:gosec // checked by addContents
+	binary.LittleEndian.PutUint32(b[:4], uint32(e.blocks))
 	if _, err := f.WriteAt(b[:4], superBlocksOff); err != nil {
 		return err
 	}
@@ -341,8 +341,8 @@ func (e *erofsFixer) setContent(nid, size, block int64) error {
 	if _, err := e.f.ReadAt(inode[:], off); err != nil {
 		return err
 	}
-	binary.LittleEndian.PutUint32(inode[inodeSizeOff:], uint32(size))  //nolint:gosec // at most a block
-	binary.LittleEndian.PutUint32(inode[inodeDataOff:], uint32(block)) //nolint:gosec // checked by addContents
+	binary.LittleEndian.PutUint32(inode[inodeSizeOff:], uint32(size))
+	binary.LittleEndian.PutUint32(inode[inodeDataOff:], uint32(block))
 	_, err := e.f.WriteAt(inode[:], off)
 	return err
 }
@@ -382,8 +382,8 @@ func (e *erofsFixer) repoint(dir, from, to int64) error {
 		count := int(binary.LittleEndian.Uint16(block[8:])) / direntBytes
 		for i := range count {
 			entry := block[i*direntBytes:]
-			if int64(binary.LittleEndian.Uint64(entry)) == from { //nolint:gosec // written by us
-				binary.LittleEndian.PutUint64(entry, uint64(to)) //nolint:gosec // written by us
+			if int64(binary.LittleEndian.Uint64(entry)) == from {
+				binary.LittleEndian.PutUint64(entry, uint64(to))
 				_, err := e.f.WriteAt(entry[:8], off+int64(start+i*direntBytes))
 				return err
 			}

@@ -69,7 +69,7 @@ func (t HostTool) present(ctx context.Context) bool {
 		return true
 	}
 	// A python3 without pip is the usual case on a fresh Debian.
-	cmd := exec.CommandContext(ctx, words[0], append(words[1:], "--version")...) //nolint:gosec // from our own table
+	cmd := exec.CommandContext(ctx, words[0], append(words[1:], "--version")...)
 	return cmd.Run() == nil
 }
 

@@ -94,13 +94,13 @@ func candidates(t *tree, dir string) []string {
 
 // examine looks at one interpreter. minor is that of its version 3.minor.
 func examine(t *tree, s *spool, name string, env []string) (python Python, minor int, ok bool) {
-	n, real := t.lookup(name)
+	n, target := t.lookup(name)
 	if n == nil || !n.mode.IsRegular() || n.mode&0o111 == 0 {
 		return Python{}, 0, false
 	}
 	// prefix is where Python itself takes its packages from: by the name it was
-	// started with in a virtual environment, else by the real file.
-	prefix := path.Dir(path.Dir(real))
+	// started with in a virtual environment, else by the file that leads to.
+	prefix := path.Dir(path.Dir(target))
 	venv := path.Dir(path.Dir(name))
 	prefixes := []string{prefix}
 	if cfg := readSmall(t, s, path.Join(venv, "pyvenv.cfg"), smallFileLimit); cfg != nil {
@@ -112,7 +112,7 @@ func examine(t *tree, s *spool, name string, env []string) (python Python, minor
 			prefixes = append(prefixes, prefix)
 		}
 	}
-	if m := pythonName.FindStringSubmatch(path.Base(real)); m != nil {
+	if m := pythonName.FindStringSubmatch(path.Base(target)); m != nil {
 		minor, _ = strconv.Atoi(m[1])
 	}
 	if minor == 0 {

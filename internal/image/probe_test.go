@@ -216,7 +216,7 @@ func TestBuildFailureSaysWhy(t *testing.T) {
 		"mmdebstrap": "echo 'I: running apt-get update...' >&2; echo 'E: Unable to locate package nonsense' >&2; exit 25",
 		"apt-config": "exit 0",
 	} {
-		if err := os.WriteFile(bin+"/"+name, []byte("#!/bin/sh\n"+script+"\n"), 0o755); err != nil { //nolint:gosec // a program
+		if err := os.WriteFile(bin+"/"+name, []byte("#!/bin/sh\n"+script+"\n"), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}

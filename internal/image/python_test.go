@@ -141,7 +141,7 @@ func TestRequirementsAreLocked(t *testing.T) {
 			}
 		}
 	}
-	for _, name := range strings.Fields(`ipykernel ipython numpy pandas pyarrow polars duckdb scipy scikit-learn statsmodels
+	for name := range strings.FieldsSeq(`ipykernel ipython numpy pandas pyarrow polars duckdb scipy scikit-learn statsmodels
 		sympy matplotlib seaborn plotly altair pillow openpyxl xlsxwriter python-docx pypdf beautifulsoup4 lxml requests
 		httpx networkx tabulate tqdm pyyaml comm matplotlib-inline`) {
 		if !locked[name] {

@@ -50,7 +50,7 @@ func writeRecipe(dir string) error {
 		if err != nil {
 			return err
 		}
-		return os.WriteFile(filepath.Join(dir, name), content, 0o644) //nolint:gosec // mmdebstrap may read it as another user
+		return os.WriteFile(filepath.Join(dir, name), content, 0o644) // mmdebstrap may read it as another user
 	})
 }
 
