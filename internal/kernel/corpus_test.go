@@ -95,7 +95,12 @@ func TestIPykernelDoesTheSame(t *testing.T) {
 	_, file, _, _ := runtime.Caller(0)
 	cmd := exec.CommandContext(ctx, interpreter, filepath.Join(filepath.Dir(file), "../../test/kernelsuite/reference.py")) //nolint:gosec // the test's own interpreter
 	dir := t.TempDir()
-	cmd.Dir, cmd.Env = dir, append(os.Environ(), "HOME="+dir, "LC_ALL=C.UTF-8")
+	program, err := unpacked()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), "HOME="+dir, "LC_ALL=C.UTF-8",
+		"MPLCONFIGDIR="+filepath.Join(filepath.Dir(program), "matplotlib"))
 	var stdout, stderr bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(input), &stdout, &stderr
 	if err := cmd.Run(); err != nil {

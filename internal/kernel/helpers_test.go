@@ -72,7 +72,9 @@ func start(t testing.TB, change ...func(*kernel.Options)) *running {
 	dir := t.TempDir()
 	opts := kernel.Options{
 		Python: python(t), Dir: dir, ProgramDir: program,
-		Env: append(os.Environ(), "HOME="+dir, "IPYTHONDIR="+filepath.Join(dir, "ipython"), "LC_ALL=C.UTF-8"),
+		Env: append(os.Environ(), "HOME="+dir, "IPYTHONDIR="+filepath.Join(dir, "ipython"), "LC_ALL=C.UTF-8",
+			// matplotlib's list of fonts takes seconds to make: once is enough.
+			"MPLCONFIGDIR="+filepath.Join(filepath.Dir(program), "matplotlib")),
 	}
 	for _, f := range change {
 		f(&opts)

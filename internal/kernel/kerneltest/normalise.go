@@ -18,6 +18,7 @@ var replacements = []struct {
 	{regexp.MustCompile(`(/[^\s:,'"<>]*)+/(ipykernel_[0-9]+/[0-9]+\.py)`), "CELL"},   // ipykernel's files
 	{regexp.MustCompile(`(/[^\s:,'"<>]*)+/(caesarion_[0-9]+/[0-9]+\.py)`), "CELL"},   // ours
 	{regexp.MustCompile(`\([0-9]+\.py, line`), "(CELL, line"},                        // both, in a SyntaxError
+	{regexp.MustCompile(`(?m)^ *[~^]+ *\n`), ""},                                     // marks in Python's tracebacks, by version
 	{regexp.MustCompile(`\bT_[0-9a-f]{5}`), "T_ID"},                                  // pandas' styles
 	{regexp.MustCompile(`File (/[^\s:,'"<>]*)+/([^/\s:]+\.py):[0-9]+`), "File $2"},   // libraries
 	{regexp.MustCompile(`"(/[^\s:,'"<>]*)+/([^/\s:]+\.py)", line [0-9]+`), `"$2"`},   // the same, Python's form
@@ -90,6 +91,9 @@ func cleanContent(msgType string, content map[string]any) map[string]any {
 		for _, key := range []string{"banner", "help_links", "implementation_version", "supported_features"} {
 			delete(content, key)
 		}
+		if info, ok := content["language_info"].(map[string]any); ok {
+			delete(info, "version")
+		}
 	case "complete_reply":
 		if matches, ok := content["matches"].([]any); ok && len(matches) > 20 {
 			content["matches"] = matches[:20]
@@ -137,7 +141,8 @@ func cleanText(s string) string {
 	return s
 }
 
-// cleanTraceback leaves out the frames of the kernel itself and what their source shows.
+// cleanTraceback leaves out the frames of the kernel itself, and of libraries all but the fact that
+// there were some: their source changes with every version.
 func cleanTraceback(lines []any) []any {
 	var kept []any
 	for _, line := range lines {
@@ -145,7 +150,15 @@ func cleanTraceback(lines []any) []any {
 		if strings.Contains(text, "caesarion_kernel") || strings.Contains(text, "ipykernel/") {
 			continue
 		}
+		if strings.HasPrefix(replacements[0].pattern.ReplaceAllString(text, ""), "File ") {
+			if len(kept) > 0 && kept[len(kept)-1] == libraryFrames {
+				continue
+			}
+			text = libraryFrames
+		}
 		kept = append(kept, text)
 	}
 	return kept
 }
+
+const libraryFrames = "File … of a library"
