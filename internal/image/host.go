@@ -79,13 +79,17 @@ const stopTime = 20 * time.Second
 // command makes a host command that is stopped, with all its children, when ctx
 // ends: first kindly.
 //
-// It is also told to stop when this process is killed. The kernel takes the thread
+// It ends with this process too, however that ends. The kernel takes the thread
 // that started it for its parent, so the caller keeps to one thread
 // (runtime.LockOSThread) until it has ended.
 func command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	if os.Geteuid() == 0 {
+		// As the first process of a namespace it takes all its children along when
+		// it is killed; mmdebstrap alone would wait for them.
+		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWPID
+		cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 		// Whatever it mounts below our folders is then invisible to us, also when
 		// it dies without unmounting: sweep must never descend into a bind mount
 		// of the host's /dev.
