@@ -44,7 +44,7 @@ type ExecuteRequest struct {
 // a repeated idempotency key gives the one that was made first.
 func (s *Sandbox) Execute(ctx context.Context, req ExecuteRequest) (*Execution, bool, error) {
 	done := s.Use()
-	e, isNew, err := s.prepare(req, done)
+	e, isNew, err := s.prepare(ctx, req, done)
 	if err != nil {
 		done()
 		return nil, false, err
@@ -58,7 +58,7 @@ func (s *Sandbox) Execute(ctx context.Context, req ExecuteRequest) (*Execution, 
 			return nil, false, context.Cause(ctx)
 		}
 	}
-	stream, err := s.submit(ctx, e, req)
+	stream, err := s.submit(e, req)
 	if err != nil {
 		e.acceptErr = err
 		s.execs.drop(e)
@@ -75,7 +75,7 @@ func (s *Sandbox) Execute(ctx context.Context, req ExecuteRequest) (*Execution, 
 }
 
 // prepare makes the execution, or finds the one with the same key.
-func (s *Sandbox) prepare(req ExecuteRequest, release func()) (*Execution, bool, error) {
+func (s *Sandbox) prepare(ctx context.Context, req ExecuteRequest, release func()) (*Execution, bool, error) {
 	s.mu.Lock()
 	most, gone := s.rec.execution, s.gone
 	s.mu.Unlock()
@@ -89,7 +89,14 @@ func (s *Sandbox) prepare(req ExecuteRequest, release func()) (*Execution, bool,
 	if req.Timeout == 0 {
 		req.Timeout = most
 	}
-	e := newExecution(s, "exe_"+sandbox.RandomSuffix(), req.KernelID)
+	kernel := req.KernelID
+	if kernel == "" {
+		var err error
+		if kernel, err = s.DefaultKernel(ctx); err != nil {
+			return nil, false, err
+		}
+	}
+	e := newExecution(s, "exe_"+sandbox.RandomSuffix(), kernel)
 	e.timeout, e.release = req.Timeout, release
 	if req.IdempotencyKey != "" {
 		e.ID = keyedID(s.id, req.IdempotencyKey)
@@ -110,14 +117,7 @@ func newExecution(s *Sandbox, id, kernelID string) *Execution {
 	}
 }
 
-func (s *Sandbox) submit(ctx context.Context, e *Execution, req ExecuteRequest) (*agentapi.Stream, error) {
-	if e.KernelID == "" {
-		id, err := s.DefaultKernel(ctx)
-		if err != nil {
-			return nil, err
-		}
-		e.KernelID = id
-	}
+func (s *Sandbox) submit(e *Execution, req ExecuteRequest) (*agentapi.Stream, error) {
 	// The fleet's context, not the caller's: once the agent has it, it runs.
 	return s.client.Execute(s.fleet.ctx, e.KernelID, agentapi.Execute{
 		ID:               e.ID,
@@ -170,6 +170,7 @@ func (s *Sandbox) adoptExecutions(ctx context.Context) error {
 		return err
 	}
 	s.mu.Lock()
+	most := s.rec.execution
 	for _, k := range kernels {
 		if k.ID == s.rec.kernelID {
 			s.kernel = startedKernel(k.ID)
@@ -182,7 +183,7 @@ func (s *Sandbox) adoptExecutions(ctx context.Context) error {
 	}
 	for _, x := range known {
 		e := newExecution(s, x.ID, x.KernelID)
-		e.release = s.Use()
+		e.timeout, e.release = most, s.Use() // its own bound is forgotten; it was not more
 		close(e.accepted)
 		if _, isNew, err := s.execs.add(e); err != nil || !isNew {
 			e.release()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"net/http"
 	"strconv"
 	"strings"
@@ -156,9 +157,7 @@ func (p *problem) complete() *problem {
 func writeProblem(w http.ResponseWriter, r *http.Request, err error) {
 	p := problemFor(r.Context(), err)
 	h := w.Header()
-	for k, v := range p.header {
-		h[k] = v
-	}
+	maps.Copy(h, p.header)
 	h.Set("Content-Type", v1.MediaProblem)
 	h.Del("Content-Length")
 	w.WriteHeader(p.Status)
@@ -210,7 +209,7 @@ func humaProblem(ctx context.Context, operation string, status int, msg string, 
 		errs = nil
 	}
 	for _, err := range errs {
-		if d, ok := err.(huma.ErrorDetailer); ok { //nolint:errorlint // huma's own values, never wrapped
+		if d, ok := err.(huma.ErrorDetailer); ok {
 			p.Errors = append(p.Errors, v1.ProblemField{Location: d.ErrorDetail().Location, Message: d.ErrorDetail().Message})
 		} else if err != nil {
 			p.Errors = append(p.Errors, v1.ProblemField{Message: err.Error()})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"mime"
 	"net/http"
 	"path"
@@ -188,9 +189,7 @@ type (
 func (a *API) sendContent(w http.ResponseWriter, r *http.Request, c *agentapi.Content, name, mediaType string) {
 	defer func() { _ = c.Body.Close() }() // read only
 	h := w.Header()
-	for k, v := range c.Header {
-		h[k] = v
-	}
+	maps.Copy(h, c.Header)
 	if etag := h.Get("Etag"); etag != "" && c.Status == http.StatusOK && r.Header.Get("If-None-Match") == etag {
 		h.Del("Content-Length")
 		w.WriteHeader(http.StatusNotModified)

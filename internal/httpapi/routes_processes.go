@@ -82,7 +82,7 @@ func (a *API) runProcess(ctx context.Context, in *runInput) (*huma.StreamRespons
 	joined := make(chan struct{})
 	go func() {
 		defer close(joined)
-		pumpProcess(src, log, s)
+		pumpProcess(src, log)
 	}()
 	finish := func() {
 		defer done()
@@ -134,7 +134,7 @@ func planProcess(s *fleet.Sandbox, in v1.RunProcess) (agentapi.Run, error) {
 
 // pumpProcess moves events to log. A stream that breaks ends with an event
 // that says so: the process can't be found again.
-func pumpProcess(src *agentapi.Stream, log *event.Log, s *fleet.Sandbox) {
+func pumpProcess(src *agentapi.Stream, log *event.Log) {
 	defer log.Close(nil)
 	defer func() { _ = src.Close() }()
 	for {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"strings"
 
@@ -121,9 +122,7 @@ var seedStatus = map[string]int{
 // writeDetail answers with an error in FastAPI's shape.
 func writeDetail(w http.ResponseWriter, r *http.Request, err error) {
 	p := problemFor(r.Context(), err)
-	for k, v := range p.header {
-		w.Header()[k] = v
-	}
+	maps.Copy(w.Header(), p.header)
 	status, text := p.Status, p.Detail
 	if s, ok := seedStatus[p.Code]; ok {
 		status = s
@@ -166,8 +165,7 @@ func seedField(w http.ResponseWriter, r *http.Request, name string, most int64) 
 	var body any
 	if err := json.Unmarshal(raw, &body); err != nil {
 		at := 0
-		var syntax *json.SyntaxError
-		if errors.As(err, &syntax) {
+		if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
 			at = int(syntax.Offset)
 		}
 		write422(w, fieldError{

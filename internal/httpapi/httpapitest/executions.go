@@ -253,7 +253,7 @@ var streamTests = []test{
 		var got []string
 		last := ""
 		for cuts := 0; ; cuts++ {
-			for n := 0; n < 5; n++ {
+			for range 5 {
 				e, err := nextSSE(stream.r, &stream.comments)
 				if err != nil {
 					break

@@ -13,6 +13,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -86,7 +87,9 @@ func Start(tb testing.TB, driver sandbox.Driver, opts Options) *Server {
 			tb.Errorf("shutdown: %v", err)
 			_ = srv.Close()
 		}
-		<-served
+		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+			tb.Errorf("serve: %v", err)
+		}
 		if err := fl.Close(); err != nil {
 			tb.Errorf("close fleet: %v", err)
 		}
@@ -286,7 +289,7 @@ func events(t testing.TB, r io.Reader) []event.Event {
 	for {
 		var e event.Event
 		err := dec.Decode(&e)
-		if err == io.EOF { //nolint:errorlint // Decode gives io.EOF itself
+		if errors.Is(err, io.EOF) {
 			return list
 		}
 		if err != nil {

@@ -85,8 +85,10 @@ var seedTests = []test{
 		for _, tt := range []struct{ code, want string }{
 			{"print('é', 'x')", `{"output_type": "stream", "name": "stdout", "text": "\u00e9 x\n"}` + "\n"},
 			{"import sys; print('😀\x01', file=sys.stderr)", `{"output_type": "stream", "name": "stderr", "text": "\ud83d\ude00\u0001\n"}` + "\n"},
-			{"from IPython.display import display\ndisplay({'application/json': {'b': [1, 2.5, None], 'a': 'ü'}}, raw=True)",
-				`{"output_type": "display_data", "data": {"application/json": {"b": [1, 2.5, null], "a": "\u00fc"}}, "metadata": {}}` + "\n"},
+			{
+				"from IPython.display import display\ndisplay({'application/json': {'b': [1, 2.5, None], 'a': 'ü'}}, raw=True)",
+				`{"output_type": "display_data", "data": {"application/json": {"b": [1, 2.5, null], "a": "\u00fc"}}, "metadata": {}}` + "\n",
+			},
 			{"x = 1", ""},
 			{"", "400"},
 			{" \n", "400"},

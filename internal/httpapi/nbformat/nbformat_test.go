@@ -21,8 +21,10 @@ func TestFolder(t *testing.T) {
 	}{
 		"nothing": {nil, `[]`},
 		"text of one stream is joined": {[]ev{
-			{event.OutputStream, `{"name":"stdout","text":"a"}`}, {event.OutputStream, `{"name":"stdout","text":"b"}`},
-			{event.OutputStream, `{"name":"stderr","text":"c"}`}, {event.OutputStream, `{"name":"stdout","text":"d"}`},
+			{event.OutputStream, `{"name":"stdout","text":"a"}`},
+			{event.OutputStream, `{"name":"stdout","text":"b"}`},
+			{event.OutputStream, `{"name":"stderr","text":"c"}`},
+			{event.OutputStream, `{"name":"stdout","text":"d"}`},
 		}, `[{"output_type":"stream","name":"stdout","text":"ab"},{"output_type":"stream","name":"stderr","text":"c"},{"output_type":"stream","name":"stdout","text":"d"}]`},
 		"an update changes all displays with its id and adds none": {[]ev{
 			{event.OutputDisplay, `{"data":{"text/plain":"1"},"metadata":{},"transient":{"display_id":"x"}}`},
