@@ -367,3 +367,37 @@ func TestTheKernelEndsWithItsParent(t *testing.T) {
 		t.Error("the kernel lives on without its agent")
 	}
 }
+
+func TestInputInThreads(t *testing.T) {
+	r := start(t)
+	answer := func(id string) {
+		t.Helper()
+		for {
+			m := r.next()
+			if m.Header.MsgType != "input_request" {
+				continue
+			}
+			if m.ParentID != id {
+				t.Errorf("the question belongs to %q, want %q", m.ParentID, id)
+			}
+			if err := r.Send(&kernel.Message{Channel: kernel.Stdin, Header: kernel.Header{MsgID: "a", MsgType: "input_reply", Session: "test"}, Content: []byte(`{"value":"yes"}`)}); err != nil {
+				t.Fatal(err)
+			}
+			return
+		}
+	}
+	stdin := map[string]any{"allow_stdin": true}
+	// While the kernel executes …
+	id := r.send("import threading\nt = threading.Thread(target=lambda: print('got', input()))\nt.start(); t.join()", stdin)
+	answer(id)
+	if out := r.until(id); out.Stdout != "got yes\n" {
+		t.Errorf("%+v", out)
+	}
+	// … and while it is idle.
+	id = r.send("got = []\ndef ask():\n    import time; time.sleep(0.2)\n    got.append(input())\nt = threading.Thread(target=ask)\nt.start()", stdin)
+	r.until(id)
+	answer(id)
+	if out := r.run("t.join(); got"); out.Result != "['yes']" {
+		t.Errorf("%+v", out)
+	}
+}

@@ -4,7 +4,10 @@ import builtins
 import logging
 import os
 import sys
+from _thread import get_ident
+from collections import deque
 from inspect import signature
+from time import sleep
 
 from IPython.core.error import StdinNotImplementedError
 
@@ -48,6 +51,8 @@ class Kernel:
         self._allow_stdin = False
         self._exiting = False
         self._reading = False
+        self._asking = 0
+        self._answers = deque()
 
     def set_shell(self, shell):
         self.shell = shell
@@ -94,6 +99,7 @@ class Kernel:
     def _reply(self, request, content, metadata="{}"):
         """Sends the reply and the idle status after it, in one write."""
         header = request.frame["header"]
+        self._answered = True
         msg_type = header["msg_type"].rsplit("_", 1)[0] + "_reply"
         self.output.flush()
         self.wire.send_frames(
@@ -109,12 +115,28 @@ class Kernel:
             frame = self._next()
             if frame is None:
                 return
+            self._answered = True
             try:
                 self._dispatch(frame)
-            except Exception:
-                _log.exception("%s failed", frame.get("header", {}).get("msg_type"))
+            except BaseException as error:
+                self._failed(frame, error)
             if self.forked:
                 self._leave_child()
+
+    def _failed(self, frame, error):
+        """A failure of the kernel itself, by user code that broke what it stands on: told on stderr,
+        and the request gets its answer nevertheless."""
+        if self.forked:
+            return
+        try:
+            self.stderr.write(f"caesarion_kernel: {type(error).__name__}: {error}\n")
+        except Exception:
+            pass
+        if not self._answered:
+            name = type(error).__name__
+            reply = {"status": "error", "ename": name, "evalue": "", "traceback": []}
+            reply["execution_count"] = self.shell.execution_count - 1
+            self._reply(requests.Request(frame), reply)
 
     def _next(self):
         wire = self.wire
@@ -134,11 +156,14 @@ class Kernel:
         header, channel = frame["header"], frame["channel"]
         msg_type = header["msg_type"]
         if channel == "stdin":
-            return  # the answer to an input() that is no longer waited for
+            if self._asking:  # a thread waits for it
+                self._answers.append(frame)
+            return  # otherwise the answer to an input() that nobody waits for any more
         if msg_type == "interrupt_request" and not header.get("session"):
             return  # the agent's bell (kernel.Process.Interrupt), too late for its execution
         request = requests.Request(frame)
         requests.set_current(request)
+        self._answered = False
         if msg_type == "execute_request":
             self._execute(request)
             return
@@ -147,7 +172,7 @@ class Kernel:
         try:
             content = self._answer(request, msg_type)
         except Exception as error:
-            _log.exception("%s failed", msg_type)
+            self._warn(msg_type)
             content = {
                 "status": "error",
                 "ename": type(error).__name__,
@@ -155,6 +180,7 @@ class Kernel:
                 "traceback": [],
             }
         if content is None or msg_type in _COMM_MESSAGES:
+            self._answered = True
             self.output.flush()
             self.wire.send_frames(self.status_frame("idle", request))
         else:
@@ -176,6 +202,12 @@ class Kernel:
             _log.warning("Unknown message type: %r", msg_type)
         return None
 
+    def _warn(self, msg_type):
+        try:
+            _log.exception("%s failed", msg_type)
+        except Exception:
+            pass  # logging writes to sys.stderr, which may be anything
+
     def _comm(self, request, msg_type):
         """Runs a comm's callback: user code, so it can be interrupted."""
         self._begin()
@@ -193,8 +225,8 @@ class Kernel:
     def on_readable(self):
         """During a top-level await: comm messages may be what the cell waits for."""
         wire = self.wire
-        wire.drain()
-        if wire.broken or (not wire.inbox and self._ended()):
+        if not wire.drain():
+            # The agent is gone: the socket stays readable for ever.
             self.loop.get().remove_reader(wire.fileno())
             return
         for frame in [f for f in wire.inbox if f["header"]["msg_type"] in _COMM_MESSAGES]:
@@ -205,15 +237,11 @@ class Kernel:
                 wire.send_frames(self.status_frame("busy", request))
                 comms.handle(self, frame["header"]["msg_type"], frame)
             except Exception:
-                _log.exception("%s failed", frame["header"]["msg_type"])
+                self._warn(frame["header"]["msg_type"])
             finally:
                 requests.leave(token)
                 self.output.flush()
                 wire.send_frames(self.status_frame("idle", request))
-
-    def _ended(self):
-        """Whether the agent has closed its end: then the socket is readable for ever."""
-        return self.wire.wait(0)
 
     # Executing
 
@@ -300,7 +328,10 @@ class Kernel:
             interrupts.active = False
             if result is None:
                 error = caught
-                shell.showtraceback()
+                try:
+                    shell.showtraceback()
+                except Exception:
+                    pass  # there is the reply
         self.loop.leave_cell()
         if self.forked:
             return
@@ -345,7 +376,8 @@ class Kernel:
 
     def _flush_all(self):
         """Whatever the cell wrote, by whatever way, is out before the reply."""
-        for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+        for name in ("stdout", "stderr", "__stdout__", "__stderr__"):
+            stream = getattr(sys, name, None)
             if stream is self.stdout or stream is self.stderr or stream is None:
                 continue
             try:
@@ -384,33 +416,36 @@ class Kernel:
         return self._ask(prompt, True)
 
     def _ask(self, prompt, password):
-        try:
-            return self._wait_for_input(prompt, password)
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt("Interrupted by user") from None
-
-    def _wait_for_input(self, prompt, password):
         request = requests.current()
         self.output.flush()
         # What was typed before the question is not an answer to it.
         if not self._reading:
             self.wire.drain()
-            self._take_input()
+        while self._take_input() is not None:
+            pass
         content = dumps({"prompt": prompt, "password": password})
-        self.wire.send_frames(self._frame("stdin", "input_request", request, content))
+        self._asking += 1
+        try:
+            self.wire.send_frames(self._frame("stdin", "input_request", request, content))
+            if get_ident() == interrupts.main_thread:
+                return self._wait_for_input()
+            return self._wait_in_thread()
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("Interrupted by user") from None
+        finally:
+            self._asking -= 1
+
+    def _wait_for_input(self):
+        """In the main thread: interruptible while nothing arrives, then reads whole frames."""
         while True:
             value = self._take_input()
             if value is not None:
                 return value
-            # Interruptible: the wait is a poll, what has begun to arrive is read to its end.
-            if not self.wire.wait(100):
+            if not self.wire.wait(1000):
                 continue
-            if self._reading:
-                continue  # another thread asks; the main thread reads for it
             interrupts.critical += 1
             try:
-                self.wire.drain()
-                ended = not self.wire.inbox and self.wire.wait(0)
+                ended = not self.wire.drain()
             finally:
                 interrupts.critical -= 1
             if interrupts.pending:
@@ -418,11 +453,23 @@ class Kernel:
             if ended:
                 raise EOFError("the client is gone")
 
+    def _wait_in_thread(self):
+        """In another thread: the main thread reads if it is idle, else this one."""
+        while True:
+            value = self._take_input()
+            if value is not None:
+                return value
+            if self._reading:
+                sleep(0.02)
+            elif self.wire.wait(20) and not self._reading and not self.wire.drain():
+                raise EOFError("the client is gone")
+
     def _take_input(self):
-        for frame in self.wire.inbox:
-            if frame["channel"] == "stdin":
-                self.wire.inbox.remove(frame)
-                return frame["content"].get("value", "")
+        for frames in (self._answers, self.wire.inbox):
+            for frame in frames:
+                if frame["channel"] == "stdin":
+                    frames.remove(frame)
+                    return frame["content"].get("value", "")
         return None
 
     # Names that libraries use

@@ -7,7 +7,7 @@ the lock empties it. A thread returns from send when its frame is written (or wh
 inside send further down its stack: then that send writes it), so memory is bounded by the socket.
 """
 
-from _thread import allocate_lock, get_ident
+from _thread import RLock, allocate_lock, get_ident
 from collections import deque
 from fcntl import F_DUPFD_CLOEXEC, fcntl
 from os import close
@@ -46,6 +46,7 @@ class Wire:
         self._lock = allocate_lock()
         self._owner = 0
         self._buffer = b""
+        self._read_lock = RLock()  # a thread may read while it waits for the answer to input()
         self._poll = poll()
         self._poll.register(moved, POLLIN)
         self.broken = False
@@ -104,29 +105,31 @@ class Wire:
                 if interrupts.pending and not interrupts.critical:
                     interrupts.fire()
 
-    # Receiving: one thread at a time, see kernel.Kernel.
+    # Receiving
 
     def receive(self):
         """Waits for the next frame that is not in the inbox; None at the end of the stream."""
-        while True:
-            frame = self._take()
-            if frame is not None:
-                return frame
-            if not self._fill(0):
-                return None
+        with self._read_lock:
+            while True:
+                frame = self._take()
+                if frame is not None:
+                    return frame
+                if not self._fill(0):
+                    return None
 
     def drain(self):
-        """Moves every frame that has arrived to the inbox, without waiting."""
-        while True:
-            frame = self._take()
-            if frame is not None:
-                self.inbox.append(frame)
-                continue
-            try:
-                if not self._fill(MSG_DONTWAIT):
-                    return
-            except BlockingIOError:
-                return
+        """Moves every frame that has arrived to the inbox, without waiting. False at the end of the stream."""
+        with self._read_lock:
+            while True:
+                frame = self._take()
+                if frame is not None:
+                    self.inbox.append(frame)
+                    continue
+                try:
+                    if not self._fill(MSG_DONTWAIT):
+                        return False
+                except BlockingIOError:
+                    return True
 
     def wait(self, timeout_ms):
         """Waits until there is something to read."""
