@@ -240,3 +240,40 @@ func TestNextProcessAdopts(t *testing.T) {
 		}
 	}
 }
+
+func TestCreateThatIsGivenUpLeavesNothing(t *testing.T) {
+	h := newHost(t)
+	f := newFleet(t, h.Driver(), fleet.Template{}, 1)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	why := errors.New("the client left")
+	h.SetScript(fake.Script{BeforeCreate: func(ctx context.Context, _ sandbox.Spec) error {
+		cancel(why)
+		<-ctx.Done()
+		return context.Cause(ctx)
+	}})
+	if _, err := f.Create(ctx, fleet.CreateRequest{}); !errors.Is(err, why) {
+		t.Errorf("create = %v, want the cause", err)
+	}
+	if left, err := h.Driver().List(t.Context()); err != nil || len(left) != 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+	h.SetScript(fake.Script{})
+	create(t, f, fleet.CreateRequest{})
+}
+
+func TestNextProcessDeletesWhatDoesNotAnswer(t *testing.T) {
+	h := newHost(t)
+	first := newFleet(t, h.Driver(), fleet.Template{}, 0)
+	id := create(t, first, fleet.CreateRequest{}).ID()
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	h.SetScript(fake.Script{BeforeDial: func(context.Context, sandbox.ID) error { return errors.New("no answer") }})
+	second := newFleet(t, h.Driver(), fleet.Template{}, 0)
+	if got := goneFor(t, second, id); got != fleet.ReasonUnresponsive {
+		t.Errorf("reason = %q, want unresponsive", got)
+	}
+	if left, err := h.Driver().List(t.Context()); err != nil || len(left) != 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}

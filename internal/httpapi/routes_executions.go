@@ -207,7 +207,7 @@ func (a *API) execute(ctx context.Context, in *executeInput) (*huma.StreamRespon
 	}
 	form := accepted(in.Accept, v1.MediaJSON)
 	if form != v1.MediaJSON {
-		return stream(func() { a.streamRecords(in.w, in.r, e.Reader(0, false), form, encoderFor(form)) }), nil
+		return stream(func() { a.streamRecords(in.w, in.r, e.Reader(0, false), 0, form) }), nil
 	}
 	out, err := a.await(ctx, e)
 	if err != nil {
@@ -261,7 +261,7 @@ func (a *API) events(ctx context.Context, in *eventsInput) (*huma.StreamResponse
 	if form == v1.MediaJSON {
 		form = v1.MediaNDJSON // who asks for JSON wants no SSE
 	}
-	return stream(func() { a.streamRecords(in.w, in.r, e.Reader(after, in.Follow), form, encoderFor(form)) }), nil
+	return stream(func() { a.streamRecords(in.w, in.r, e.Reader(after, in.Follow), after, form) }), nil
 }
 
 func viewExecution(e *fleet.Execution) v1.Execution {

@@ -103,7 +103,7 @@ func (a *API) runProcess(ctx context.Context, in *runInput) (*huma.StreamRespons
 	if form != v1.MediaJSON {
 		return stream(func() {
 			defer finish()
-			a.streamRecords(in.w, in.r, log.Subscribe(0), form, encoderFor(form))
+			a.streamRecords(in.w, in.r, log.Subscribe(0), 0, form)
 		}), nil
 	}
 	defer finish()

@@ -54,8 +54,8 @@ func encodeSSE(buf []byte, rec event.Record) []byte {
 }
 
 // streamRecords answers with all records of src as they come. Records that are
-// there together are one write.
-func (a *API) streamRecords(w http.ResponseWriter, r *http.Request, src records, form string, encode encoder) {
+// there together are one write. last is the number src begins after.
+func (a *API) streamRecords(w http.ResponseWriter, r *http.Request, src records, last int64, form string) {
 	h := w.Header()
 	h.Set("Content-Type", form)
 	h.Set("X-Accel-Buffering", "no") // nginx would hold events back
@@ -68,7 +68,7 @@ func (a *API) streamRecords(w http.ResponseWriter, r *http.Request, src records,
 	var beat heartbeat
 	beat.start(ctx, a.opts.Heartbeat)
 	defer func() { beat.stop() }()
-	var last int64
+	encode := encoderFor(form)
 	for {
 		batch, err := src.Next(beat.ctx)
 		var gap *event.GapError

@@ -61,7 +61,7 @@ func Start(tb testing.TB, driver sandbox.Driver, opts Options) *Server {
 	}
 	fl, err := fleet.New(tb.Context(), driver, fleet.Options{
 		Templates:    map[string]fleet.Template{"python": {Image: opts.Image, Limits: sandbox.Limits{MemoryBytes: 2 << 30}}},
-		MaxSandboxes: 8,
+		MaxSandboxes: 4, // the suite fills them all
 	})
 	if err != nil {
 		tb.Fatal(err)
