@@ -50,6 +50,9 @@ func (p *place) stat() (agentapi.File, error) {
 
 // list adds the entries of a folder to f.
 func (p *place) list(f *agentapi.File) error {
+	if err := p.beneath(p.name); err != nil {
+		return err
+	}
 	dir, err := p.root.OpenFile(p.name, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return fileError(err, p.path)
@@ -97,6 +100,9 @@ func getFile(a *Agent, w http.ResponseWriter, r *http.Request) error {
 // open opens a regular file for reading. Pipes and devices are refused before
 // anybody waits on one: O_NONBLOCK makes opening a pipe return at once.
 func (p *place) open() (*os.File, fs.FileInfo, error) {
+	if err := p.beneath(p.name); err != nil {
+		return nil, nil, err
+	}
 	f, err := p.root.OpenFile(p.name, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
 	if err != nil {
 		if errors.Is(err, syscall.ENXIO) {

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"unicode/utf8"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/caesarion/caesarion/internal/agentapi"
 	"github.com/caesarion/caesarion/internal/errdefs"
 )
@@ -69,7 +71,39 @@ func (a *Agent) place(name string) (*place, error) {
 	if rel == "" {
 		rel = "."
 	}
-	return &place{root: opened, name: rel, path: abs}, nil
+	p := &place{root: opened, name: rel, path: abs}
+	if err := p.beneath(path.Dir(rel)); err != nil {
+		p.close()
+		return nil, err
+	}
+	return p, nil
+}
+
+// beneath refuses a name below the root that a link leads out of it. os.Root
+// alone does not see that in gVisor, where opening a link with O_NOFOLLOW and
+// O_DIRECTORY follows it; openat2 is right there. What does not exist yet
+// passes, as far as it exists.
+//
+// This is a check before the use. Code in the sandbox may change a link in
+// between, and gains nothing: the agent can read no more than it can.
+func (p *place) beneath(name string) error {
+	dir, err := p.root.Open(".")
+	if err != nil {
+		return fileError(err, p.path)
+	}
+	defer dir.Close()
+	fd, err := unix.Openat2(int(dir.Fd()), name, &unix.OpenHow{ //nolint:gosec // a descriptor fits
+		Flags:   unix.O_PATH | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS,
+	})
+	switch {
+	case err == nil:
+		_ = unix.Close(fd)
+		return nil
+	case errors.Is(err, unix.EXDEV):
+		return errdefs.New(errdefs.ErrForbidden, "path-escapes", "%.300q leads out of its folder, by .. or by a link", printable(p.path))
+	}
+	return nil // missing, or an old kernel without openat2: os.Root says what there is to say
 }
 
 // rootOf gives the innermost root that holds abs.
