@@ -1,32 +1,71 @@
 package agent
 
-import "golang.org/x/sys/unix"
+import (
+	"bytes"
+	"os"
+	"runtime/pprof"
+	"sync"
 
-// crowdTasks is from how many processes and threads in the sandbox on the
-// watch no longer looks at each of them while they run. Reading some files a
-// process takes hundreds of system calls, and beside a fork bomb each waits its
-// turn among all the runnable: measured in gVisor, one look then takes many
-// seconds in which the bomb fills the memory, and the host kills the whole
-// sandbox. So one call counts, and one more stops everybody before the look.
-const crowdTasks = 64
+	"golang.org/x/sys/unix"
+)
 
-// crowd is what one system call tells of the whole sandbox.
-type crowd struct {
-	tasks  int
-	memory int64
-}
+// crowd is from how many processes and threads on the watch does not look at
+// each of them while they run.
+const crowd = 64
 
-// lookAtCrowd reads it. Only gVisor's sysinfo is about the sandbox alone, and
-// only as its init may the agent signal everybody at once.
+// count reads how many processes and threads there are and what they use, and
+// nothing else of a reading. It is possible where the kernel tells of the
+// sandbox alone: in gVisor, as the first process.
+//
+// Reading some files a process takes hundreds of system calls, and beside a
+// fork bomb each waits its turn among all the runnable: measured in gVisor, one
+// look then takes seconds in which the bomb fills the memory, and the host
+// kills the whole sandbox. So a few calls count, and one more stops everybody
+// before the look.
 //
 // Source: gVisor pkg/sentry/syscalls/linux, Sysinfo: procs counts threads too.
-func (a *Agent) lookAtCrowd() (crowd, bool) {
+func (a *Agent) count() (reading, bool) {
 	if !a.opts.Init || !insideGVisor() {
-		return crowd{}, false
+		return reading{}, false
 	}
 	var si unix.Sysinfo_t
 	if err := unix.Sysinfo(&si); err != nil {
-		return crowd{}, false
+		return reading{}, false
 	}
-	return crowd{tasks: int(si.Procs), memory: int64((si.Totalram - si.Freeram) * uint64(si.Unit))}, true //nolint:gosec // sizes of memory
+	memory, ok := anonymousMemory()
+	if !ok {
+		return reading{}, false
+	}
+	own := pprof.Lookup("threadcreate").Count()
+	return reading{threads: max(int(si.Procs)-own, 0), memory: memory}, true
+}
+
+// insideGVisor reports whether the kernel is gVisor, whose /proc/meminfo is
+// about the sandbox and not about the host.
+var insideGVisor = sync.OnceValue(func() bool {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return false
+	}
+	return unix.ByteSliceToString(u.Version[:]) == "#1 SMP Sun Jan 10 15:06:54 PST 2016" // fixed in gVisor's source
+})
+
+// anonymousMemory reads what processes and tmpfs hold and nobody could drop.
+// Unlike the sum of resident sets it counts shared pages once.
+//
+// Source: gVisor pkg/sentry/fsimpl/proc, meminfoData: AnonPages is anonymous memory and tmpfs.
+func anonymousMemory() (int64, bool) {
+	text, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return 0, false
+	}
+	_, rest, ok := bytes.Cut(text, []byte("AnonPages:"))
+	if !ok {
+		return 0, false
+	}
+	fields := bytes.Fields(rest)
+	if len(fields) == 0 {
+		return 0, false
+	}
+	return int64(number(fields[0])) << 10, true
 }

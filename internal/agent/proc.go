@@ -217,19 +217,20 @@ func (a *Agent) owners() []owner {
 // also ends what cannot be told to belong to anybody: processes that left
 // their session and cleared their environment.
 func (a *Agent) killTree(inc *incarnation) {
-	_ = syscall.Kill(-inc.owner.pid, syscall.SIGSTOP) // most of what could fork while we look
 	a.killOwned(inc.owner)
 	_ = inc.proc.Kill() // and waits for its end
 }
 
 func (a *Agent) killOwned(own owner) {
 	if !a.opts.Init {
+		_ = syscall.Kill(-own.pid, syscall.SIGSTOP) // most of what could fork while we look
 		hunt(func(procs []procInfo) []procInfo { return pick(procs, own.family(procs), true) })
 		return
 	}
 	if a.killAll(own, false) {
 		return
 	}
+	_ = syscall.Kill(-own.pid, syscall.SIGSTOP) // most of what could fork while we look
 	done := hunt(func(procs []procInfo) []procInfo {
 		// Who belongs to others is asked anew each time: kernels and commands start meanwhile.
 		a.spawning.Lock()
@@ -263,7 +264,13 @@ func (a *Agent) killAll(own owner, force bool) bool {
 			return false
 		}
 	}
-	_ = syscall.Kill(-1, syscall.SIGKILL) // nobody is left: fine
+	// What is just being born when the call is made needs another.
+	for range killRounds {
+		if err := syscall.Kill(-1, syscall.SIGKILL); err != nil {
+			break // nobody is left
+		}
+		time.Sleep(time.Millisecond)
+	}
 	return true
 }
 

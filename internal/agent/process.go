@@ -275,9 +275,7 @@ func (p *process) end(cause ending) {
 }
 
 func (p *process) kill() {
-	own := p.family()
-	_ = syscall.Kill(-own.pid, syscall.SIGSTOP) // most of what could fork while we look
-	p.agent.killOwned(own)
+	p.agent.killOwned(p.family())
 }
 
 // family gives the owner, whose pid is 0 until the command has started.

@@ -1,10 +1,8 @@
 package agent
 
 import (
-	"bytes"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 	"sync"
 	"syscall"
@@ -21,6 +19,9 @@ const (
 	watchFast = 20 * time.Millisecond
 	// watchSlow is for code that runs and changes little.
 	watchSlow = 250 * time.Millisecond
+	// watchCheap is the same where a look takes four system calls: a fork bomb
+	// fills the memory in a few hundred milliseconds.
+	watchCheap = 40 * time.Millisecond
 	// watchIdle is for background processes that do nothing.
 	watchIdle = 2 * time.Second
 	// memoryMoves is the change between two looks that counts as moving.
@@ -99,45 +100,65 @@ func (w *watch) run() {
 		case <-w.stop:
 			return
 		}
-		if c, ok := w.agent.lookAtCrowd(); ok && c.tasks > crowdTasks {
-			// Too many to look at each of them, unless they stand still.
-			if reason := w.agent.over(reading{threads: c.tasks, memory: c.memory}); reason != "" {
-				w.agent.act(reason, &acted)
+		w.mu.Lock()
+		busy := w.active > 0
+		w.mu.Unlock()
+		now, cheap := w.agent.count()
+		if !cheap || !busy && now.threads <= crowd {
+			var err error
+			if now, err = w.agent.look(); err != nil {
+				w.agent.log.Warn("processes cannot be read", "err", err)
+				if w.pause() {
+					return
+				}
+				timer.Reset(watchSlow)
+				continue
 			}
-			interval = watchFast
-			timer.Reset(interval)
-			continue
+			cheap = false
 		}
-		now, err := w.agent.look()
-		if err == nil && w.agent.enforce(now, &acted) {
+		if w.agent.enforce(last, now, &acted) {
 			interval = watchFast
 			timer.Reset(interval)
 			last = now
 			continue
 		}
-		w.mu.Lock()
-		busy := w.active > 0
-		resting := now.cpu-last.cpu <= clockTick
-		if !busy && now.extra == 0 && (resting || err != nil) {
-			w.looking = false
-			w.mu.Unlock()
+		resting := !cheap && now.cpu-last.cpu <= clockTick
+		if !busy && now.extra == 0 && resting && w.pause() {
 			return
 		}
-		w.mu.Unlock()
-		conf := w.agent.conf.Load()
-		moved := now.memory - last.memory
+		longest := watchSlow
 		switch {
-		case moved > memoryMoves || -moved > memoryMoves || conf.MemoryBytes > 0 && now.memory > conf.MemoryBytes*3/4,
-			now.threads > last.threads+threadsMove || conf.Processes > 0 && now.threads > conf.Processes/2:
-			interval = watchFast
-		case busy || !resting:
-			interval = min(interval*2, watchSlow)
-		default:
-			interval = min(interval*2, watchIdle)
+		case w.agent.moves(last, now):
+			longest, interval = watchFast, watchFast
+		case cheap && busy:
+			longest = watchCheap
+		case !busy && resting:
+			longest = watchIdle
 		}
+		interval = min(interval*2, longest)
 		last = now
 		timer.Reset(interval)
 	}
+}
+
+// pause ends the watch, if nothing has begun meanwhile.
+func (w *watch) pause() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.active > 0 {
+		return false
+	}
+	w.looking = false
+	return true
+}
+
+// moves reports whether the next look should come soon.
+func (a *Agent) moves(last, now reading) bool {
+	conf := a.conf.Load()
+	moved := now.memory - last.memory
+	return moved > memoryMoves || -moved > memoryMoves || now.threads > last.threads+threadsMove ||
+		conf.MemoryBytes > 0 && now.memory > conf.MemoryBytes*3/4 ||
+		conf.Processes > 0 && now.threads > conf.Processes/2
 }
 
 // look reads the counters once.
@@ -168,42 +189,10 @@ func (a *Agent) look() (reading, error) {
 			r.extra--
 		}
 	}
-	if a.opts.Init && insideGVisor() {
-		if used, ok := anonymousMemory(); ok {
-			r.memory = used
-		}
+	if c, ok := a.count(); ok {
+		r.memory = c.memory
 	}
 	return r, nil
-}
-
-// insideGVisor reports whether the kernel is gVisor, whose /proc/meminfo is
-// about the sandbox and not about the host.
-var insideGVisor = sync.OnceValue(func() bool {
-	var u unix.Utsname
-	if err := unix.Uname(&u); err != nil {
-		return false
-	}
-	return unix.ByteSliceToString(u.Version[:]) == "#1 SMP Sun Jan 10 15:06:54 PST 2016" // fixed in gVisor's source
-})
-
-// anonymousMemory reads what processes and tmpfs hold and nobody could drop.
-// Unlike the sum of resident sets it counts shared pages once.
-//
-// Source: gVisor pkg/sentry/fsimpl/proc, meminfoData: AnonPages is anonymous memory and tmpfs.
-func anonymousMemory() (int64, bool) {
-	text, err := os.ReadFile("/proc/meminfo")
-	if err != nil {
-		return 0, false
-	}
-	_, rest, ok := bytes.Cut(text, []byte("AnonPages:"))
-	if !ok {
-		return 0, false
-	}
-	fields := bytes.Fields(rest)
-	if len(fields) == 0 {
-		return 0, false
-	}
-	return int64(number(fields[0])) << 10, true
 }
 
 // lastAction is what the watch did last.
@@ -213,35 +202,76 @@ type lastAction struct {
 }
 
 // over says which limit a reading is over, if any. A crowd of small processes
-// that uses all memory is one of processes: the many are the mistake.
-func (a *Agent) over(r reading) event.Reason {
+// that uses all memory is one of processes: the many are the mistake. A crowd
+// that still grows while half the memory is gone is taken for a bomb at once:
+// at the next look the host might have ended the sandbox.
+func (a *Agent) over(last, now reading) event.Reason {
 	conf := a.conf.Load()
-	crowd := conf.Processes > 0 && r.threads >= conf.Processes
-	full := conf.MemoryBytes > 0 && r.memory > conf.MemoryBytes
-	switch {
-	case crowd, full && conf.Processes > 0 && r.threads > conf.Processes/2:
-		return event.ReasonProcessLimit
-	case full:
+	full := conf.MemoryBytes > 0 && now.memory > conf.MemoryBytes
+	if conf.Processes > 0 {
+		many := now.threads > conf.Processes/2
+		grows := now.threads > last.threads+threadsMove && conf.MemoryBytes > 0 && now.memory > conf.MemoryBytes/2
+		if now.threads >= conf.Processes || many && (full || grows) {
+			return event.ReasonProcessLimit
+		}
+	}
+	if full {
 		return event.ReasonOutOfMemory
 	}
 	return ""
 }
 
 // enforce ends what is over a limit, and reports whether it did.
-func (a *Agent) enforce(r reading, acted *lastAction) bool {
-	reason := a.over(r)
-	if reason == "" || reason == event.ReasonOutOfMemory && time.Since(acted.at) < settle && r.memory <= acted.memory+memoryMoves {
+func (a *Agent) enforce(last, now reading, acted *lastAction) bool {
+	reason := a.over(last, now)
+	if reason == "" || reason == event.ReasonOutOfMemory && time.Since(acted.at) < settle && now.memory <= acted.memory+memoryMoves {
 		return false
 	}
-	a.act(reason, acted)
+	*acted = lastAction{at: time.Now(), memory: now.memory}
+	if reason == event.ReasonProcessLimit {
+		a.endCrowd(now)
+		return true
+	}
+	if a.opts.Init && now.procs == nil {
+		var err error
+		if now, err = a.look(); err != nil {
+			return false
+		}
+	}
+	conf := a.conf.Load()
+	a.endLargest(now, func(p procInfo) int64 { return p.rss }, ending{
+		status: event.StatusKilled, reason: reason,
+		message: fmt.Sprintf("The code used %d MiB of memory, more than the sandbox's limit of %d MiB. Its kernel was killed and a fresh one started; variables are lost. Work on less data at a time.",
+			now.memory>>20, conf.MemoryBytes>>20),
+	}, true)
 	return true
 }
 
-// act ends what is to blame for reason. Meanwhile everything else stands
-// still: a bomb would starve us, and what we decide on must still be true when
-// it is done.
-func (a *Agent) act(reason event.Reason, acted *lastAction) {
+// endCrowd ends the kernel or command that has the most processes. If there is
+// only one kernel, there is nothing to find out, and one call ends it all.
+func (a *Agent) endCrowd(now reading) {
+	conf := a.conf.Load()
+	end := ending{
+		status: event.StatusKilled, reason: event.ReasonProcessLimit,
+		message: fmt.Sprintf("The code had %d processes and threads, with %d MiB of memory; the sandbox's limits are %d and %d MiB. All of them were killed and a fresh kernel was started; variables are lost.",
+			now.threads, now.memory>>20, conf.Processes, conf.MemoryBytes>>20),
+	}
+	a.mu.Lock()
+	keepers, commands := slices.Collect(maps.Values(a.kernels)), len(a.processes)
+	a.mu.Unlock()
+	if len(keepers) == 1 && commands == 0 {
+		k := keepers[0]
+		k.mu.Lock()
+		inc := k.inc
+		k.mu.Unlock()
+		if inc != nil {
+			inc.end(end)
+		}
+		return
+	}
 	if a.opts.Init {
+		// A bomb would starve the look. Stopping is not done lightly: whoever
+		// waits for a child hears of it.
 		_ = syscall.Kill(-1, syscall.SIGSTOP)
 		defer func() { _ = syscall.Kill(-1, syscall.SIGCONT) }()
 	}
@@ -249,21 +279,7 @@ func (a *Agent) act(reason event.Reason, acted *lastAction) {
 	if err != nil {
 		return
 	}
-	conf := a.conf.Load()
-	*acted = lastAction{at: time.Now(), memory: r.memory}
-	if reason == event.ReasonProcessLimit {
-		a.endLargest(r, func(p procInfo) int64 { return int64(p.threads) }, ending{
-			status: event.StatusKilled, reason: reason,
-			message: fmt.Sprintf("The code had %d processes and threads; the sandbox's limit is %d. All of them were killed and a fresh kernel was started; variables are lost.",
-				r.threads, conf.Processes),
-		}, false)
-		return
-	}
-	a.endLargest(r, func(p procInfo) int64 { return p.rss }, ending{
-		status: event.StatusKilled, reason: reason,
-		message: fmt.Sprintf("The code used %d MiB of memory, more than the sandbox's limit of %d MiB. Its kernel was killed and a fresh one started; variables are lost. Work on less data at a time.",
-			r.memory>>20, conf.MemoryBytes>>20),
-	}, true)
+	a.endLargest(r, func(p procInfo) int64 { return int64(p.threads) }, end, false)
 }
 
 // endLargest ends whoever has the most of what size measures. If single, only
