@@ -21,7 +21,7 @@
 //	lock                             held by the one process that writes
 //
 // Files get their final name only when they are complete and on disk, and
-// catalog.json is replaced last. So a writer that is killed leaves files that
+// catalog.json is replaced after them. So a writer that is killed leaves files that
 // nobody believes in; the next Open or writer removes them.
 //
 // Concurrency: a Store may be used by many goroutines, and the folder by many
