@@ -191,8 +191,8 @@ func postMkdir(a *Agent, w http.ResponseWriter, r *http.Request) error {
 	}
 	defer p.close()
 	if p.name != "." {
-		if err := p.root.MkdirAll(p.name, 0o755); err != nil {
-			return fileError(err, p.path)
+		if err := p.mkdir(p.name); err != nil {
+			return err
 		}
 	}
 	f, err := p.stat()
@@ -270,8 +270,8 @@ func move(from, to *place, overwrite bool) error {
 		return errdefs.New(errdefs.ErrConflict, "file-exists", "%.300q exists already", printable(to.path)).WithHint("set overwrite to replace it")
 	}
 	if dir := path.Dir(to.name); dir != "." {
-		if err := to.root.MkdirAll(dir, 0o755); err != nil {
-			return fileError(err, to.path)
+		if err := to.mkdir(dir); err != nil {
+			return err
 		}
 	}
 	// Between two roots only an absolute rename is possible, so both ends are

@@ -57,8 +57,8 @@ func (p *place) write(body io.Reader, size int64) (err error) {
 	}
 	dir := path.Dir(p.name)
 	if dir != "." {
-		if err := p.root.MkdirAll(dir, 0o755); err != nil {
-			return fileError(err, p.path)
+		if err := p.mkdir(dir); err != nil {
+			return err
 		}
 	}
 	if err := p.room(size); err != nil {
@@ -90,6 +90,18 @@ func (p *place) write(body io.Reader, size int64) (err error) {
 		return fileError(err, p.path)
 	}
 	if err := p.root.Rename(tmp, p.name); err != nil {
+		return fileError(err, p.path)
+	}
+	return nil
+}
+
+// mkdir makes a folder of p's root and those above it.
+func (p *place) mkdir(dir string) error {
+	err := p.root.MkdirAll(dir, 0o755)
+	if errors.Is(err, fs.ErrExist) { // something else has the name
+		err = syscall.ENOTDIR
+	}
+	if err != nil {
 		return fileError(err, p.path)
 	}
 	return nil
