@@ -115,6 +115,9 @@ func TestIPykernelDoesTheSame(t *testing.T) {
 		t.Run(c.Name, func(t *testing.T) {
 			got := canonical(t, kerneltest.Normalise(reference[c.Name]))
 			ours := canonical(t, c.Want)
+			if raw := reference[c.Name]; len(raw) == 0 || raw[0].Type == "failed" {
+				t.Fatalf("ipykernel did not get through: %s", stderr.String())
+			}
 			if *update {
 				// The other test may have rewritten it in this very run.
 				body, err := os.ReadFile(caseFile(c.Name))

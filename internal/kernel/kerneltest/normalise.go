@@ -11,14 +11,17 @@ var replacements = []struct {
 	pattern *regexp.Regexp
 	with    string
 }{
-	{regexp.MustCompile("\x1b\\[[0-9;]*[A-Za-z]"), ""},                               // colours
-	{regexp.MustCompile(`0x[0-9a-f]{6,}`), "0xADDRESS"},                              // objects
-	{regexp.MustCompile(`\b[0-9a-f]{32}\b`), "ID32"},                                 // uuid4().hex
-	{regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`), "UUID"},        // uuid4()
-	{regexp.MustCompile(`(/[^\s:,'"<>]*)+/(ipykernel_[0-9]+/[0-9]+\.py)`), "CELL"},   // ipykernel's files
-	{regexp.MustCompile(`(/[^\s:,'"<>]*)+/(caesarion_[0-9]+/[0-9]+\.py)`), "CELL"},   // ours
-	{regexp.MustCompile(`\([0-9]+\.py, line`), "(CELL, line"},                        // both, in a SyntaxError
-	{regexp.MustCompile(`(?m)^ *[~^]+ *\n`), ""},                                     // marks in Python's tracebacks, by version
+	{regexp.MustCompile("\x1b\\[[0-9;]*[A-Za-z]"), ""},                              // colours
+	{regexp.MustCompile(`0x[0-9a-f]{6,}`), "0xADDRESS"},                             // objects
+	{regexp.MustCompile(`\b[0-9a-f]{32}\b`), "ID32"},                                // uuid4().hex
+	{regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`), "UUID"},       // uuid4()
+	{regexp.MustCompile(`(/[^\s:,'"<>]*)+/(ipykernel_[0-9]+/[0-9]+\.py)`), "CELL"},  // ipykernel's files
+	{regexp.MustCompile(`(/[^\s:,'"<>]*)+/(caesarion_[0-9]+/[0-9]+\.py)`), "CELL"},  // ours
+	{regexp.MustCompile(`\([0-9]+\.py, line`), "(CELL, line"},                       // both, in a SyntaxError
+	{regexp.MustCompile(`(?m)^[ |]*[~^]+ *\n`), ""},                                 // marks in Python's tracebacks, by version
+	{regexp.MustCompile(`(/[^\s:,'"<>]*)+/site-packages/([^:\s]+):[0-9]+:`), "$2:"}, // warnings
+	{regexp.MustCompile(`_IncompleteInputError`), "SyntaxError"},                    // since Python 3.13
+	{regexp.MustCompile(`(recursion depth exceeded)[a-zA-Z ]*`), "$1"},
 	{regexp.MustCompile(`\bT_[0-9a-f]{5}`), "T_ID"},                                  // pandas' styles
 	{regexp.MustCompile(`File (/[^\s:,'"<>]*)+/([^/\s:]+\.py):[0-9]+`), "File $2"},   // libraries
 	{regexp.MustCompile(`"(/[^\s:,'"<>]*)+/([^/\s:]+\.py)", line [0-9]+`), `"$2"`},   // the same, Python's form
@@ -29,55 +32,70 @@ var replacements = []struct {
 // Texts longer than this are cut: they come from libraries, and their beginning tells enough.
 const maxText = 600
 
-// Normalise turns messages into events: without what differs from run to run, and without the
-// statuses, whose order Run relies on anyhow. Text of one stream is joined until something else
-// comes, stdout before stderr, because ipykernel keeps no order between the two.
+// Normalise turns messages into events: step by step, without what differs from run to run, without
+// the statuses, whose order Run relies on anyhow, and with replies at the end of their step, because
+// they come on another socket of ipykernel. Text of one stream is joined until something else
+// comes, stdout before stderr: ipykernel keeps no order between the two.
 func Normalise(received []Received) []Event {
 	var events []Event
-	streams := map[string]*strings.Builder{}
-	step := 0
-	flush := func() {
-		for _, name := range []string{"stdout", "stderr"} {
-			if text := streams[name]; text != nil {
-				events = append(events, Event{Step: step, Type: "stream", Content: map[string]any{"name": name, "text": cleanText(text.String())}})
-			}
-		}
-		clear(streams)
-	}
-	var replies []Event
+	last := 0
 	for _, m := range received {
-		if m.Type == "status" || m.Type == "iopub_welcome" || m.Type == "debug_event" {
-			continue
-		}
-		var content map[string]any
-		if err := json.Unmarshal(m.Content, &content); err != nil {
-			content = map[string]any{"malformed": string(m.Content)}
-		}
-		if m.Step != step {
-			flush()
-			step = m.Step
-			// Replies come on another socket of ipykernel: they stand at the end of their step.
-			events, replies = append(events, replies...), nil
-		}
-		if m.Type == "stream" {
-			name, _ := content["name"].(string)
-			if streams[name] == nil {
-				streams[name] = new(strings.Builder)
-			}
-			text, _ := content["text"].(string)
-			streams[name].WriteString(text)
-			continue
-		}
-		e := Event{Step: m.Step, Type: m.Type, Content: cleanContent(m.Type, content)}
-		if strings.HasSuffix(m.Type, "_reply") {
-			replies = append(replies, e)
-			continue
-		}
-		flush()
-		events = append(events, e)
+		last = max(last, m.Step)
 	}
-	flush()
-	return append(events, replies...)
+	for step := range last + 1 {
+		n := normaliser{step: step, streams: map[string]*strings.Builder{}}
+		for _, m := range received {
+			if m.Step == step {
+				n.add(m)
+			}
+		}
+		n.flush()
+		events = append(append(events, n.events...), n.replies...)
+	}
+	return events
+}
+
+// normaliser works on the messages of one step.
+type normaliser struct {
+	step            int
+	streams         map[string]*strings.Builder
+	events, replies []Event
+}
+
+func (n *normaliser) flush() {
+	for _, name := range []string{"stdout", "stderr"} {
+		if text := n.streams[name]; text != nil {
+			content := map[string]any{"name": name, "text": cleanText(text.String())}
+			n.events = append(n.events, Event{Step: n.step, Type: "stream", Content: content})
+		}
+	}
+	clear(n.streams)
+}
+
+func (n *normaliser) add(m Received) {
+	if m.Type == "status" || m.Type == "iopub_welcome" || m.Type == "debug_event" {
+		return
+	}
+	var content map[string]any
+	if err := json.Unmarshal(m.Content, &content); err != nil {
+		content = map[string]any{"malformed": string(m.Content)}
+	}
+	if m.Type == "stream" {
+		name, _ := content["name"].(string)
+		if n.streams[name] == nil {
+			n.streams[name] = new(strings.Builder)
+		}
+		text, _ := content["text"].(string)
+		n.streams[name].WriteString(text)
+		return
+	}
+	e := Event{Step: n.step, Type: m.Type, Content: cleanContent(m.Type, content)}
+	if strings.HasSuffix(m.Type, "_reply") {
+		n.replies = append(n.replies, e)
+		return
+	}
+	n.flush()
+	n.events = append(n.events, e)
 }
 
 func cleanContent(msgType string, content map[string]any) map[string]any {
