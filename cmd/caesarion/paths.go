@@ -38,7 +38,8 @@ const (
 // serverRecord is server.json: how commands of the same user find the server.
 type serverRecord struct {
 	URL       string    `json:"url"`
-	Token     string    `json:"token,omitempty"` // the file is as secret as the token file
+	Token     string    `json:"token,omitempty"`      // the file is as secret as the token file
+	TLSSHA256 string    `json:"tls_sha256,omitempty"` // of the certificate, which may name another host or be self-signed
 	PID       int       `json:"pid"`
 	StartedAt time.Time `json:"started_at"`
 }

@@ -2,8 +2,12 @@ package main
 
 import (
 	"context"
+	"crypto/ed25519"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"math/big"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -114,6 +118,7 @@ func runScripts(t *testing.T, files []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	certs := certificates(t)
 	testscript.Run(t, testscript.Params{
 		Files:               files,
 		RequireExplicitExec: true,
@@ -131,6 +136,7 @@ func runScripts(t *testing.T, files []string) {
 			env.Setenv("CAESARION_DATA_DIR", data)
 			env.Setenv("CAESARION_CONFIG", os.DevNull)
 			env.Setenv("EXAMPLES", examples)
+			env.Setenv("CERTS", certs)
 			env.Setenv("CAESARION_AGENT", os.Getenv("CAESARION_AGENT"))
 			env.Setenv(fakeDriver, os.Getenv(fakeDriver))
 			if os.Getenv(fakeDriver) == "" {
@@ -145,6 +151,31 @@ func runScripts(t *testing.T, files []string) {
 			"empty":   cmdEmpty,
 		},
 	})
+}
+
+// certificates gives a folder with a self-signed certificate and its key.
+func certificates(t *testing.T) string {
+	t.Helper()
+	public, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"box.example.org"}, NotAfter: time.Now().Add(time.Hour)}
+	cert, err := x509.CreateCertificate(nil, template, template, public, private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for name, block := range map[string]*pem.Block{"cert.pem": {Type: "CERTIFICATE", Bytes: cert}, "key.pem": {Type: "PRIVATE KEY", Bytes: key}} {
+		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
 }
 
 // sweepTest deletes what a script that failed half-way has left.

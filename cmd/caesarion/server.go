@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -33,9 +35,10 @@ const (
 
 // server is a Caesarion server in this process.
 type server struct {
-	url    string // without token
-	token  config.Secret
-	driver sandbox.Driver
+	url         string // without token
+	certificate string // SHA-256 of the TLS certificate, "" without TLS
+	token       config.Secret
+	driver      sandbox.Driver
 
 	fleet *fleet.Fleet
 	http  *http.Server
@@ -56,7 +59,7 @@ type serverOptions struct {
 func startServer(ctx context.Context, opts serverOptions) (*server, error) {
 	// The listener comes first: a port in use is the commonest mistake, and
 	// then nothing else has been touched.
-	listener, scheme, err := listen(ctx, opts.cfg)
+	listener, certificate, err := listen(ctx, opts.cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -85,13 +88,18 @@ func startServer(ctx context.Context, opts serverOptions) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
+	scheme := "http"
+	if certificate != "" {
+		scheme = "https"
+	}
 	s := &server{
-		url:    scheme + "://" + reachable(opts.cfg.Listen, listener.Addr()),
-		token:  opts.token,
-		driver: driver,
-		fleet:  fl,
-		http:   srv,
-		ended:  make(chan error, 1),
+		url:         scheme + "://" + reachable(opts.cfg.Listen, listener.Addr()),
+		certificate: certificate,
+		token:       opts.token,
+		driver:      driver,
+		fleet:       fl,
+		http:        srv,
+		ended:       make(chan error, 1),
 	}
 	go func() { s.ended <- s.http.Serve(listener) }()
 	undo.Release()
@@ -132,7 +140,8 @@ func (s *server) stop(remove bool) error {
 	return errors.Join(err, s.driver.Close())
 }
 
-// listen opens the listener and says under which scheme it is reached.
+// listen opens the listener and gives the fingerprint of its certificate, ""
+// without TLS.
 func listen(ctx context.Context, cfg config.Server) (net.Listener, string, error) {
 	var certificates []tls.Certificate
 	if cfg.TLSCert != "" {
@@ -160,13 +169,19 @@ func listen(ctx context.Context, cfg config.Server) (net.Listener, string, error
 			WithHint("write it as 127.0.0.1:8000").WithCause(err)
 	}
 	if certificates == nil {
-		return listener, "http", nil
+		return listener, "", nil
 	}
 	return tls.NewListener(listener, &tls.Config{
 		Certificates: certificates,
 		MinVersion:   tls.VersionTLS12,
 		NextProtos:   []string{"http/1.1"}, // a tls.NewListener has no HTTP/2 of its own
-	}), "https", nil
+	}), fingerprint(certificates[0].Certificate[0]), nil
+}
+
+// fingerprint gives the SHA-256 of a certificate.
+func fingerprint(der []byte) string {
+	sum := sha256.Sum256(der)
+	return hex.EncodeToString(sum[:])
 }
 
 // reachable gives the host and port to call a server that listens on asked.
