@@ -106,6 +106,10 @@ func New(ctx context.Context, opts Options) (*Driver, error) {
 		return nil, fmt.Errorf("gvisor: %w", err)
 	}
 	opts.StateDir = state
+	if strings.ContainsAny(state, ",:") { // --overlay2=root:dir=PATH,size=N
+		return nil, errdefs.New(errdefs.ErrInvalid, "state-dir-invalid", "the data directory's path %q must not contain a comma or colon", state).
+			WithHint("gVisor takes the path in a list; choose another data directory")
+	}
 	if opts.RunDir == "" {
 		opts.RunDir = RunDir(state)
 	}

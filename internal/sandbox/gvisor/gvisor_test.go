@@ -115,9 +115,28 @@ func client(d *gvisor.Driver, info sandbox.Info) *agentapi.Client {
 	return agentapi.NewClient(func(ctx context.Context) (net.Conn, error) { return d.Dial(ctx, info.ID) }, info.AgentToken)
 }
 
+// stateDir makes a state folder: t.TempDir's path has the test's name in it,
+// which may hold a comma.
+func stateDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "caesarion-state-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
+func TestAStateFolderThatGVisorCantTakeIsRefused(t *testing.T) {
+	_, err := gvisor.New(t.Context(), gvisor.Options{StateDir: t.TempDir() + "/a,b"})
+	if e, ok := errors.AsType[*errdefs.Error](err); !ok || e.Code != "state-dir-invalid" {
+		t.Fatalf("got %v, want state-dir-invalid", err)
+	}
+}
+
 func TestASecondDriverOnTheSameStateIsRefused(t *testing.T) {
 	img := needReal(t)
-	opts := options(t, img, t.TempDir())
+	opts := options(t, img, stateDir(t))
 	open(t, opts)
 	_, err := gvisor.New(t.Context(), opts)
 	if !errors.Is(err, errdefs.ErrConflict) {
@@ -127,7 +146,7 @@ func TestASecondDriverOnTheSameStateIsRefused(t *testing.T) {
 
 func TestAnAgentThatIsMissingIsNamed(t *testing.T) {
 	img := needReal(t)
-	opts := options(t, img, t.TempDir())
+	opts := options(t, img, stateDir(t))
 	opts.Agent = "/no/such/agent"
 	_, err := gvisor.New(t.Context(), opts)
 	if e, ok := errors.AsType[*errdefs.Error](err); !ok || e.Code != "agent-missing" {
@@ -137,7 +156,7 @@ func TestAnAgentThatIsMissingIsNamed(t *testing.T) {
 
 func TestAStartThatFailsLeavesNothing(t *testing.T) {
 	img := needReal(t)
-	state := t.TempDir()
+	state := stateDir(t)
 	opts := options(t, img, state)
 	broken := filepath.Join(t.TempDir(), "broken.erofs")
 	if err := os.WriteFile(broken, []byte(strings.Repeat("no image ", 10000)), 0o600); err != nil {
