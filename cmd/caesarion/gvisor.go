@@ -23,15 +23,7 @@ func openGVisor(ctx context.Context, opts driverOptions) (sandbox.Driver, error)
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range opts.images {
-		if _, err := store.Resolve(name); errors.Is(err, errdefs.ErrNotFound) {
-			return nil, errdefs.New(errdefs.ErrUnsupported, "image-missing", "there is no sandbox image %q in %s", name, store.OCILayout()).
-				WithHint("caesarion image build makes the default image (a few minutes, once), caesarion image import takes another")
-		} else if err != nil {
-			return nil, err
-		}
-	}
-	return gvisor.New(ctx, gvisor.Options{
+	driver, err := gvisor.New(ctx, gvisor.Options{
 		StateDir: opts.stateDir,
 		AgentDir: filepath.Join(opts.dataDir, agentsDir),
 		Agent:    agent,
@@ -44,4 +36,27 @@ func openGVisor(ctx context.Context, opts driverOptions) (sandbox.Driver, error)
 		},
 		Logger: opts.log,
 	})
+	if err != nil {
+		return nil, err
+	}
+	// After the driver, which says first what the host lacks altogether.
+	if err := needImages(store, opts.images); err != nil {
+		return nil, errors.Join(err, driver.Close())
+	}
+	return driver, nil
+}
+
+// needImages says which image is missing and how to get it.
+func needImages(store *image.Store, names []string) error {
+	for _, name := range names {
+		_, err := store.Resolve(name)
+		if errors.Is(err, errdefs.ErrNotFound) {
+			return errdefs.New(errdefs.ErrUnsupported, "image-missing", "there is no sandbox image %q in %s", name, store.OCILayout()).
+				WithHint("caesarion image build makes the default image (a few minutes, once), caesarion image import takes another")
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -72,6 +72,11 @@ func (c *runCmd) Run(ctx context.Context, g *globals) error {
 			defer func() { _ = term.Restore(n, state) }()
 		}
 	}
+	// From here on no signal may end the process by itself: the sandbox would
+	// stay. Everything that follows is bounded in time.
+	guard := make(chan os.Signal, 1)
+	signal.Notify(guard, syscall.SIGINT, syscall.SIGTERM)
+	defer signal.Stop(guard)
 	startCtx, release := untilSignal(ctx) // up to the execution, a signal just ends it
 	box, err := c.open(startCtx, g, !c.Keep && c.Sandbox == "", c.Keep)
 	if err == nil {
