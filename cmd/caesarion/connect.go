@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io/fs"
 	"net/http"
+	"path/filepath"
 
 	v1 "github.com/caesarion/caesarion/api/v1"
 	"github.com/caesarion/caesarion/internal/client"
@@ -68,6 +69,11 @@ func (g *globals) running(ctx context.Context, token string) (*connection, error
 	if err != nil {
 		g.Logger.Warn("the record of the running server can't be read", "err", err)
 		return nil, nil
+	}
+	// A server that was killed leaves its record, and another program may have
+	// its port by now. The lock cannot be left.
+	if lock, err := tryLock(filepath.Join(g.DataDir, lockFile)); err == nil {
+		return nil, lock.Close()
 	}
 	if token == "" {
 		token = rec.Token

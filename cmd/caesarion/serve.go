@@ -54,7 +54,7 @@ func (c *serveCmd) Run(ctx context.Context, g *globals) error {
 	if err := makeDataDir(g.DataDir); err != nil {
 		return err
 	}
-	lock, err := lockData(g.DataDir, 0)
+	lock, err := lockData(g.DataDir, serveLockWait)
 	if err != nil {
 		return err
 	}
@@ -91,6 +91,10 @@ func (c *serveCmd) Run(ctx context.Context, g *globals) error {
 	log.Info("server stops", "sandboxes", c.OnExit)
 	return errors.Join(err, os.Remove(filepath.Join(g.DataDir, serverFile)), s.stop(c.OnExit == "delete"))
 }
+
+// serveLockWait is longer than any command looks at the lock, and short for
+// somebody who started a second server by mistake.
+const serveLockWait = time.Second
 
 // announce says where the server is and what this host can't enforce.
 func (c *serveCmd) announce(g *globals, s *server) error {
