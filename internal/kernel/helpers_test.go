@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -53,11 +54,10 @@ type running struct {
 	t      testing.TB
 	output sync.WaitGroup
 
-	mu            sync.Mutex
-	stdout        strings.Builder // guarded by mu; what came through the pipe of fd 1
-	stderr        strings.Builder // guarded by mu
-	requests      int
-	lastRequestID string
+	mu       sync.Mutex
+	stdout   strings.Builder // guarded by mu; what came through the pipe of fd 1
+	stderr   strings.Builder // guarded by mu
+	requests int
 }
 
 func (r *running) Close() error { return r.Conn.Close() }
@@ -159,9 +159,7 @@ func (r *running) send(code string, extra ...map[string]any) string {
 	r.t.Helper()
 	content := map[string]any{"code": code, "silent": false, "store_history": true, "allow_stdin": false, "stop_on_error": true}
 	for _, more := range extra {
-		for k, v := range more {
-			content[k] = v
-		}
+		maps.Copy(content, more)
 	}
 	return r.request("execute_request", content)
 }

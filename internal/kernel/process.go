@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -130,7 +131,7 @@ func Start(ctx context.Context, opts Options) (*Process, error) {
 		cmd.Env = os.Environ()
 	}
 	marker := rand.Text()
-	cmd.Env = append(cmd.Env[:len(cmd.Env):len(cmd.Env)], markerVariable+"="+marker)
+	cmd.Env = append(slices.Clip(cmd.Env), markerVariable+"="+marker)
 	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = outW, errW, []*os.File{theirs}
 	attr := syscall.SysProcAttr{}
 	if opts.SysProcAttr != nil {

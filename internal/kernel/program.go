@@ -12,8 +12,8 @@ import (
 	"sync"
 )
 
-// program is the kernel's Python side. The globs are spelled out because
-// go:embed leaves out names that begin with an underscore when it is given a folder.
+// program is the kernel's Python side. The globs are spelled out because a folder given to
+// the directive would be embedded without the names that begin with an underscore.
 //
 //go:embed python/launch.py python/caesarion_kernel/*.py
 var program embed.FS

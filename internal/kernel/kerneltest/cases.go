@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path"
 	"strings"
 )
@@ -102,9 +103,7 @@ func Parse(name string, body []byte) (Case, error) {
 				"code": strings.TrimSuffix(string(f.data), "\n"), "silent": false, "store_history": true,
 				"user_expressions": map[string]any{}, "allow_stdin": len(o.Input) > 0, "stop_on_error": true,
 			}
-			for k, v := range o.Content {
-				content[k] = v
-			}
+			maps.Copy(content, o.Content)
 			c.Steps = append(c.Steps, Step{Type: "execute_request", Channel: "shell", Content: content, Options: o})
 		case ext == "json":
 			s := Step{Channel: "shell", Options: options[base]}
