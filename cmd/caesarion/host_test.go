@@ -17,7 +17,7 @@ const nobody = 65534
 // and what to do, leaves nothing, and has an exit status of its own.
 func TestAHostWithoutWhatGVisorNeedsSaysSo(t *testing.T) {
 	needReal(t)
-	dir, err := os.MkdirTemp("", "caesarion-nobody-") // t.TempDir's parents are root's alone
+	dir, err := os.MkdirTemp("", "caesarion-nobody-") //nolint:usetesting // t.TempDir's parents are root's alone
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -198,7 +198,9 @@ func TestTheEndOfTheContextEndsAStream(t *testing.T) {
 
 func TestFailuresSayWhatToDo(t *testing.T) {
 	c := serve(t, map[string]http.HandlerFunc{
-		"GET /v1/info": func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "<html>proxy</html>", http.StatusBadGateway) },
+		"GET /v1/info": func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, "<html>proxy</html>", http.StatusBadGateway)
+		},
 		"GET /v1/sandboxes/sbx_a": func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", v1.MediaProblem+"; charset=utf-8")
 			w.Header().Set(v1.HeaderRequestID, "req_1")
