@@ -32,7 +32,7 @@ func openGVisor(ctx context.Context, opts driverOptions) (sandbox.Driver, error)
 			if err != nil {
 				return gvisor.Rootfs{}, err
 			}
-			return gvisor.Rootfs{Digest: img.Digest, EROFS: img.EROFSPath, Env: img.Config.Env}, nil
+			return gvisor.Rootfs{Digest: img.Digest, EROFS: img.EROFSPath, Env: img.Config.Env, Home: img.Config.Home}, nil
 		},
 		Logger: opts.log,
 	})

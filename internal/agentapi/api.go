@@ -185,8 +185,8 @@ const (
 
 // File is one file or folder of a sandbox.
 type File struct {
-	Name       string    `json:"name"` // base name
-	Path       string    `json:"path"` // absolute; bytes that are no UTF-8 appear as U+FFFD
+	Name       string    `json:"name"`                   // base name
+	Path       string    `json:"path"`                   // absolute; bytes that are no UTF-8 appear as U+FFFD
 	Escaped    string    `json:"escaped_path,omitempty"` // the path percent-encoded, if it is not UTF-8
 	Type       FileType  `json:"type"`
 	SizeBytes  int64     `json:"size_bytes"`

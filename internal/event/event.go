@@ -56,7 +56,7 @@ const (
 	StatusError       Status = "error" // the code raised
 	StatusInterrupted Status = "interrupted"
 	StatusTimeout     Status = "timeout"
-	StatusKilled      Status = "killed" // the kernel or the sandbox is gone; Reason says why
+	StatusKilled      Status = "killed"  // the kernel or the sandbox is gone; Reason says why
 	StatusAborted     Status = "aborted" // never ran: an earlier one in the queue failed, or the kernel restarted
 )
 

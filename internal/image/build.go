@@ -344,6 +344,7 @@ func (b *builder) system(ctx context.Context, mirror string, sp *spool) (*tree, 
 	if err := sp.flush(); err != nil {
 		return nil, fmt.Errorf("image: %w", err)
 	}
+	u.tree.provide()
 	u.tree.finish()
 	return u.tree, nil
 }

@@ -22,9 +22,8 @@ type Image struct {
 
 // Config is what the image says about running in it.
 //
-// The gVisor driver runs everything as uid 1000 whatever User says. Home,
-// WorkingDir, /workspace and /uploaded_files may not exist in an imported image,
-// or not belong to that uid: who starts the sandbox makes them in the overlay.
+// The gVisor driver runs everything as uid 1000 whatever User says; /workspace
+// and /uploaded_files are always there and belong to it.
 type Config struct {
 	User       string   `json:"user"` // as written in the image, e.g. "jovyan" or "1000:100"; empty is root
 	UID        int      `json:"uid"`  // of User

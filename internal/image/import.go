@@ -338,6 +338,7 @@ func (im *importer) finish() error {
 	if err := im.spool.flush(); err != nil {
 		return fmt.Errorf("image: %w", err)
 	}
+	im.tree.provide()
 	im.tree.finish()
 	return nil
 }

@@ -247,6 +247,29 @@ func prune(n *node, layer int) bool {
 	return n.layer < layer && len(n.entries) == 0
 }
 
+// provide adds the folders that every sandbox has and that its unprivileged
+// user could not make. Call it before finish, when all layers are in.
+func (t *tree) provide() {
+	for _, name := range []string{"workspace", "uploaded_files"} {
+		if t.root.entries[name] == nil {
+			dir := newDir(0)
+			dir.uid, dir.gid = sandboxUID, sandboxUID
+			t.root.entries[name] = dir
+		}
+	}
+	tmp := t.root.entries["tmp"]
+	if tmp == nil {
+		tmp = newDir(0)
+		tmp.mode = fs.ModeDir | fs.ModeSticky | 0o777
+		t.root.entries["tmp"] = tmp
+	}
+	// On an empty /tmp gVisor mounts a file system in memory: a large temporary
+	// file would then count as memory, and the disk limit would not hold.
+	if tmp.mode.IsDir() && len(tmp.entries) == 0 {
+		tmp.entries[".image"] = newDir(0)
+	}
+}
+
 // finish counts the names of each file. It is called when all layers are in.
 func (t *tree) finish() {
 	var rec func(n *node, visit func(*node))

@@ -11,16 +11,16 @@ var replacements = []struct {
 	pattern *regexp.Regexp
 	with    string
 }{
-	{regexp.MustCompile("\x1b\\[[0-9;]*[A-Za-z]"), ""},                              // colours
-	{regexp.MustCompile(`0x[0-9a-f]{6,}`), "0xADDRESS"},                             // objects
-	{regexp.MustCompile(`\b[0-9a-f]{32}\b`), "ID32"},                                // uuid4().hex
-	{regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`), "UUID"},       // uuid4()
-	{regexp.MustCompile(`(/[^\s:,'"<>]*)+/(ipykernel_[0-9]+/[0-9]+\.py)`), "CELL"},  // ipykernel's files
-	{regexp.MustCompile(`(/[^\s:,'"<>]*)+/(caesarion_[0-9]+/[0-9]+\.py)`), "CELL"},  // ours
-	{regexp.MustCompile(`\([0-9]+\.py, line`), "(CELL, line"},                       // both, in a SyntaxError
-	{regexp.MustCompile(`(?m)^[ |]*[~^]+ *\n`), ""},                                 // marks in Python's tracebacks, by version
-	{regexp.MustCompile(`(/[^\s:,'"<>]*)+/site-packages/([^:\s]+):[0-9]+:`), "$2:"}, // warnings
-	{regexp.MustCompile(`_IncompleteInputError`), "SyntaxError"},                    // since Python 3.13
+	{regexp.MustCompile("\x1b\\[[0-9;]*[A-Za-z]"), ""},                                       // colours
+	{regexp.MustCompile(`0x[0-9a-f]{6,}`), "0xADDRESS"},                                      // objects
+	{regexp.MustCompile(`\b[0-9a-f]{32}\b`), "ID32"},                                         // uuid4().hex
+	{regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`), "UUID"},                // uuid4()
+	{regexp.MustCompile(`(/[^\s:,'"<>]*)+/(ipykernel_[0-9]+/[0-9]+\.py)`), "CELL"},           // ipykernel's files
+	{regexp.MustCompile(`(/[^\s:,'"<>]*)+/(caesarion_[0-9]+/[0-9]+\.py)`), "CELL"},           // ours
+	{regexp.MustCompile(`\([0-9]+\.py, line`), "(CELL, line"},                                // both, in a SyntaxError
+	{regexp.MustCompile(`(?m)^[ |]*[~^]+ *\n`), ""},                                          // marks in Python's tracebacks, by version
+	{regexp.MustCompile(`(/[^\s:,'"<>]*)+/(?:site|dist)-packages/([^:\s]+):[0-9]+:`), "$2:"}, // warnings
+	{regexp.MustCompile(`_IncompleteInputError`), "SyntaxError"},                             // since Python 3.13
 	{regexp.MustCompile(`(recursion depth exceeded)[a-zA-Z ]*`), "$1"},
 	{regexp.MustCompile(`\bT_[0-9a-f]{5}`), "T_ID"},                                  // pandas' styles
 	{regexp.MustCompile(`File (/[^\s:,'"<>]*)+/([^/\s:]+\.py):[0-9]+`), "File $2"},   // libraries

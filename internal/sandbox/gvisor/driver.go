@@ -42,6 +42,7 @@ type Rootfs struct {
 	Digest string   // content address, for the record
 	EROFS  string   // absolute path of the image file
 	Env    []string // environment of its processes, "KEY=value"
+	Home   string   // home directory of uid 1000; empty: the workspace
 }
 
 // Options configures a Driver.

@@ -4,18 +4,6 @@ from importlib.util import find_spec
 
 # Dots per inch: sharp enough on a laptop, half the bytes of "retina".
 _DPI = 110
-# Families with Chinese, Japanese and Korean glyphs, the first that is installed is added as
-# fallback: a label in one of these scripts is then neither boxes nor a warning a glyph.
-_CJK = (
-    "Noto Sans CJK SC",
-    "Noto Sans CJK JP",
-    "Noto Sans CJK TC",
-    "Noto Sans CJK KR",
-    "Source Han Sans SC",
-    "WenQuanYi Micro Hei",
-    "WenQuanYi Zen Hei",
-    "Droid Sans Fallback",
-)
 
 
 def set_environment(environ):
@@ -28,21 +16,8 @@ def set_environment(environ):
 
 def watch(imports):
     imports.after("matplotlib", _defaults)
-    imports.after("matplotlib.font_manager", _fallback)
 
 
 def _defaults(matplotlib):
     if matplotlib.rcParams["figure.dpi"] == matplotlib.rcParamsDefault["figure.dpi"]:
         matplotlib.rcParams["figure.dpi"] = _DPI
-
-
-def _fallback(font_manager):
-    from matplotlib import rcParams
-
-    installed = {font.name for font in font_manager.fontManager.ttflist}
-    for name in _CJK:
-        if name in installed:
-            if list(rcParams["font.family"]) == ["sans-serif"]:
-                rcParams["font.family"] = ["sans-serif", name]
-            rcParams["font.sans-serif"] = [*rcParams["font.sans-serif"], name]
-            return
