@@ -62,8 +62,8 @@ class Kernel:
 
     # Sending
 
-    def publish(self, msg_type, content, request=None, metadata="{}", buffers=None):
-        """Sends on iopub what the calling code causes."""
+    def publish(self, msg_type, content, request=None, metadata="{}", buffers=None, hold=False):
+        """Sends on iopub what the calling code causes; with hold, when the next message goes."""
         if self.forked:
             self._publish_in_child(msg_type, content)
             return
@@ -78,7 +78,10 @@ class Kernel:
         if len(text) > _MAX_JSON or size > _MAX_TOTAL:
             raise ValueError(f"{msg_type} of {size} bytes is too large to show")
         self.output.flush()
-        self.wire.send(text, buffers)
+        if hold:
+            self.wire.hold(self.wire.frame(text))
+        else:
+            self.wire.send(text, buffers)
 
     def _publish_in_child(self, msg_type, content):
         """A forked child has its file descriptors and nothing else."""
@@ -302,7 +305,8 @@ class Kernel:
                 request,
                 f'{{"code":{dumps(code)},"execution_count":{count}}}',
             )
-        self.wire.send_frames(frames)
+        # The agent knows that it has sent a request: this can wait for the first output.
+        self.wire.hold(frames)
         self._allow_stdin = content.get("allow_stdin", False)
         self._repair()
         options = {}

@@ -95,7 +95,9 @@ class Hook(DisplayHook):
     def finish_displayhook(self):
         result, self.result = self.result, None
         if result is not None and result["data"]:
-            self.kernel.publish("execute_result", result)
+            # The result of the last expression, and the reply follows.
+            last = self.shell.ast_node_interactivity in ("last_expr", "last")
+            self.kernel.publish("execute_result", result, hold=last)
 
 
 class Publisher(DisplayPublisher):

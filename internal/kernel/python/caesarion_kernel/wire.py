@@ -23,6 +23,8 @@ _length = Struct(">I")
 # Away from the low numbers that user code passes to os.close and os.dup2 by mistake.
 _FIRST_FD = 100
 _READ = 1 << 16
+# Frames below this size are joined to one write.
+_JOIN = 1 << 14
 
 
 class Frame(dict):
@@ -75,6 +77,13 @@ class Wire:
         """The bytes of a frame without buffers, for send_frames."""
         return _head.pack(len(text), 0) + text
 
+    def hold(self, data):
+        """Sends bytes that are whole frames together with whatever is sent next.
+
+        Only for what is followed by something soon, or that nobody waits for.
+        """
+        self._queue.append(data)
+
     def send_frames(self, data):
         """Sends bytes that are whole frames."""
         me = get_ident()
@@ -90,6 +99,12 @@ class Wire:
                 try:
                     while self._queue:
                         data = self._queue.popleft()
+                        if self._queue and len(data) < _JOIN:
+                            # Each write wakes the agent, which costs more than a copy.
+                            parts = [data]
+                            while self._queue and len(self._queue[0]) < _JOIN:
+                                parts.append(self._queue.popleft())
+                            data = b"".join(parts)
                         if not self.broken:
                             self._sendall(data)
                 except OSError:
