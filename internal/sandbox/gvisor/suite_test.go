@@ -8,6 +8,8 @@ import (
 	"github.com/caesarion/caesarion/internal/agentapi"
 	"github.com/caesarion/caesarion/internal/httpapi/httpapitest"
 	"github.com/caesarion/caesarion/internal/sandbox"
+	"github.com/caesarion/caesarion/internal/sandbox/gvisor"
+	"github.com/caesarion/caesarion/internal/sandbox/sandboxtest"
 )
 
 // TestAgentInARealSandbox lets user code do its worst, in gVisor.
@@ -33,4 +35,36 @@ func TestAgentInARealSandbox(t *testing.T) {
 func TestAPIOnRealSandboxes(t *testing.T) {
 	img := needReal(t)
 	httpapitest.Run(t, func(t testing.TB) sandbox.Driver { return open(t, options(t, img, stateDir(t))) }, httpapitest.Options{})
+}
+
+// TestDriverContract is the suite that every driver passes.
+func TestDriverContract(t *testing.T) {
+	img := needReal(t)
+	sandboxtest.Run(t, func(t testing.TB) sandboxtest.Harness {
+		opts := options(t, img, stateDir(t))
+		t.Cleanup(func() { wantNothingLeft(t, opts.StateDir) })
+		return sandboxtest.Harness{
+			Open: func(t testing.TB) sandbox.Driver {
+				d, err := gvisor.New(t.Context(), opts)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return d
+			},
+			Spec: sandbox.Spec{Limits: smallLimits},
+			Kill: func(t testing.TB, d sandbox.Driver, id sandbox.ID) {
+				info, err := d.Get(t.Context(), id)
+				if err != nil {
+					t.Fatal(err)
+				}
+				// The agent is the sandbox's init, and gVisor shields it from nobody.
+				c := client(d.(*gvisor.Driver), info) //nolint:forcetypeassert // Open made it
+				defer c.CloseIdle()
+				stream, err := c.Run(t.Context(), agentapi.Run{ID: agenttest.NewID("prc"), Command: "kill -9 1"})
+				if err == nil {
+					_ = stream.Close()
+				}
+			},
+		}
+	})
 }
