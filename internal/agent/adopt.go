@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 
 	"github.com/caesarion/caesarion/internal/agentapi"
 	"github.com/caesarion/caesarion/internal/errdefs"
@@ -39,13 +40,9 @@ func (k *keeper) adopt(ctx context.Context, req agentapi.StartKernel) error {
 	a.limitProcess(inc.owner.pid)
 	all := make(map[string]string)
 	if conf := a.conf.Load(); conf != nil {
-		for name, value := range conf.Env {
-			all[name] = value
-		}
+		maps.Copy(all, conf.Env)
 	}
-	for name, value := range req.Env {
-		all[name] = value
-	}
+	maps.Copy(all, req.Env)
 	env, err := json.Marshal(all)
 	if err != nil {
 		return err

@@ -158,7 +158,7 @@ func (a *Agent) reaped(pid int) {
 }
 
 // configure takes who the sandbox is. Whether the caller may was checked.
-func (a *Agent) configure(ctx context.Context, conf agentapi.Configure) error {
+func (a *Agent) configure(conf agentapi.Configure) error {
 	if conf.Token == "" {
 		return errdefs.New(errdefs.ErrInvalid, "invalid-token", "the token is empty")
 	}

@@ -169,7 +169,7 @@ func postConfigure(a *Agent, w http.ResponseWriter, r *http.Request) error {
 	if err := a.mayConfigure(bearer(r)); err != nil { // another was first
 		return err
 	}
-	if err := a.configure(r.Context(), conf); err != nil {
+	if err := a.configure(conf); err != nil {
 		return err
 	}
 	markTrusted(r)

@@ -107,7 +107,7 @@ func (inc *incarnation) attend() ending {
 	}
 	_ = inc.proc.Conn().Close()
 	if reading {
-		<-inc.read
+		<-inc.read //nolint:errcheck // its end is waited for; howEnded has said why
 	}
 	for _, p := range inc.pipes {
 		p.finish()
@@ -343,7 +343,7 @@ func (inc *incarnation) status(m *kernel.Message) error {
 	over := e != nil && e.id == m.ParentID && e.reply != nil
 	k.mu.Unlock()
 	if over {
-		k.complete(inc, e)
+		k.complete(e)
 	}
 	return nil
 }

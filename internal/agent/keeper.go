@@ -241,7 +241,7 @@ func (k *keeper) nextLocked() {
 }
 
 // complete ends the running execution after its reply and its idle.
-func (k *keeper) complete(inc *incarnation, e *execution) {
+func (k *keeper) complete(e *execution) {
 	k.mu.Lock()
 	reply, rung, why, note, noteText := e.reply, e.rung, e.why, e.note, e.noteText
 	k.mu.Unlock()

@@ -106,7 +106,7 @@ func TestWindowSurvivesADeadlineInTheMiddleOfAFrame(t *testing.T) {
 	defer b.Close()
 	w := newWindow(b, bufio.NewReaderSize(b, windowFrame), false)
 	go func() { _, _ = a.Write([]byte{frameData, 0}) }() // half a header
-	for i := 0; i < 3; i++ {
+	for range 3 {
 		_ = w.SetReadDeadline(time.Now().Add(time.Millisecond))
 		if _, err := w.Read(make([]byte, 10)); !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Fatalf("got %v, want a deadline", err)

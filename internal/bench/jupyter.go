@@ -47,7 +47,8 @@ func StartJupyter(ctx context.Context, python string) (*Jupyter, error) {
 		return nil, err
 	}
 	j := &Jupyter{base: "127.0.0.1:" + strconv.Itoa(port), token: rand.Text(), http: &http.Client{}}
-	j.cmd = exec.Command(python, "-m", "jupyter_server", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1",
+	// Stopped by Stop, which lets it end its kernels.
+	j.cmd = exec.CommandContext(context.WithoutCancel(ctx), python, "-m", "jupyter_server", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1",
 		"--ServerApp.port="+strconv.Itoa(port), "--IdentityProvider.token="+j.token, "--ServerApp.root_dir="+dir,
 		"--ZMQChannelsWebsocketConnection.limit_rate=False")
 	j.cmd.Dir = dir

@@ -25,7 +25,7 @@ var bombs = []testCase{
 		}
 		s.usableOrReplaced()
 	}},
-	{"a memory bomb", func(s *Sandbox, opts Options) {
+	{"a memory bomb", func(s *Sandbox, _ Options) {
 		r := s.Run("l = []\nwhile True: l.append(bytearray(16 << 20))")
 		if r.Finished.Status != event.StatusError || !strings.Contains(strings.Join(r.All(event.OutputError), ""), "MemoryError") {
 			r.Expect(s.T, event.StatusKilled, event.ReasonOutOfMemory)

@@ -37,7 +37,7 @@ func detectCgroups(instance string) cgroups {
 			return cg
 		}
 		cg.version = 2
-		for _, c := range strings.Fields(string(b)) {
+		for c := range strings.FieldsSeq(string(b)) {
 			cg.controllers[c] = cgroupRoot
 		}
 		return cg
@@ -73,8 +73,8 @@ func (cg cgroups) dirs(name string) []string {
 		for _, m := range mounts {
 			dir := filepath.Join(m, name)
 			// /sys/fs/cgroup may hold links such as cpu → cpu,cpuacct.
-			if real, err := filepath.EvalSymlinks(dir); err == nil && !slices.Contains(out, real) {
-				out = append(out, real)
+			if target, err := filepath.EvalSymlinks(dir); err == nil && !slices.Contains(out, target) {
+				out = append(out, target)
 			}
 		}
 		return out
@@ -105,7 +105,7 @@ func (cg cgroups) pids(id string) []int {
 				return nil //nolint:nilerr // a group that vanished has no processes
 			}
 			b, _ := os.ReadFile(filepath.Join(path, "cgroup.procs"))
-			for _, f := range strings.Fields(string(b)) {
+			for f := range strings.FieldsSeq(string(b)) {
 				if pid, err := strconv.Atoi(f); err == nil && !slices.Contains(out, pid) {
 					out = append(out, pid)
 				}

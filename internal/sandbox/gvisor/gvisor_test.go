@@ -119,7 +119,7 @@ func client(d *gvisor.Driver, info sandbox.Info) *agentapi.Client {
 // which may hold a comma.
 func stateDir(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "caesarion-state-")
+	dir, err := os.MkdirTemp("", "caesarion-state-") //nolint:usetesting // see above
 	if err != nil {
 		t.Fatal(err)
 	}
