@@ -179,12 +179,22 @@ func newLogger(w io.Writer, level, format string, least slog.Level) *slog.Logger
 // errInterrupted is the cause of contexts that a signal ended.
 var errInterrupted = errors.New("interrupted")
 
-// untilSignal gives a context that the first SIGINT or SIGTERM ends. A second
+// endSignals are the signals to end by. A terminal that is closed sends SIGHUP;
+// nohup takes that away, and so it stays.
+func endSignals() []os.Signal {
+	list := []os.Signal{syscall.SIGINT, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) {
+		list = append(list, syscall.SIGHUP)
+	}
+	return list
+}
+
+// untilSignal gives a context that the first of endSignals ends. A second
 // one ends the process at once.
 func untilSignal(ctx context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	signal.Notify(signals, endSignals()...)
 	done := make(chan struct{})
 	finished := make(chan struct{})
 	go func() {

@@ -87,7 +87,10 @@ func (f *follower) Follow(ctx context.Context, s *client.Stream) (event.Finished
 	kernel, signalled := "", 0
 	for {
 		select {
-		case n := <-events:
+		case n, ok := <-events:
+			if !ok { // the reader gave up because ctx ended
+				return fin, context.Cause(ctx)
+			}
 			if errors.Is(n.err, io.EOF) {
 				return fin, nil
 			}
@@ -126,9 +129,10 @@ func (f *follower) Follow(ctx context.Context, s *client.Stream) (event.Finished
 			if err := f.answer(ctx, s.ID, a); err != nil {
 				return fin, err
 			}
-		case <-f.signals:
+		case sig := <-f.signals:
 			signalled++
-			if signalled == 1 {
+			// Only who sits at the keyboard gets to try again.
+			if signalled == 1 && sig == os.Interrupt {
 				if err := f.interrupt(ctx, s.ID); err != nil {
 					return fin, err
 				}
@@ -137,10 +141,11 @@ func (f *follower) Follow(ctx context.Context, s *client.Stream) (event.Finished
 			if err := f.kill(ctx, kernel); err != nil {
 				return fin, err
 			}
-			if signalled == 2 {
-				fmt.Fprintln(f.notes, "killed")
+			why := "killed by a second Ctrl-C"
+			if sig != os.Interrupt {
+				why = "killed by signal: " + sig.String()
 			}
-			return event.Finished{Status: event.StatusKilled, Message: "killed by a second Ctrl-C"}, nil
+			return event.Finished{Status: event.StatusKilled, Message: why}, nil
 		}
 	}
 }

@@ -12,7 +12,6 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 	"unicode/utf8"
 
@@ -75,7 +74,7 @@ func (c *runCmd) Run(ctx context.Context, g *globals) error {
 	// From here on no signal may end the process by itself: the sandbox would
 	// stay. Everything that follows is bounded in time.
 	guard := make(chan os.Signal, 1)
-	signal.Notify(guard, syscall.SIGINT, syscall.SIGTERM)
+	signal.Notify(guard, endSignals()...)
 	defer signal.Stop(guard)
 	startCtx, release := untilSignal(ctx) // up to the execution, a signal just ends it
 	box, err := c.open(startCtx, g, !c.Keep && c.Sandbox == "", c.Keep)
@@ -238,7 +237,7 @@ func remotePath(p string) string {
 // execute runs the code and shows what it does.
 func (c *runCmd) execute(ctx context.Context, g *globals, box *openSandbox, code string) error {
 	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	signal.Notify(signals, endSignals()...)
 	defer signal.Stop(signals)
 
 	// Code that came from standard input has left nothing to answer with.

@@ -256,7 +256,7 @@ func (c *sandboxExecCmd) Run(ctx context.Context, g *globals) error {
 
 func (c *sandboxExecCmd) follow(ctx context.Context, g *globals, conn *connection, in v1.RunProcess) error {
 	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	signal.Notify(signals, endSignals()...)
 	defer signal.Stop(signals)
 	stream, err := conn.Run(ctx, c.ID, in)
 	if err != nil {

@@ -40,7 +40,7 @@ func (c *shellCmd) Run(ctx context.Context, g *globals) error {
 		return errdefs.New(errdefs.ErrInvalid, "usage", "--json is not for a prompt").WithHint("caesarion run --json prints events for programs")
 	}
 	guard := make(chan os.Signal, 1) // see runCmd.Run
-	signal.Notify(guard, syscall.SIGINT, syscall.SIGTERM)
+	signal.Notify(guard, endSignals()...)
 	defer signal.Stop(guard)
 	startCtx, release := untilSignal(ctx)
 	box, err := c.open(startCtx, g, !c.Keep && c.Sandbox == "", c.Keep)

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -176,6 +177,28 @@ func TestShellOnATerminal(t *testing.T) {
 	}
 	if left, _ := filepath.Glob(filepath.Join(data, soloDir, "*")); len(left) > 0 {
 		t.Errorf("left over: %v", left)
+	}
+}
+
+// A terminal that is closed takes the sandbox with it.
+func TestAClosedTerminalLeavesNothing(t *testing.T) {
+	needReal(t)
+	t.Setenv("CAESARION_AGENT", agentBinary(t))
+	for _, args := range [][]string{{"run", "-c", "import time; print('ready', flush=True); time.sleep(600)"}, {"shell"}} {
+		data := dataDir(t)
+		term, cmd := startTerminal(t, append(args, "--data-dir", data)...)
+		if args[0] == "shell" {
+			term.expect("In [1]: ")
+			term.send("import time; print('rea' + 'dy'); time.sleep(600)\r")
+		}
+		term.expect("ready")
+		if err := cmd.Process.Signal(syscall.SIGHUP); err != nil { // what the system sends then
+			t.Fatal(err)
+		}
+		_ = cmd.Wait() // whatever its status: nobody reads it
+		if left, _ := os.ReadDir(filepath.Join(data, soloDir)); len(left) != 0 {
+			t.Errorf("%s: %d folders left", args[0], len(left))
+		}
 	}
 }
 
