@@ -41,7 +41,7 @@ type Options struct {
 	Templates       map[string]Template
 	DefaultTemplate string // default: DefaultTemplate, or the only one there is
 	MaxSandboxes    int    // at once; 0: from the machine's memory; negative: no bound
-	EventBytes      int64  // memory for events of finished executions, all sandboxes together; default 48 MiB
+	EventBytes      int64  // memory for events of finished executions, all sandboxes together; default 16 MiB
 	Logger          *slog.Logger
 }
 
@@ -71,7 +71,7 @@ func (o Options) withDefaults() (Options, error) {
 		}
 		o.Templates[name] = t
 	}
-	o.EventBytes = cmp.Or(o.EventBytes, 48<<20)
+	o.EventBytes = cmp.Or(o.EventBytes, 16<<20)
 	if o.MaxSandboxes == 0 {
 		o.MaxSandboxes = sandboxesFor(machineMemory(), o.Templates[o.DefaultTemplate].Limits.MemoryBytes)
 	}

@@ -57,6 +57,8 @@ type hostile struct {
 	then func(ctx context.Context, b box, execution, kernel string) error
 	ends []end                                          // any of them is right
 	more func(t *testing.T, b box, r servertest.Result) // further checks; may be nil
+	// times is how often it runs; default once.
+	times int
 	// fresh says that the sandbox may be lost, so that it gets one of its own.
 	fresh bool
 }
@@ -128,6 +130,7 @@ var attacks = []hostile{
 	{name: "a million tiny prints", code: "for i in range(1000000): print(i)", ends: []end{ok}, more: wrote(6_888_890)},
 	{name: "a line of fifty megabytes", code: "print('y' * (50 << 20))", ends: []end{ok}, more: wrote(50<<20 + 1)},
 	{name: "a picture of fifty megabytes", code: "from IPython.display import display\ndisplay({'image/png': 'A' * (50 << 20)}, raw=True)", ends: []end{ok}},
+	{name: "twelve megabytes of stdout, ten times", code: "b = 'x' * 1023 + '\\n'\nfor _ in range(12 * 1024): print(b, end='')", times: 10, ends: []end{ok}, more: wrote(12 << 20)},
 	{name: "a hundred thousand displays", code: "from IPython.display import display\nfor i in range(100000): display({'text/plain': 'x' * 200}, raw=True)", ends: []end{ok}},
 	{name: "an exception of fifty megabytes", code: "raise ValueError('z' * (50 << 20))", ends: []end{raised}},
 	{name: "a disk that is filled", code: "f = open('/workspace/big', 'wb')\nwhile True: f.write(b'x' * (8 << 20))", ends: []end{{event.StatusError, event.ReasonDiskFull}}, more: emptyDisk},
@@ -165,6 +168,9 @@ func TestHostileCode(t *testing.T) {
 			}
 			resettable := s.ResetPeak()
 			r := h.run(t, b)
+			for range h.times - 1 {
+				r = h.run(t, b)
+			}
 			if h.more != nil {
 				h.more(t, b, r)
 			}
