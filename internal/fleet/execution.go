@@ -143,21 +143,26 @@ func (e *Execution) Interrupt(ctx context.Context) error {
 
 // Input answers the question of input.requested.
 func (e *Execution) Input(ctx context.Context, value string) error {
+	// The question is taken before it is answered: code that asks again at once
+	// has its next question here before the agent's answer to this call.
 	e.mu.Lock()
-	done, asked := e.isDone, e.state.Input != nil
+	done, question := e.isDone, e.state.Input
+	e.state.Input = nil
 	e.mu.Unlock()
-	if done || !asked {
+	if done || question == nil {
 		return errdefs.New(errdefs.ErrConflict, "no-input-requested", "The execution does not wait for input.").
 			WithHint("Wait for an input.requested event; each takes one answer.")
 	}
 	defer e.sandbox.Use()()
-	if err := e.sandbox.client.Input(ctx, e.ID, agentapi.Input{Value: value}); err != nil {
-		return err
+	err := e.sandbox.client.Input(ctx, e.ID, agentapi.Input{Value: value})
+	if err != nil {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if !e.isDone && e.state.Input == nil {
+			e.state.Input = question
+		}
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.state.Input = nil
-	return nil
+	return err
 }
 
 func (e *Execution) ended() bool {

@@ -81,7 +81,7 @@ func (a *API) observe(next http.Handler) http.Handler {
 // logRequest writes the access log: never the query, which may hold a token,
 // and never bodies.
 func (a *API) logRequest(r *http.Request, req *request, start time.Time) {
-	level := slog.LevelInfo
+	level := slog.LevelDebug // what went well: on a person's terminal it would scroll the address away
 	attrs := append([]slog.Attr{
 		slog.String("request_id", req.id),
 		slog.String("method", r.Method),
@@ -93,6 +93,7 @@ func (a *API) logRequest(r *http.Request, req *request, start time.Time) {
 	}, req.attrs...)
 	if p := req.problem; p != nil {
 		attrs = append(attrs, slog.String("code", p.Code))
+		level = slog.LevelInfo
 		if p.Status >= http.StatusInternalServerError {
 			level = slog.LevelWarn
 			if p.Code == "internal" {

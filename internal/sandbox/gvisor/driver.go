@@ -67,6 +67,9 @@ type Driver struct {
 	agentDir string // folder that holds the agent new sandboxes get
 	cgroups  cgroups
 
+	closing sync.Once
+	closed  chan struct{} // by Close
+
 	mu    sync.Mutex
 	boxes map[sandbox.ID]*box // guarded by mu
 	busy  sync.WaitGroup      // deletions and starts under way
@@ -117,7 +120,7 @@ func New(ctx context.Context, opts Options) (*Driver, error) {
 	if opts.AgentDir == "" {
 		opts.AgentDir = filepath.Join(filepath.Dir(state), "agents")
 	}
-	d := &Driver{opts: opts, log: opts.Logger.With("driver", "gvisor"), cgroups: detectCgroups(filepath.Base(RunDir(state))), boxes: map[sandbox.ID]*box{}}
+	d := &Driver{opts: opts, log: opts.Logger.With("driver", "gvisor"), cgroups: detectCgroups(filepath.Base(RunDir(state))), closed: make(chan struct{}), boxes: map[sandbox.ID]*box{}}
 
 	cu := cleanup.Make(func() { _ = d.Close() })
 	defer cu.Clean()
@@ -340,7 +343,11 @@ func (d *Driver) configure(ctx context.Context, b *box, spec sandbox.Spec) error
 
 // watchLoss notes why a sandbox ended by itself.
 func (d *Driver) watchLoss(b *box) {
-	<-b.sentry.done
+	select {
+	case <-b.sentry.done:
+	case <-d.closed: // it goes on, for the next process
+		return
+	}
 	defer close(b.lost)
 	reason := "sandbox_lost"
 	if d.cgroups.oomKilled(string(b.record.ID)) {
@@ -456,6 +463,7 @@ func (d *Driver) Delete(_ context.Context, id sandbox.ID) error {
 // left it also removes what they shared.
 func (d *Driver) Close() error {
 	d.busy.Wait()
+	d.closing.Do(func() { close(d.closed) })
 	d.mu.Lock()
 	empty := len(d.boxes) == 0
 	for _, b := range d.boxes {

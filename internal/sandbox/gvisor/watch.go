@@ -41,13 +41,16 @@ func watch(p process) (*watcher, error) {
 		return nil, err
 	}
 	go func() {
-		defer close(w.done)
-		_ = conn.Read(func(fd uintptr) bool {
+		err := conn.Read(func(fd uintptr) bool {
 			// Readable means ended; asking poll tells a spurious wake-up apart.
 			n, _ := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
 			return n > 0
 		})
+		if err != nil {
+			return // closed: nothing is known of the process any more
+		}
 		w.reap()
+		close(w.done)
 	}()
 	return w, nil
 }
