@@ -230,6 +230,9 @@ const maxStdin = 1 << 20
 // Run runs the command and passes on what it writes and how it ends.
 func (c *sandboxExecCmd) Run(ctx context.Context, g *globals) error {
 	in := v1.RunProcess{Dir: c.Dir, Env: c.Env, TimeoutMS: c.Timeout.Milliseconds()}
+	if len(c.Command) > 1 && c.Command[0] == "--" { // as people are used to from ssh and kubectl
+		c.Command = c.Command[1:]
+	}
 	if len(c.Command) == 1 {
 		in.Command = c.Command[0]
 	} else {
