@@ -77,6 +77,7 @@ func TestExitStatuses(t *testing.T) {
 		{"unauthenticated", &v1.Problem{Status: http.StatusUnauthorized}, 4},
 		{"unreachable", errdefs.New(errdefs.ErrUnavailable, "a", "b"), 5},
 		{"too many sandboxes", &v1.Problem{Status: http.StatusTooManyRequests}, 5},
+		{"a full disk", &v1.Problem{Status: http.StatusInsufficientStorage}, 5},
 		{"unsupported host", errdefs.New(errdefs.ErrUnsupported, "a", "b"), 5},
 		{"a limit", &errdefs.LimitError{Resource: "sandboxes"}, 5},
 		{"Ctrl-C", errInterrupted, 130},

@@ -56,7 +56,7 @@ func exitStatus(err error) int {
 		return exitNotFound
 	case http.StatusUnauthorized, http.StatusForbidden:
 		return exitUnauthorized
-	case http.StatusServiceUnavailable, http.StatusTooManyRequests, http.StatusNotImplemented:
+	case http.StatusServiceUnavailable, http.StatusTooManyRequests, http.StatusNotImplemented, http.StatusInsufficientStorage:
 		return exitUnavailable
 	default:
 		return exitFailed

@@ -39,6 +39,7 @@ var kinds = []struct {
 var codeStatus = map[string]int{
 	"image-not-found":     http.StatusServiceUnavailable, // the template's, so not the caller's mistake
 	"disk-full":           http.StatusInsufficientStorage,
+	"host-disk-full":      http.StatusInsufficientStorage,
 	"invalid-range":       http.StatusRequestedRangeNotSatisfiable,
 	"host-not-allowed":    http.StatusMisdirectedRequest,
 	"method-not-allowed":  http.StatusMethodNotAllowed,
