@@ -17,7 +17,7 @@ import (
 
 // benchCmd measures a server and, beside it, a peer.
 type benchCmd struct {
-	Scenario   []string `help:"Scenarios to measure: create-cold, live, first-byte, output, files, memory. Default: all." placeholder:"NAME"`
+	Scenario   []string `help:"Scenarios to measure: create-cold, live, live-rested, first-byte, output, files, memory. Default: all." placeholder:"NAME"`
 	Compare    string   `help:"Measure a peer in the same run: jupyter (jupyter-server and ipykernel, no isolation)." enum:",jupyter" default:""`
 	Python     string   `help:"Python with jupyter-server and ipykernel, for --compare jupyter." default:"python3" placeholder:"PATH"`
 	Creates    int      `help:"Cold starts of each subject." default:"10"`
@@ -48,7 +48,7 @@ func (c *benchCmd) Run(ctx context.Context, g *globals) (err error) {
 			return err
 		}
 		defer func() { _ = j.Stop() }()
-		subjects = append(subjects, j)
+		subjects = append(subjects, j, bench.JupyterQuickAck{Jupyter: j})
 	}
 	results := []bench.Result{}
 	err = bench.Run(ctx, subjects, c.Scenario, bench.Options{

@@ -86,7 +86,7 @@ func (o *Options) defaults() {
 }
 
 // Scenarios lists the names that Run takes, in their order.
-var Scenarios = []string{"create-cold", "live", "first-byte", "output", "files", "memory"}
+var Scenarios = []string{"create-cold", "live", "live-rested", "first-byte", "output", "files", "memory"}
 
 // Run measures the scenarios (all when empty) and calls report for each
 // result as it comes.
@@ -96,7 +96,7 @@ func Run(ctx context.Context, subjects []Subject, scenarios []string, opts Optio
 		scenarios = Scenarios
 	}
 	byName := map[string]func(context.Context, []Subject, Options, func(Result)) error{
-		"create-cold": createCold, "live": live, "first-byte": firstByte, "output": output, "files": files, "memory": memory,
+		"create-cold": createCold, "live": live, "live-rested": liveRested, "first-byte": firstByte, "output": output, "files": files, "memory": memory,
 	}
 	for _, name := range scenarios {
 		measure := byName[name]
@@ -143,9 +143,23 @@ func createCold(ctx context.Context, subjects []Subject, opts Options, report fu
 	return nil
 }
 
-// onLive runs code n times on one session of each subject in turn, after a
-// few that don't count, and gives the samples.
-func onLive(ctx context.Context, subjects []Subject, opts Options, n int, code string) (samples [][]Sample, failures []int, err error) {
+// block is how many samples of one subject follow each other before the other's
+// turn: few enough that both see the same machine, and enough that a subject is
+// measured as it answers a program, not as it wakes up.
+const block = 100
+
+// warmUp is how long each subject runs before its samples count. In the first
+// second or two of a gVisor sandbox reading the clock is a system call, until
+// gVisor has measured the processor's counter.
+const warmUp = 2500 * time.Millisecond
+
+// rest is the pause before each execution of live-rested: long enough that
+// every thread on the way sleeps deeply.
+const rest = 50 * time.Millisecond
+
+// onLive runs code n times on one session of each subject, a block in turn,
+// after a few that don't count, and gives the samples.
+func onLive(ctx context.Context, subjects []Subject, opts Options, n int, pause time.Duration, code string) (samples [][]Sample, failures []int, err error) {
 	samples, failures = make([][]Sample, len(subjects)), make([]int, len(subjects))
 	sessions := make([]Session, len(subjects))
 	defer func() {
@@ -159,43 +173,57 @@ func onLive(ctx context.Context, subjects []Subject, opts Options, n int, code s
 		if sessions[i], err = subject.Create(ctx); err != nil {
 			return nil, nil, fmt.Errorf("%s: %w", subject.Name(), err)
 		}
-		for range 3 {
+		for start := time.Now(); time.Since(start) < warmUp; {
 			if _, err := sessions[i].Run(ctx, "1+1"); err != nil {
 				return nil, nil, fmt.Errorf("%s: %w", subject.Name(), err)
 			}
 		}
 	}
-	for range n {
+	for done := 0; done < n; done += block {
 		for i, s := range sessions {
-			sample, err := s.Run(ctx, code)
-			if ctx.Err() != nil {
-				return nil, nil, context.Cause(ctx)
+			for range min(block, n-done) {
+				time.Sleep(pause)
+				sample, err := s.Run(ctx, code)
+				if ctx.Err() != nil {
+					return nil, nil, context.Cause(ctx)
+				}
+				if err != nil {
+					opts.Progress("%s: %v", subjects[i].Name(), err)
+					failures[i]++
+					continue
+				}
+				samples[i] = append(samples[i], sample)
 			}
-			if err != nil {
-				opts.Progress("%s: %v", subjects[i].Name(), err)
-				failures[i]++
-				continue
-			}
-			samples[i] = append(samples[i], sample)
 		}
 	}
 	return samples, failures, nil
 }
 
+// live measures 1+1, one execution after the other.
 func live(ctx context.Context, subjects []Subject, opts Options, report func(Result)) error {
-	samples, failures, err := onLive(ctx, subjects, opts, opts.Executions, "1+1")
+	return onePlusOne(ctx, "live", subjects, opts, opts.Executions, 0, report)
+}
+
+// liveRested measures 1+1 after a pause, as a person meets it: processors and
+// threads have to wake up first.
+func liveRested(ctx context.Context, subjects []Subject, opts Options, report func(Result)) error {
+	return onePlusOne(ctx, "live-rested", subjects, opts, opts.Executions/5, rest, report)
+}
+
+func onePlusOne(ctx context.Context, name string, subjects []Subject, opts Options, n int, pause time.Duration, report func(Result)) error {
+	samples, failures, err := onLive(ctx, subjects, opts, n, pause, "1+1")
 	if err != nil {
 		return err
 	}
 	for i, subject := range subjects {
-		report(timed("live", subject.Name(), totals(samples[i]), failures[i]))
+		report(timed(name, subject.Name(), totals(samples[i]), failures[i]))
 	}
 	return nil
 }
 
 // firstByte measures how soon the first output of a cell that goes on arrives.
 func firstByte(ctx context.Context, subjects []Subject, opts Options, report func(Result)) error {
-	samples, failures, err := onLive(ctx, subjects, opts, opts.Repeats,
+	samples, failures, err := onLive(ctx, subjects, opts, opts.Repeats, 0,
 		"import time\nprint('x', flush=True)\ntime.sleep(0.3)")
 	if err != nil {
 		return err
@@ -214,7 +242,7 @@ func firstByte(ctx context.Context, subjects []Subject, opts Options, report fun
 // that is lost is a failure.
 func output(ctx context.Context, subjects []Subject, opts Options, report func(Result)) error {
 	code := fmt.Sprintf("for i in range(%d): print('%%06d' %% i)", opts.Lines)
-	samples, failures, err := onLive(ctx, subjects, opts, max(opts.Repeats/4, 1), code)
+	samples, failures, err := onLive(ctx, subjects, opts, max(opts.Repeats/4, 1), 0, code)
 	if err != nil {
 		return err
 	}

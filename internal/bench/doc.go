@@ -4,7 +4,7 @@
 //	caesarion bench ──▶ bench ──▶ Subject: a Caesarion server | a Jupyter server
 //
 // The clock runs from the request to the last byte of the answer, in the
-// client, on the same machine. Samples of the two subjects alternate, so that
-// a machine whose speed drifts is unkind to both alike. Speed is never a test:
+// client, on the same machine. Blocks of samples of the two subjects alternate,
+// so that a machine whose speed drifts is unkind to both alike. Speed is never a test:
 // nothing here passes or fails.
 package bench
