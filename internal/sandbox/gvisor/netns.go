@@ -21,10 +21,21 @@ func newLoopbackNetNS() (*os.File, error) {
 		err  error
 	}
 	done := make(chan result)
-	go func() {
+	var enter func()
+	enter = func() {
 		// The thread is never unlocked, so it ends with this goroutine and
 		// nobody else runs in the new namespace.
 		runtime.LockOSThread()
+		if unix.Gettid() == os.Getpid() {
+			// The process's first thread can't end: it would stay in the new
+			// namespace and show it as the process's own. Hold it here, so
+			// that another is taken.
+			defer runtime.UnlockOSThread()
+			held := make(chan struct{})
+			go func() { defer close(held); enter() }()
+			<-held
+			return
+		}
 		file, err := func() (*os.File, error) {
 			if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 				return nil, fmt.Errorf("unshare network namespace: %w", err)
@@ -35,7 +46,8 @@ func newLoopbackNetNS() (*os.File, error) {
 			return os.Open(fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid()))
 		}()
 		done <- result{file, err}
-	}()
+	}
+	go enter()
 	r := <-done
 	return r.file, r.err
 }
