@@ -18,9 +18,15 @@ import (
 // A windowed connection never lets a buffer fill: at most windowBytes are on
 // the way that the other end's reader has not yet consumed.
 //
+// The same copy also sleeps through data at times: it reads, finds nothing, and
+// only then asks to be woken, so what comes in between lies there until more
+// comes. Whoever accepted a windowed connection therefore nudges: some moments
+// after its last frame it sends empty ones, which wake the copy.
+//
 //	frame: kind 1 byte | length 3 bytes, big-endian | length bytes, for data
 //
-// An ack frame's length says how many bytes were consumed since the last one.
+// An ack frame's length says how many bytes were consumed since the last one; a
+// nudge has length 0 and means nothing.
 // The end that dials begins with windowPreface, whose first byte no HTTP
 // request begins with, so that a listener takes plain HTTP on the same port
 // (Kubernetes probes and plain TCP need no window).
@@ -31,13 +37,19 @@ const (
 	windowHeader  = 4
 	windowPreface = "\x00caesarion-window/1\n"
 
-	frameData = 0
-	frameAck  = 1
+	frameData  = 0
+	frameAck   = 1
+	frameNudge = 2
 
 	// WindowSocketBytes is the send buffer that the host's end of a forwarded
 	// socket needs so that a window fits with all its overhead.
 	WindowSocketBytes = 4 << 20
 )
+
+// nudges says when to nudge after the last frame, each counted from the one
+// before. The first comes too early if the copy lost its processor just then;
+// the last has to be late enough on the busiest machine.
+var nudges = []time.Duration{3 * time.Millisecond, 30 * time.Millisecond, 300 * time.Millisecond, 3 * time.Second}
 
 // windowConn is one end of a windowed connection.
 //
@@ -51,7 +63,9 @@ type windowConn struct {
 	out     net.Buffers
 	preface bool // still to be sent; guarded by wmu and frameMu
 
-	frameMu sync.Mutex // one frame at a time on the wire
+	frameMu sync.Mutex  // one frame at a time on the wire
+	nudge   *time.Timer // nil on the end that dialled; guarded by frameMu
+	nudged  int         // nudges since the last frame; guarded by frameMu
 
 	mu       sync.Mutex
 	changed  *sync.Cond
@@ -169,6 +183,8 @@ func (w *windowConn) header() (data, ack int, err error) {
 		return size, 0, nil
 	case kind == frameAck && size <= windowBytes:
 		return 0, size, nil
+	case kind == frameNudge && size == 0:
+		return 0, 0, nil
 	}
 	return 0, 0, fmt.Errorf("agentapi: window: bad frame (kind %d, %d bytes)", kind, size)
 }
@@ -227,6 +243,10 @@ func (w *windowConn) reserve(want int) (int, error) {
 func (w *windowConn) send(kind byte, size int, data []byte) error {
 	w.frameMu.Lock()
 	defer w.frameMu.Unlock()
+	if w.nudge != nil {
+		w.nudged = 0
+		w.nudge.Reset(nudges[0])
+	}
 	head := make([]byte, 0, len(windowPreface)+windowHeader)
 	if w.preface {
 		head = append(head, windowPreface...)
@@ -245,6 +265,23 @@ func (w *windowConn) send(kind byte, size int, data []byte) error {
 	bufs := w.out // WriteTo consumes its receiver
 	_, err := bufs.WriteTo(w.Conn)
 	return err
+}
+
+// startNudging makes the connection nudge after its last frame.
+func (w *windowConn) startNudging() {
+	w.frameMu.Lock()
+	defer w.frameMu.Unlock()
+	w.nudge = time.AfterFunc(time.Hour, func() {
+		w.frameMu.Lock()
+		defer w.frameMu.Unlock()
+		if _, err := w.Conn.Write([]byte{frameNudge, 0, 0, 0}); err != nil {
+			return // closed
+		}
+		if w.nudged++; w.nudged < len(nudges) {
+			w.nudge.Reset(nudges[w.nudged])
+		}
+	})
+	w.nudge.Stop()
 }
 
 // Listener accepts windowed connections and plain ones alike.
@@ -307,7 +344,9 @@ func (c *sniffConn) sniff() (net.Conn, error) {
 			return nil, errors.New("agentapi: window: unknown preface")
 		}
 		_, _ = c.in.Discard(len(windowPreface)) // was peeked
-		conn = newWindow(c.Conn, c.in, false)
+		w := newWindow(c.Conn, c.in, false)
+		w.startNudging()
+		conn = w
 	} else {
 		conn = plainConn{c.Conn, c.in}
 	}

@@ -150,3 +150,48 @@ func TestListenerTakesPlainHTTPToo(t *testing.T) {
 		t.Fatalf("got %q, %v", got, err)
 	}
 }
+
+// sleepy forwards as gVisor does when it sleeps through data: what follows close
+// upon something else lies there until more comes.
+type sleepy struct {
+	net.Conn
+	mu   sync.Mutex
+	last time.Time // guarded by mu
+	held []byte    // guarded by mu
+}
+
+func (s *sleepy) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held = append(s.held, p...)
+	if since := time.Since(s.last); since < time.Millisecond {
+		return len(p), nil
+	}
+	s.last = time.Now()
+	_, err := s.Conn.Write(s.held)
+	s.held = nil
+	return len(p), err
+}
+
+func TestWhatTheWireSleepsThroughArrivesByANudge(t *testing.T) {
+	near, far := net.Pipe()
+	defer near.Close()
+	wire := &sleepy{Conn: far}
+	server := &sniffConn{Conn: wire, in: bufio.NewReaderSize(far, windowFrame)}
+	client := Window(near)
+	go func() {
+		_, _ = client.Write([]byte("?"))
+	}()
+	if _, err := io.ReadFull(server, make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		for range 20 {
+			_, _ = server.Write([]byte("x"))
+		}
+	}()
+	_ = client.SetReadDeadline(time.Now().Add(30 * time.Second))
+	if got, err := io.ReadAll(io.LimitReader(client, 20)); err != nil || len(got) != 20 {
+		t.Errorf("%d of 20 bytes, %v", len(got), err)
+	}
+}
