@@ -68,6 +68,7 @@ class Kernel:
             self._publish_in_child(msg_type, content)
             return
         if msg_type == "error":
+            self._error_shown = True
             content["traceback"] = [_shorten(str(line)) for line in content["traceback"]]
             content["evalue"] = _shorten(content["evalue"])
         request = request or requests.current()
@@ -308,6 +309,7 @@ class Kernel:
         # The agent knows that it has sent a request: this can wait for the first output.
         self.wire.hold(frames)
         self._allow_stdin = content.get("allow_stdin", False)
+        self._error_shown = False
         self._repair()
         options = {}
         metadata = request.frame.get("metadata") or {}
@@ -342,6 +344,9 @@ class Kernel:
         if result is not None:
             error = result.error_before_exec or result.error_in_exec
         reply = self._outcome(error)
+        if not self._error_shown and reply.get("ename") == "KeyboardInterrupt":
+            # One in the middle of showing a traceback makes IPython print instead.
+            self.publish("error", {k: reply[k] for k in ("traceback", "ename", "evalue")})
         reply["execution_count"] = shell.execution_count - 1
         reply["user_expressions"] = (
             shell.user_expressions(content.get("user_expressions") or {})
