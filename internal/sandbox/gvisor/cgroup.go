@@ -153,6 +153,21 @@ func removeCgroup(dir string) error {
 	}
 }
 
+// raiseMemory sets the memory limit of a sandbox that runs.
+func (cg cgroups) raiseMemory(id string, bytes int64) error {
+	var dir, file string
+	switch cg.version {
+	case 1:
+		dir, file = filepath.Join(cg.controllers["memory"], cg.parent, id), "memory.limit_in_bytes"
+	case 2:
+		dir, file = filepath.Join(cgroupRoot, cg.parent, id), "memory.max"
+	}
+	if cg.controllers["memory"] == "" {
+		return nil
+	}
+	return os.WriteFile(filepath.Join(dir, file), []byte(strconv.FormatInt(bytes, 10)), 0) //nolint:gosec // a file of the kernel's, which exists
+}
+
 // oomKilled reports whether the host ended a process of the sandbox for
 // memory. Read it before the cgroup is removed.
 //

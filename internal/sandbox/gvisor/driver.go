@@ -259,6 +259,12 @@ func (d *Driver) boot(ctx context.Context, b *box) error {
 		_ = out.Close()
 		return err
 	}
+	if limits := b.record.Limits; limits.MemoryBytes > 0 {
+		raised := limits.MemoryBytes + sentryMemory + int64(limits.Processes)*processMemory
+		if err := d.cgroups.raiseMemory(string(b.record.ID), raised); err != nil {
+			d.log.Warn("the host's memory limit stays low: a fork bomb may end the sandbox", "sandbox_id", b.record.ID, "err", err)
+		}
+	}
 	if err := waitReady(ctx, out, b.sentry); err != nil {
 		b.sentry.close()
 		b.gofer.close()

@@ -30,6 +30,13 @@ const (
 	// kills the whole sandbox without a word.
 	sentryMemory = 512 << 20
 
+	// processMemory is what the host's limit is raised by for each process that
+	// the sandbox may have, once it runs (gVisor shows the limit it was started
+	// with as the machine's memory). A fork bomb of Pythons takes 11 to 16 MiB a
+	// process, faster than the agent gets a turn to stop it: with this, all that
+	// RLIMIT_NPROC allows fit, and the agent, not the host, has the last word.
+	processMemory = 12 << 20
+
 	// hostTasksPerProcess bounds the sentry's host threads: systrap keeps one
 	// stub thread a sandbox thread and the sentry some dozens of its own. The
 	// sandbox's own count is bounded by RLIMIT_NPROC before this is reached.
