@@ -73,16 +73,15 @@ type Spec struct {
 
 // Info is what a driver knows of one sandbox.
 type Info struct {
-	ID          ID
-	Template    string
-	Image       string // digest that was started
-	State       State
-	Reason      string // why it stopped, when the driver knows: "out_of_memory", …
-	Limits      Limits
-	Labels      map[string]string
-	CreatedAt   time.Time // UTC
-	AgentToken  string    // what the agent of this sandbox asks for; never logged, never shown
-	DriverState any       `json:"-"` // the driver's own
+	ID         ID
+	Template   string
+	Image      string // digest that was started
+	State      State
+	Reason     string // why it stopped, when the driver knows: "out_of_memory", …
+	Limits     Limits
+	Labels     map[string]string
+	CreatedAt  time.Time // UTC
+	AgentToken string    // what the agent of this sandbox asks for; never logged, never shown
 }
 
 // Driver starts and stops sandboxes on one kind of host.
