@@ -92,6 +92,13 @@ type Output struct {
 	ErrorName      string                     `json:"ename,omitempty" doc:"error: class of the exception"`
 	ErrorValue     string                     `json:"evalue,omitempty" doc:"error: its text"`
 	Traceback      []string                   `json:"traceback,omitzero" doc:"error: lines with ANSI colours"`
+	DisplayID      string                     `json:"display_id,omitempty" doc:"In sessions: the name under which code may update a display later"`
+	Refs           map[string]OutputRef       `json:"refs,omitempty" doc:"In sessions: values that were shortened or left out here, by mime type, \"text\" for a stream; GET …/outputs/{index} gives them whole"`
+}
+
+// OutputRef tells of a value that is fetched by itself.
+type OutputRef struct {
+	Bytes int64 `json:"bytes"`
 }
 
 // Input answers an input.requested event.

@@ -39,6 +39,22 @@ const (
 	ProcessFinished   Type = "process.finished" // ProcessExit: always last
 )
 
+// The types that only the log of a session has; there the events of an
+// execution carry item_id and execution_id beside them.
+const (
+	SessionChanged  Type = "session.changed"  // the session, without its items
+	SessionsChanged Type = "sessions.changed" // without a number: the list of sessions changed
+	ItemAdded       Type = "item.added"       // {"item","after"}
+	ItemChanged     Type = "item.changed"     // merge patch of an item
+	ItemDelta       Type = "item.delta"       // {"field","append"}
+	ItemRemoved     Type = "item.removed"     // {}
+	ThreadChanged   Type = "thread.changed"   // {"order","items"}
+	TurnStarted     Type = "turn.started"     // the turn
+	TurnFinished    Type = "turn.finished"    // the turn
+	SandboxChanged  Type = "sandbox.changed"  // the session's sandbox
+	FilesChanged    Type = "files.changed"    // {"changes"}
+)
+
 // Event is one numbered entry of a log.
 type Event struct {
 	Seq  int64           `json:"seq"`  // from 1, without gaps

@@ -107,22 +107,25 @@ func (l *Log) append(typ Type, data any, show bool) (Event, error) {
 	return e, nil
 }
 
-// AppendRaw adds a record made elsewhere. Its number must be the next one; an
-// empty log takes any number from 1, so that it can continue an older one.
-func (l *Log) AppendRaw(r Record) error {
+// AppendRaw adds records made elsewhere and shows them as one batch. Their
+// numbers must be the next ones; an empty log takes any number from 1, so that
+// it can continue an older one.
+func (l *Log) AppendRaw(records ...Record) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
 		return ErrClosed
 	}
-	if len(l.records) == 0 && l.visible == 0 && r.Seq >= 1 {
-		l.first = r.Seq
+	defer l.publishLocked()
+	for _, r := range records {
+		if len(l.records) == 0 && l.visible == 0 && r.Seq >= 1 {
+			l.first = r.Seq
+		}
+		if r.Seq != l.first+int64(len(l.records)) {
+			return fmt.Errorf("%w: got %d, want %d", ErrSequence, r.Seq, l.first+int64(len(l.records)))
+		}
+		l.addLocked(r)
 	}
-	if r.Seq != l.first+int64(len(l.records)) {
-		return fmt.Errorf("%w: got %d, want %d", ErrSequence, r.Seq, l.first+int64(len(l.records)))
-	}
-	l.addLocked(r)
-	l.publishLocked()
 	return nil
 }
 

@@ -25,7 +25,7 @@ type CreateRequest struct {
 	ExecutionTimeout time.Duration
 	IdleTimeout      time.Duration
 	Lifetime         time.Duration
-	Session          string // session of the original's API; empty: none
+	Session          string // the session it belongs to; empty: none
 }
 
 // source gives running sandboxes: today the driver, later a pool before it.

@@ -37,6 +37,7 @@ type ExecuteRequest struct {
 	UserExpressions  json.RawMessage
 	OutputLimitBytes int64
 	IdempotencyKey   string // the same key gives the same execution; empty: always a new one
+	ID               string // "exe_…", for callers that must know it before it runs; empty: a new one
 }
 
 // Execute has a kernel run code, and returns once the agent has taken it. The
@@ -96,7 +97,10 @@ func (s *Sandbox) prepare(ctx context.Context, req ExecuteRequest, release func(
 			return nil, false, err
 		}
 	}
-	e := newExecution(s, "exe_"+sandbox.RandomSuffix(), kernel)
+	if req.ID == "" {
+		req.ID = NewExecutionID()
+	}
+	e := newExecution(s, req.ID, kernel)
 	e.timeout, e.release = req.Timeout, release
 	if req.IdempotencyKey != "" {
 		e.ID = keyedID(s.id, req.IdempotencyKey)
@@ -104,6 +108,9 @@ func (s *Sandbox) prepare(ctx context.Context, req ExecuteRequest, release func(
 	}
 	return s.execs.add(e)
 }
+
+// NewExecutionID makes an identifier for ExecuteRequest.ID.
+func NewExecutionID() string { return "exe_" + sandbox.RandomSuffix() }
 
 func newExecution(s *Sandbox, id, kernelID string) *Execution {
 	return &Execution{

@@ -41,6 +41,7 @@ type Fleet struct {
 	goneList []sandbox.ID // oldest first; bounds gone
 	seeds    map[string]*Sandbox
 	sessions map[string]*Sandbox
+	farewell func(context.Context, *Sandbox)
 }
 
 // Gone sandboxes that are remembered for their reason. Each costs about a
@@ -267,12 +268,20 @@ func (f *Fleet) BySeedID(name string) (*Sandbox, bool) {
 	return s, ok
 }
 
-// BySession finds the living sandbox of a session of the original's API.
+// BySession finds the living sandbox of a session.
 func (f *Fleet) BySession(session string) (*Sandbox, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s, ok := f.sessions[session]
 	return s, ok
+}
+
+// Farewell has fn called before a sandbox is deleted because it was idle or its
+// life is over, so that its files can be saved. fn must not count as use.
+func (f *Fleet) Farewell(fn func(context.Context, *Sandbox)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.farewell = fn
 }
 
 // List gives the living sandboxes, newest first.

@@ -20,7 +20,7 @@ const (
 	labelIdle    = "caesarion.idle_timeout_ms"      // decimal
 	labelLife    = "caesarion.lifetime_ms"          // decimal
 	labelSeed    = "caesarion.seed"                 // "sandbox-1a2b3c4d": its name in the original's API
-	labelSession = "caesarion.session"              // session id of the original's API
+	labelSession = "caesarion.session"              // the session it belongs to
 	userPrefix   = "user."
 )
 

@@ -127,6 +127,9 @@ func (s *Sandbox) lastUsed() time.Time {
 	return time.Unix(0, s.used.Load()).UTC()
 }
 
+// Ended is closed when the sandbox is gone; Fleet.Get then says why.
+func (s *Sandbox) Ended() <-chan struct{} { return s.ended }
+
 // Use says that somebody uses the sandbox until the returned function is
 // called: it does not count as idle meanwhile. It costs two atomic writes.
 func (s *Sandbox) Use() (done func()) {
@@ -213,9 +216,15 @@ func (s *Sandbox) watch(lost <-chan struct{}) {
 		s.mu.Unlock()
 		switch now := time.Now(); {
 		case !now.Before(expires):
+			s.farewell()
 			_ = s.end(s.fleet.ctx, ReasonExpired) // logged there
 			return
 		case !now.Before(s.lastUsed().Add(idle)):
+			// Somebody may come back while its files are saved.
+			s.farewell()
+			if time.Now().Before(s.lastUsed().Add(idle)) {
+				continue
+			}
 			_ = s.end(s.fleet.ctx, ReasonIdle)
 			return
 		}
@@ -228,6 +237,22 @@ func (s *Sandbox) watch(lost <-chan struct{}) {
 			written = used
 		}
 	}
+}
+
+// farewellTime bounds what is done for a sandbox whose time is over.
+const farewellTime = 60 * time.Second
+
+// farewell lets its user take out of the sandbox what should stay.
+func (s *Sandbox) farewell() {
+	s.fleet.mu.Lock()
+	fn := s.fleet.farewell
+	s.fleet.mu.Unlock()
+	if fn == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(s.fleet.ctx, farewellTime)
+	defer cancel()
+	fn(ctx, s)
 }
 
 func (s *Sandbox) endLost() {
