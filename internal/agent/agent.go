@@ -55,6 +55,8 @@ type Agent struct {
 	log     *slog.Logger
 	mux     *http.ServeMux
 
+	previews *previews
+
 	spawning    sync.RWMutex // held for reading from the start of a child until its owner is known
 	configureMu sync.Mutex   // one Configure at a time
 	token       atomic.Pointer[[sha256.Size]byte]
@@ -66,6 +68,7 @@ type Agent struct {
 	executions map[string]*execution
 	order      []*execution // of executions, oldest first
 	processes  map[string]*process
+	previewer  *previewer // the one that runs, if any
 	closed     bool
 	wg         sync.WaitGroup // keepers and processes
 }
@@ -86,7 +89,7 @@ func New(opts Options) *Agent {
 		opts: opts, started: time.Now(), log: opts.Logger, kernels: make(map[string]*keeper),
 		executions: make(map[string]*execution), processes: make(map[string]*process),
 	}
-	a.watch = newWatch(a)
+	a.watch, a.previews = newWatch(a), newPreviews()
 	a.mux = a.newMux()
 	for _, dir := range []string{agentapi.WorkspaceDir, agentapi.UploadsDir, "/tmp", opts.Home} {
 		// Best effort: an image may have them, owned by somebody else.
@@ -350,7 +353,11 @@ func (a *Agent) Close() {
 	a.closed = true
 	keepers := slices.Collect(maps.Values(a.kernels))
 	commands := slices.Collect(maps.Values(a.processes))
+	reader := a.previewer
 	a.mu.Unlock()
+	if reader != nil {
+		a.endPreview(reader)
+	}
 	var wg sync.WaitGroup
 	for _, k := range keepers {
 		wg.Go(k.close)

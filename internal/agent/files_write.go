@@ -17,6 +17,12 @@ import (
 	"github.com/caesarion/caesarion/internal/errdefs"
 )
 
+// How the names of files begin that are not whole yet.
+const (
+	uploadPrefix = ".caesarion-upload-"
+	movePrefix   = ".caesarion-move-"
+)
+
 // copyBuffers are large: inside gVisor every system call costs microseconds.
 var copyBuffers = sync.Pool{New: func() any { b := make([]byte, 256<<10); return &b }}
 
@@ -64,7 +70,7 @@ func (p *place) write(body io.Reader, size int64) (err error) {
 	if err := p.room(size); err != nil {
 		return err
 	}
-	tmp := path.Join(dir, ".caesarion-upload-"+rand.Text())
+	tmp := path.Join(dir, uploadPrefix+rand.Text())
 	f, err := p.root.OpenFile(tmp, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
 	if err != nil {
 		return fileError(err, p.path)
@@ -165,7 +171,7 @@ func renameBetween(from, to *place) error {
 // moveAcross copies and then deletes, for folders on two file systems and for
 // overlays that cannot rename a folder of their lower layer.
 func moveAcross(from, to *place) error {
-	tmp := &place{root: to.root, name: path.Join(path.Dir(to.name), ".caesarion-move-"+rand.Text()), path: to.path}
+	tmp := &place{root: to.root, name: path.Join(path.Dir(to.name), movePrefix+rand.Text()), path: to.path}
 	if err := copyTree(from, tmp); err != nil {
 		_ = tmp.root.RemoveAll(tmp.name)
 		return fileError(err, to.path)

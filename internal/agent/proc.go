@@ -196,8 +196,11 @@ func (a *Agent) owners() []owner {
 	a.mu.Lock()
 	keepers := slices.Collect(maps.Values(a.kernels))
 	commands := slices.Collect(maps.Values(a.processes))
+	list := make([]owner, 0, len(keepers)+len(commands)+1)
+	if a.previewer != nil {
+		list = append(list, a.previewer.owner)
+	}
 	a.mu.Unlock()
-	list := make([]owner, 0, len(keepers)+len(commands))
 	for _, p := range commands {
 		if o := p.family(); o.pid != 0 {
 			list = append(list, o)

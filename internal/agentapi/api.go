@@ -27,6 +27,10 @@
 //	GET    /files/content?path=          the bytes; Range is honoured
 //	PUT    /files/content?path=          bytes → File; all or nothing
 //	GET    /files/archive?path=          the folder as zip
+//	GET    /files/tree?path=&skip=&limit= Tree, of several folders
+//	POST   /files/pack                   PackRequest → tar of the files
+//	PUT    /files/unpack                 tar → Unpacked
+//	POST   /files/table                  TableRequest → a page of rows
 //	POST   /files/mkdir                  PathRequest → File
 //	POST   /files/move                   MoveRequest → File
 //	DELETE /files?path=                  204; folders with all they hold

@@ -140,6 +140,7 @@ var ordinary = []testCase{
 	}},
 	{"processes", testProcesses},
 	{"files", testFiles},
+	{"recursive listings, packing and unpacking", testTree},
 }
 
 func (s *Sandbox) interrupt(r *Running) {
