@@ -1,0 +1,12 @@
+export { Button, type ButtonProps, IconButton, type IconButtonProps } from "./button";
+export { ConfirmDialog, Dialog, type DialogProps } from "./dialog";
+export { Badge, EmptyState, Skeleton } from "./feedback";
+export { Kbd, keyNames } from "./kbd";
+export { Menu, MenuChoice, MenuItem, MenuLabel, MenuLine, MenuLink, MenuSub } from "./menu";
+export { Select } from "./select";
+export { Spinner } from "./spinner";
+export { Splitter } from "./splitter";
+export { Switch } from "./switch";
+export { Tabs } from "./tabs";
+export { toast } from "./toast";
+export { Tooltip } from "./tooltip";
