@@ -246,10 +246,13 @@ func (c *chatCompletions) post(ctx context.Context, body []byte, silence *silenc
 func (c *chatCompletions) read(ctx context.Context, body io.Reader, silence *silence, emit func(Event) bool) error {
 	buffered := bufio.NewReader(body)
 	acc := newAccumulator()
-	if whole, err := isDocument(buffered); err != nil {
+	switch first, err := firstByte(buffered); {
+	case err != nil:
 		return c.broken(ctx, err, acc)
-	} else if whole {
+	case first == '{':
 		return c.readWhole(ctx, buffered, acc, emit)
+	case first == '<':
+		return c.bad("it is a web page", nil)
 	}
 	events := newSSEReader(buffered)
 	for {
@@ -323,17 +326,17 @@ func (c *chatCompletions) end(acc *accumulator, emit func(Event) bool) error {
 	return nil
 }
 
-// isDocument tells a JSON document from a stream by its first character.
-func isDocument(r *bufio.Reader) (bool, error) {
+// firstByte gives the first byte that is no white space, and leaves it there.
+// A JSON document and a page begin otherwise than a stream.
+func firstByte(r *bufio.Reader) (byte, error) {
 	for {
 		b, err := r.ReadByte()
 		if err != nil {
-			return false, err
+			return 0, err
 		}
-		if strings.IndexByte(" \t\r\n", b) >= 0 {
-			continue
+		if strings.IndexByte(" \t\r\n", b) < 0 {
+			return b, r.UnreadByte()
 		}
-		return b == '{', r.UnreadByte()
 	}
 }
 
