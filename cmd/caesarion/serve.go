@@ -115,6 +115,6 @@ func (c *serveCmd) announce(g *globals, s *server) error {
 	if c.Auth == "none" {
 		fmt.Fprintln(g.Stderr, "warning: --auth none: every program and every user of this machine can run code here")
 	}
-	_, err := fmt.Fprintf(g.Stdout, "Caesarion %s is ready. Stop it with Ctrl-C.\n\n  %s\n\n", buildVersion(), address)
+	_, err := fmt.Fprintf(g.Stdout, "Caesarion %s is ready. Open this address in a browser; Ctrl-C stops the server.\n\n  %s\n\n", buildVersion(), address)
 	return err
 }

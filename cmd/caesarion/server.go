@@ -22,6 +22,7 @@ import (
 	"github.com/caesarion/caesarion/internal/fleet"
 	"github.com/caesarion/caesarion/internal/httpapi"
 	"github.com/caesarion/caesarion/internal/sandbox"
+	"github.com/caesarion/caesarion/web"
 )
 
 const (
@@ -204,12 +205,18 @@ func newHTTPServer(fl *fleet.Fleet, opts serverOptions) (*http.Server, error) {
 	if ip := net.ParseIP(host); host != "" && (ip == nil || !ip.IsUnspecified()) {
 		hosts = append([]string{host}, hosts...)
 	}
+	page := web.Dist()
+	if opts.cfg.WebDir != "" {
+		page = os.DirFS(opts.cfg.WebDir)
+	}
 	return httpapi.New(fl, httpapi.Options{
 		Token:        opts.token.Reveal(),
 		AuthNone:     opts.cfg.Auth == "none",
 		AllowedHosts: hosts,
 		Version:      buildVersion(),
 		Logger:       opts.log,
+		Page:         page,
+		PageLive:     opts.cfg.WebDir != "",
 	}).Server(), nil
 }
 

@@ -34,6 +34,7 @@ type Server struct {
 	MaxSandboxes   int      `help:"Most sandboxes that exist at a time; 0 takes a number that fits the machine's memory." default:"0" placeholder:"N" env:"CAESARION_MAX_SANDBOXES"`
 	Agent          string   `help:"The agent's binary (default: caesarion-agent beside this program, or on the PATH)." placeholder:"FILE" env:"CAESARION_AGENT"`
 	OnExit         string   `help:"What to do with the sandboxes when the server stops: keep them for the next one, or delete them." default:"keep" enum:"keep,delete" placeholder:"HOW" env:"CAESARION_ON_EXIT"`
+	WebDir         string   `help:"Serve the page from this folder instead of the built-in one, read anew each time: for work on the page." placeholder:"DIR" type:"existingdir" env:"CAESARION_WEB_DIR"`
 
 	// Templates are what sandboxes are made from, by name. There is always
 	// one named DefaultTemplate.

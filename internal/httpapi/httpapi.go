@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"reflect"
@@ -24,6 +25,8 @@ type Options struct {
 	Version      string
 	Logger       *slog.Logger  // default: discard
 	Heartbeat    time.Duration // between comments on silent event streams; default 15 s
+	Page         fs.FS         // the built page; nil: none, / answers programs only
+	PageLive     bool          // the page's files change while the server runs, for development
 }
 
 // API is the HTTP API as a handler.
@@ -37,6 +40,7 @@ type API struct {
 	spec  spec
 	chain http.Handler
 	seeds seedState
+	page  *pageFiles
 
 	draining context.Context // ends with Drain
 	drain    context.CancelFunc
@@ -65,6 +69,8 @@ func New(fl *fleet.Fleet, opts Options) *API {
 	a.fileRoutes()
 	a.processRoutes()
 	a.seedRoutes()
+	a.loginRoutes()
+	a.pageRoutes()
 	a.specRoutes()
 	a.chain = a.observe(a.checkHost(a.checkOrigin(a.checkToken(http.HandlerFunc(a.route)))))
 	return a

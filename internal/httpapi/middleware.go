@@ -2,8 +2,6 @@ package httpapi
 
 import (
 	"context"
-	"crypto/sha256"
-	"crypto/subtle"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -161,11 +159,16 @@ func (a *API) hostAllowed(hostport string) bool {
 }
 
 // checkOrigin refuses changes that a page of another origin asks a browser
-// for. Programs other than browsers send neither Origin nor Sec-Fetch-Site.
+// for, and everything that an output sends its frame to. Programs other than
+// browsers send neither Origin nor Sec-Fetch-Site.
 func (a *API) checkOrigin(next http.Handler) http.Handler {
 	guard := http.NewCrossOriginProtection()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if err := guard.Check(r); err != nil {
+		err := guard.Check(r)
+		if err == nil && framed(r) {
+			err = errors.New("the frame of an output was sent here")
+		}
+		if err != nil {
 			a.fail(w, r, errdefs.New(errdefs.ErrForbidden, "cross-origin", "A page of another origin may not do this.").WithCause(err))
 			return
 		}
@@ -173,23 +176,26 @@ func (a *API) checkOrigin(next http.Handler) http.Handler {
 	})
 }
 
-// public is what needs no token: it says that the server lives and no more.
-var public = map[string]bool{"/": true, "/health": true, "/api/health": true}
+// public is what needs no token: it says that the server lives and no more, or
+// is about the token itself.
+var public = map[string]bool{"/": true, "/health": true, "/api/health": true, "/v1/login": true, "/v1/logout": true}
 
 func (a *API) checkToken(next http.Handler) http.Handler {
-	if a.opts.AuthNone {
-		return next
-	}
-	want := sha256.Sum256([]byte(a.opts.Token))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !public[r.URL.Path] {
-			// Hashes have one length, so the comparison tells nothing of the token's.
-			got := sha256.Sum256([]byte(tokenOf(r)))
-			if a.opts.Token == "" || subtle.ConstantTimeCompare(want[:], got[:]) != 1 {
-				a.fail(w, r, errdefs.New(errdefs.ErrUnauthenticated, "unauthenticated", "The token is missing or wrong.").
-					WithHint("Send it as \"Authorization: Bearer TOKEN\" or \"X-API-Key: TOKEN\". The server printed it at start and keeps it in its data directory."))
+		switch {
+		case public[r.URL.Path] || a.isPage(r):
+		case a.opts.AuthNone:
+			// Everybody on this machine may call, so a page of another origin
+			// must not call in a person's name, not even to read. A link that
+			// a person follows shows the answer to that person only.
+			if foreignPage(r) && !followed(r) {
+				a.fail(w, r, errdefs.New(errdefs.ErrForbidden, "cross-origin", "A page of another origin may not do this."))
 				return
 			}
+		case !a.tokenGood(tokenOf(r)) && !a.cookieGood(r):
+			a.fail(w, r, errdefs.New(errdefs.ErrUnauthenticated, "unauthenticated", "The token is missing or wrong.").
+				WithHint("Send it as \"Authorization: Bearer TOKEN\" or \"X-API-Key: TOKEN\". The server printed it at start and keeps it in its data directory."))
+			return
 		}
 		next.ServeHTTP(w, r)
 	})
@@ -230,6 +236,10 @@ func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 
 // route finds the handler, and answers in our words where there is none.
 func (a *API) route(w http.ResponseWriter, r *http.Request) {
+	if a.wantsPage(r) {
+		a.index(w, r)
+		return
+	}
 	if h, pattern := a.mux.Handler(r); pattern == "" {
 		var probe probeWriter
 		h.ServeHTTP(&probe, r)

@@ -35,6 +35,9 @@ var accessTests = []test{
 	{"every route but health wants the token", func(t *testing.T, s *Server, _ string) {
 		fill := strings.NewReplacer("{", "", "}", "")
 		for path, methods := range routes(t, s) {
+			if path == "/v1/login" || path == "/v1/logout" {
+				continue // they are about the token itself
+			}
 			public := path == "/" || path == "/health" || path == "/api/health"
 			for _, m := range methods {
 				for _, token := range []string{"", "Bearer wrong", "Basic " + Token, "Bearer " + Token + "x", "Bearer"} {
