@@ -75,7 +75,7 @@ func (c *cli) BeforeResolve(ctx *kong.Context) error {
 		return err
 	}
 	ctx.AddResolver(file)
-	c.Serve.Templates = file.Templates
+	c.Serve.Templates, c.Serve.Models = file.Templates, file.Models
 	return nil
 }
 

@@ -36,6 +36,22 @@ type Server struct {
 	OnExit         string   `help:"What to do with the sandboxes when the server stops: keep them for the next one, or delete them." default:"keep" enum:"keep,delete" placeholder:"HOW" env:"CAESARION_ON_EXIT"`
 	WebDir         string   `help:"Serve the page from this folder instead of the built-in one, read anew each time: for work on the page." placeholder:"DIR" type:"existingdir" env:"CAESARION_WEB_DIR"`
 
+	DefaultModel   string `help:"Model that answers where none is named (default: the first)." placeholder:"NAME" env:"CAESARION_DEFAULT_MODEL"`
+	DiscoverModels bool   `help:"Without any model configured, use one that Ollama or llama.cpp offers on this machine." default:"true" negatable:"" env:"CAESARION_DISCOVER_MODELS"`
+
+	ChatMaxRounds        int      `help:"Most calls of the model for one message." default:"25" placeholder:"N" env:"CAESARION_CHAT_MAX_ROUNDS"`
+	ChatRoundTimeout     Duration `help:"Longest time of one call of the model." default:"5m" placeholder:"TIME" env:"CAESARION_CHAT_ROUND_TIMEOUT"`
+	ChatToolTimeout      Duration `help:"Longest time of one tool the model calls, such as running code." default:"300s" placeholder:"TIME" env:"CAESARION_CHAT_TOOL_TIMEOUT"`
+	ChatSystemPromptFile string   `help:"Template of what the model is told before each conversation, instead of the built-in one." placeholder:"FILE" env:"CAESARION_CHAT_SYSTEM_PROMPT_FILE"`
+	WeatherBaseURL       string   `help:"Server that get_current_weather asks; none takes the tool away." default:"https://api.open-meteo.com" placeholder:"URL" env:"CAESARION_WEATHER_BASE_URL"`
+
+	UploadExtensions []string `help:"Extensions of the files that the page may upload (default: all)." placeholder:"EXT,…" env:"CAESARION_UPLOAD_EXTENSIONS"`
+	UploadMaxBytes   Bytes    `help:"Largest file that the page may upload; 0: as the sandbox's disk has room." default:"0" placeholder:"SIZE" env:"CAESARION_UPLOAD_MAX_BYTES"`
+
+	// Models are the language models, in the order that people see them. With
+	// none, there may still be EnvironmentModel or those of this machine.
+	Models []Model `kong:"-"`
+
 	// Templates are what sandboxes are made from, by name. There is always
 	// one named DefaultTemplate.
 	Templates map[string]Template `kong:"-"`
@@ -151,7 +167,7 @@ func Load(base Base) (Server, error) {
 	if _, err := parser.Parse(nil); err != nil {
 		return Server{}, fmt.Errorf("config: %w", err)
 	}
-	srv.Templates = file.Templates
+	srv.Templates, srv.Models = file.Templates, file.Models
 	return srv.Server, srv.Validate()
 }
 

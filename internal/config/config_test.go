@@ -27,7 +27,9 @@ func write(t *testing.T, text string) string {
 func valid() config.Server {
 	return config.Server{
 		Listen: "127.0.0.1:8000", Auth: "token", MaxSandboxes: 0, OnExit: "keep",
-		Templates: map[string]config.Template{config.DefaultTemplate: config.DefaultLimits()},
+		DiscoverModels: true, ChatMaxRounds: 25, ChatRoundTimeout: config.Seconds(300), ChatToolTimeout: config.Seconds(300),
+		WeatherBaseURL: "https://api.open-meteo.com",
+		Templates:      map[string]config.Template{config.DefaultTemplate: config.DefaultLimits()},
 	}
 }
 

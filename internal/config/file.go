@@ -26,6 +26,7 @@ const maxFileBytes = 1 << 20
 type File struct {
 	Path      string
 	Templates map[string]Template // complete: defaults filled in, DefaultTemplate there
+	Models    []Model
 
 	values map[string]yaml.Node
 }
@@ -62,10 +63,13 @@ func parse(path string, text []byte) (*File, error) {
 	}
 	known := Keys()
 	for _, key := range slices.Sorted(maps.Keys(file.values)) {
-		if key != templatesKey && !slices.Contains(known, key) {
-			return nil, fmt.Errorf("config: %s:%d: unknown key %q; allowed are %s and %s",
-				path, file.values[key].Line, key, strings.Join(known, ", "), templatesKey)
+		if key != templatesKey && key != modelsKey && !slices.Contains(known, key) {
+			return nil, fmt.Errorf("config: %s:%d: unknown key %q; allowed are %s, %s and %s",
+				path, file.values[key].Line, key, strings.Join(known, ", "), modelsKey, templatesKey)
 		}
+	}
+	if err := file.readModels(text); err != nil {
+		return nil, err
 	}
 	return file, file.readTemplates(text)
 }
@@ -84,7 +88,7 @@ func (f *File) readTemplates(text []byte) error {
 	f.Templates = map[string]Template{DefaultTemplate: DefaultLimits()}
 	for name, node := range doc.Templates {
 		t := DefaultLimits()
-		if err := checkTemplateKeys(node); err != nil {
+		if err := checkEntryKeys[Template](node, "template"); err != nil {
 			return fmt.Errorf("config: %s:%w", f.Path, err)
 		}
 		if err := node.Decode(&t); err != nil {
@@ -95,28 +99,9 @@ func (f *File) readTemplates(text []byte) error {
 	return nil
 }
 
-func checkTemplateKeys(node yaml.Node) error {
-	known := templateKeys()
-	for i := 0; i+1 < len(node.Content) && node.Kind == yaml.MappingNode; i += 2 {
-		if key := node.Content[i]; !slices.Contains(known, key.Value) {
-			return fmt.Errorf("%d: unknown key %q of a template; allowed are %s", key.Line, key.Value, strings.Join(known, ", "))
-		}
-	}
-	return nil
-}
-
-func templateKeys() []string {
-	var keys []string
-	for field := range reflect.TypeFor[Template]().Fields() {
-		key, _, _ := strings.Cut(field.Tag.Get("yaml"), ",")
-		keys = append(keys, key)
-	}
-	return keys
-}
-
 // goTypes matches what yaml.v3 says of Go types, which is no help to the
 // person who wrote the file.
-var goTypes = regexp.MustCompile(` into (config\.\w+|map\[string\]\S+|\S*\bint\b|\bfloat64\b)`)
+var goTypes = regexp.MustCompile(` into (config\.\w+|(map\[string\]|\[\])\S+|\S*\bint(64)?\b|\bfloat64\b|\bbool\b)`)
 
 func yamlMessage(err error) string {
 	text := strings.TrimPrefix(err.Error(), "yaml: ")
@@ -124,7 +109,8 @@ func yamlMessage(err error) string {
 	return strings.ReplaceAll(goTypes.ReplaceAllString(text, ""), "\n", ";")
 }
 
-// Keys gives the keys that a file may have at its top, besides templates.
+// Keys gives the keys that a file may have at its top, besides models and
+// templates.
 func Keys() []string {
 	var keys []string
 	for _, t := range []reflect.Type{reflect.TypeFor[Base](), reflect.TypeFor[Server]()} {
@@ -207,7 +193,7 @@ func printYAML(w io.Writer, base Base, srv Server) error {
 			}
 		}
 	}
-	if err := add(templatesKey, srv.Templates); err != nil {
+	if err := errors.Join(add(modelsKey, srv.Models), add(templatesKey, srv.Templates)); err != nil {
 		return err
 	}
 	var out bytes.Buffer

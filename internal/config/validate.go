@@ -73,7 +73,7 @@ func (s *Server) Validate() error {
 	case len(s.Templates) > maxTemplates:
 		return invalid("templates", len(s.Templates), fmt.Sprintf("at most %d", maxTemplates))
 	}
-	for _, f := range []struct{ key, path string }{{"tls_cert", s.TLSCert}, {"tls_key", s.TLSKey}, {"agent", s.Agent}} {
+	for _, f := range []struct{ key, path string }{{"tls_cert", s.TLSCert}, {"tls_key", s.TLSKey}, {"agent", s.Agent}, {"chat_system_prompt_file", s.ChatSystemPromptFile}} {
 		if f.path == "" {
 			continue
 		}
@@ -86,8 +86,38 @@ func (s *Server) Validate() error {
 			return err
 		}
 	}
+	if err := s.validateChat(); err != nil {
+		return err
+	}
+	return s.validateModels()
+}
+
+// validateChat checks what the page and its conversations follow.
+func (s *Server) validateChat() error {
+	switch {
+	case s.ChatMaxRounds < 1 || s.ChatMaxRounds > 1000:
+		return invalid("chat_max_rounds", s.ChatMaxRounds, "allowed are 1 to 1000")
+	case s.ChatRoundTimeout.Std() < minDuration:
+		return invalid("chat_round_timeout", s.ChatRoundTimeout, fmt.Sprintf("at least %s", minDuration))
+	case s.ChatToolTimeout.Std() < minDuration:
+		return invalid("chat_tool_timeout", s.ChatToolTimeout, fmt.Sprintf("at least %s", minDuration))
+	case s.WeatherBaseURL != NoWeather && !httpURL(s.WeatherBaseURL):
+		return invalid("weather_base_url", s.WeatherBaseURL, "write it as https://api.example.org, or none to take the tool away")
+	case s.UploadMaxBytes < 0:
+		return invalid("upload_max_bytes", s.UploadMaxBytes, "a size such as 100MiB, or 0 for no bound of its own")
+	}
+	for _, ext := range s.UploadExtensions {
+		if !extension.MatchString(ext) {
+			return invalid("upload_extensions", ext, "write them as csv, txt or tar.gz")
+		}
+	}
 	return nil
 }
+
+// NoWeather is the WeatherBaseURL that takes the tool away.
+const NoWeather = "none"
+
+var extension = regexp.MustCompile(`^\.?[A-Za-z0-9_+-]+(\.[A-Za-z0-9_+-]+)*$`)
 
 func validateTemplate(name string, t Template) error {
 	key := templatesKey + "." + name
