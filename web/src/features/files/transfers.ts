@@ -25,11 +25,15 @@ export type TransferStatus =
   | "skipped"
   | "interrupted";
 
+/** Where it came from: dropped on the page, pasted, chosen in the panel, given by another part of the page, or noted before a reload. */
+export type Origin = "drop" | "paste" | "panel" | "program" | "recalled";
+
 export interface Transfer {
   id: string;
   sessionId: string;
   /** All that came in one drop; an answer can be for all of them. */
   batch: string;
+  origin: Origin;
   name: string;
   /** Where it goes. */
   path: string;

@@ -16,6 +16,8 @@ class Store {
   refusals: { status: number; body?: unknown; headers?: Record<string, string> }[] = [];
   /** Held until let go. */
   gate: Promise<void> | undefined;
+  /** Lists nothing, as if each file came a moment later. */
+  blind = false;
   atOnce = 0;
   most = 0;
   private server: Server;
@@ -40,7 +42,7 @@ class Store {
       const id = String(req.headers["upload-id"] ?? "");
       if (req.method === "GET" && route === "") {
         const names = [...this.files.keys()].filter((f) => f.slice(0, f.lastIndexOf("/")) === path);
-        if (names.length === 0) return reply(404, { code: "file-not-found" });
+        if (names.length === 0 || this.blind) return reply(404, { code: "file-not-found" });
         return reply(200, { entries: names.map((f) => ({ name: f.slice(f.lastIndexOf("/") + 1) })) });
       }
       if (req.method === "HEAD" && route === "upload") {
@@ -61,6 +63,10 @@ class Store {
       if (at !== before.length && range) {
         req.resume();
         return reply(409, { code: "upload-offset" });
+      }
+      if (this.files.has(path) && url.searchParams.get("overwrite") !== "true") {
+        req.resume();
+        return reply(409, { code: "file-exists" });
       }
       const cut = this.cuts.shift();
       let got = Buffer.alloc(0);
@@ -222,6 +228,16 @@ describe("Uploader", () => {
     up.decide(skipped?.id ?? "", "skip");
     expect(await up.done(skipped?.id ?? "")).toBeUndefined();
     expect(store.files.get("/uploaded_files/a.csv")?.toString()).toBe("new a");
+  });
+
+  it("asks too when the file came to be after it looked", async () => {
+    store.files.set("/uploaded_files/a.csv", Buffer.from("old a"));
+    store.blind = true;
+    const up = make();
+    const [t] = await up.add("ses_1", [file("a.csv", "new a")]);
+    await vi.waitFor(() => expect(state(t)).toBe("asking"));
+    up.decide(t?.id ?? "", "keep-both");
+    expect(await up.done(t?.id ?? "")).toBe("/uploaded_files/a-2.csv");
   });
 
   it("says why the server refuses, and does not insist", async () => {

@@ -1,11 +1,12 @@
 import { reportUnauthenticated, sessionPath, withQuery } from "@/api/client";
-import { collect, type Given } from "./collect";
+import { type Collected, collect, type Given } from "./collect";
 import { base, freeName, join, parent } from "./paths";
 import { forgetUnfinished, noteUnfinished, readable, unfinishedUploads, uploadId } from "./resume";
 import {
   addTransfers,
   dropTransfers,
   getTransfer,
+  type Origin,
   patchTransfer,
   type Transfer,
   type TransferProblem,
@@ -15,6 +16,8 @@ import {
 import { type Answer, CutError, type Send, send } from "./transport";
 
 export const uploadDir = "/uploaded_files";
+
+export type Items = DataTransferItemList | File[] | Collected;
 
 /** How a person answers when the target exists. */
 export type Choice = "overwrite" | "keep-both" | "skip";
@@ -47,6 +50,8 @@ interface Job {
   id: string;
   file: File;
   choice?: Choice;
+  /** Paths that the server refused because they exist. */
+  taken: Set<string>;
   abort?: AbortController;
   settle: (path: string | undefined) => void;
   done: Promise<string | undefined>;
@@ -68,7 +73,11 @@ class Refused extends Error {
 
 const retried = new Set([408, 425, 429, 500, 502, 503, 504]);
 // The sandbox or the store said no for good; asking again changes nothing.
-const lasting = new Set(["disk-full", "sandbox-lost", "max-sandboxes", "too-many-sandboxes"]);
+const lasting = new Set(["disk-full", "session-full", "too-many-uploads", "too-many-sandboxes"]);
+
+function listingKey(t: Transfer): string {
+  return `${t.batch}\0${parent(t.path)}`;
+}
 
 function problemOf(answer: Answer): TransferProblem {
   if (answer.status === 401) reportUnauthenticated();
@@ -105,24 +114,35 @@ export class Uploader {
   }
 
   /** Takes files or a drop. Answers once they are listed; see done for the end. */
-  async add(sessionId: string, items: DataTransferItemList | File[], dir = uploadDir): Promise<Transfer[]> {
-    const collecting = collect(items); // before any await: a drop's list is gone afterwards
+  async add(sessionId: string, items: Items, dir = uploadDir, origin: Origin = "program"): Promise<Transfer[]> {
+    const collecting = "folders" in items ? items : collect(items); // before any await: a drop's list is gone afterwards
     const { files, folders } = await collecting;
     const batch = `batch-${++this.count}`;
     for (const folder of folders) void this.makeFolder(sessionId, join(dir, folder));
-    return this.enqueue(sessionId, batch, dir, files);
+    return this.enqueue(sessionId, batch, dir, files, origin);
   }
 
-  private enqueue(sessionId: string, batch: string, dir: string, files: Given[]): Transfer[] {
+  private enqueue(sessionId: string, batch: string, dir: string, files: Given[], origin: Origin): Transfer[] {
     const transfers = files.map(({ file, relative }): Transfer => {
       const id = `upload-${++this.count}`;
       let settle: Job["settle"] = () => {};
       const done = new Promise<string | undefined>((resolve) => {
         settle = resolve;
       });
-      this.jobs.set(id, { id, file, settle, done });
+      this.jobs.set(id, { id, file, settle, done, taken: new Set() });
       const path = join(dir, relative);
-      return { id, sessionId, batch, name: relative, path, size: file.size, sent: 0, rate: 0, status: "queued" };
+      return {
+        id,
+        sessionId,
+        batch,
+        name: relative,
+        path,
+        size: file.size,
+        sent: 0,
+        rate: 0,
+        status: "queued",
+        origin,
+      };
     });
     const paths = new Set(transfers.map((t) => t.path));
     dropTransfers((t) => t.status === "interrupted" && t.sessionId === sessionId && paths.has(t.path));
@@ -201,6 +221,7 @@ export class Uploader {
         id: `interrupted-${u.id}`,
         sessionId,
         batch: "interrupted",
+        origin: "recalled",
         name: u.name,
         path: u.path,
         size: u.size,
@@ -247,8 +268,10 @@ export class Uploader {
     } catch (err) {
       if (abort.signal.aborted) return; // cancelled, and marked so
       const problem = err instanceof Refused ? err.problem : { code: "upload-failed", detail: String(err) };
-      if (problem.code === "file-exists" && !this.answer(t, job)) {
-        patchTransfer(t.id, { status: "asking", rate: 0, problem });
+      if (problem.code === "file-exists" && this.answer(t, job) !== "overwrite") {
+        // It came to be since we looked. Now it is asked about, or gets another name.
+        job.taken.add(getTransfer(t.id)?.path ?? t.path);
+        patchTransfer(t.id, { status: "queued", rate: 0, sent: 0, path: t.path });
         return;
       }
       patchTransfer(t.id, { status: "failed", rate: 0, problem });
@@ -270,12 +293,13 @@ export class Uploader {
     alive(job);
     const taken = (name: string) =>
       names.has(name) ||
+      job.taken.has(join(dir, name)) ||
       useTransferStore
         .getState()
         .transfers.some(
           (x) => x.id !== t.id && x.sessionId === t.sessionId && x.path === join(dir, name) && unfinished.has(x.status),
         );
-    if (!names.has(base(t.path))) return t.path;
+    if (!names.has(base(t.path)) && !job.taken.has(t.path)) return t.path;
     switch (choice) {
       case "keep-both": {
         const path = join(dir, freeName(base(t.path), taken));
@@ -294,7 +318,7 @@ export class Uploader {
 
   /** Names in a folder, asked for once a drop: a dropped folder may hold thousands of files. */
   private async names(t: Transfer, dir: string, job: Job): Promise<Set<string>> {
-    const key = `${t.batch}\0${dir}`;
+    const key = listingKey(t);
     for (;;) {
       alive(job);
       let listing = this.listings.get(key);
@@ -370,7 +394,7 @@ export class Uploader {
       try {
         return await this.o.send({
           method: "PUT",
-          url: this.url(t.sessionId, "content", t.path),
+          url: this.url(t.sessionId, "content", t.path) + (this.answer(t, job) === "overwrite" ? "&overwrite=true" : ""),
           headers: { ...headers, ...range },
           body: whole ? new Blob([]) : file.slice(sent, end),
           signal,
@@ -401,18 +425,14 @@ export class Uploader {
       if (answer.status >= 200 && answer.status < 300) break;
       const problem = problemOf(answer);
       // The server knows another offset than we do: ask and go on from there.
-      if (
-        (answer.status === 409 || answer.status === 416) &&
-        problem.code !== "file-exists" &&
-        ++lostPlace <= this.o.attempts
-      ) {
+      if ((problem.code === "upload-offset" || answer.status === 416) && ++lostPlace <= this.o.attempts) {
         ask = true;
         continue;
       }
       throw new Refused(problem);
     }
     forgetUnfinished(t.sessionId, id);
-    const listing = this.listings.get(`${t.batch}\0${parent(t.path)}`);
+    const listing = this.listings.get(listingKey(t));
     if (listing) void listing.then((names) => names.add(base(t.path)));
     patchTransfer(t.id, { status: "done", sent: file.size, rate: 0, path: t.path, problem: undefined });
     job.settle(t.path);
@@ -441,7 +461,8 @@ export class Uploader {
       try {
         const answer = await step();
         problem = answer.status >= 400 ? problemOf(answer) : problem;
-        if (!retried.has(answer.status) || lasting.has(problem.code)) return answer;
+        const again = retried.has(answer.status) || problem.code === "upload-busy"; // a cut request that the server still reads
+        if (!again || lasting.has(problem.code)) return answer;
         const seconds = Number(answer.header("Retry-After"));
         if (seconds > 0 && seconds < 120) after = seconds * 1000;
       } catch (err) {
@@ -533,10 +554,6 @@ if (typeof window !== "undefined") {
 }
 
 /** Sends files or a drop to a session; the answer lists them, `uploader.done(id)` tells where each ended. */
-export function uploadFiles(
-  sessionId: string,
-  items: DataTransferItemList | File[],
-  dir = uploadDir,
-): Promise<Transfer[]> {
-  return uploader.add(sessionId, items, dir);
+export function uploadFiles(sessionId: string, items: Items, dir = uploadDir, origin?: Origin): Promise<Transfer[]> {
+  return uploader.add(sessionId, items, dir, origin);
 }
