@@ -14,6 +14,8 @@ type File struct {
 	Target     string    `json:"target,omitempty" doc:"Where a symlink points"`
 	Entries    []File    `json:"entries,omitzero" doc:"Of a folder, sorted by name"`
 	Truncated  bool      `json:"truncated,omitempty" doc:"The folder has more entries than are listed"`
+	Kept       *bool     `json:"kept,omitempty" doc:"Of a session's files, false: it is lost when the sandbox ends"`
+	Notice     string    `json:"notice,omitempty" doc:"Of a session's top folders: which files are not kept, as a sentence for people"`
 }
 
 // MakeFolder asks for a folder and its parents.

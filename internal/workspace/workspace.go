@@ -1,0 +1,338 @@
+package workspace
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/caesarion/caesarion/internal/agentapi"
+	"github.com/caesarion/caesarion/internal/store"
+)
+
+// Options configures a Workspace. The zero value is fit for use.
+type Options struct {
+	SessionBytes     int64         // kept for one session, its bin included; default 2 GiB
+	FileBytes        int64         // of one file that is kept; default 1 GiB
+	UploadMaxBytes   int64         // of one upload; default FileBytes
+	UploadExtensions []string      // such as ".csv", that may be uploaded; empty: all
+	BinFor           time.Duration // deleted files can be had back for so long; default 24 h
+	UploadsFor       time.Duration // unfinished uploads are kept for so long; default 24 h
+	Logger           *slog.Logger  // default: discard
+
+	// Progress is called while files are put into a sandbox, from one goroutine
+	// for each session; it must not wait.
+	Progress func(session string, doneBytes, totalBytes int64)
+}
+
+func (o *Options) setDefaults() {
+	if o.SessionBytes <= 0 {
+		o.SessionBytes = 2 << 30
+	}
+	if o.FileBytes <= 0 {
+		o.FileBytes = 1 << 30
+	}
+	if o.UploadMaxBytes <= 0 {
+		o.UploadMaxBytes = o.FileBytes
+	}
+	if o.BinFor <= 0 {
+		o.BinFor = 24 * time.Hour
+	}
+	if o.UploadsFor <= 0 {
+		o.UploadsFor = 24 * time.Hour
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+}
+
+// roots are the folders whose files are kept.
+var roots = []string{agentapi.WorkspaceDir, agentapi.UploadsDir}
+
+// skipped are folders that programs fill again by themselves.
+var skipped = []string{"__pycache__", ".ipynb_checkpoints", ".cache"}
+
+const (
+	sweepEvery = time.Hour
+	// maxLoaded bounds the sessions whose list of files is held in memory.
+	maxLoaded = 32
+)
+
+// Workspace keeps the files of all sessions.
+type Workspace struct {
+	opts    Options
+	store   *store.Store
+	log     *slog.Logger
+	blobs   *blobs
+	uploads *uploads
+
+	mu     sync.Mutex
+	states map[string]*state
+
+	stop context.CancelFunc
+	wg   sync.WaitGroup
+}
+
+// state is what is known of one session's files.
+type state struct {
+	session string
+	turn    chan struct{} // held over all that follows
+	users   int           // guarded by Workspace.mu
+	used    time.Time     // guarded by Workspace.mu
+
+	loaded  bool
+	files   map[string]store.File // by path
+	sandbox string                // that has them
+	cut     bool                  // the last listing had more files than are looked at
+}
+
+// New makes a Workspace that keeps bytes below dir.
+func New(dir string, st *store.Store, opts Options) (*Workspace, error) {
+	opts.setDefaults()
+	for _, sub := range []string{"blobs", "uploads"} {
+		if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
+			return nil, fmt.Errorf("workspace: %w", err)
+		}
+	}
+	b, err := openBlobs(filepath.Join(dir, "blobs"))
+	if err != nil {
+		return nil, err
+	}
+	w := &Workspace{opts: opts, store: st, log: opts.Logger, blobs: b, uploads: newUploads(filepath.Join(dir, "uploads")), states: map[string]*state{}}
+	ctx, stop := context.WithCancel(context.Background())
+	w.stop = stop
+	w.wg.Go(func() { w.sweepNowAndThen(ctx) })
+	return w, nil
+}
+
+// Close ends what runs in the background.
+func (w *Workspace) Close() error {
+	w.stop()
+	w.wg.Wait()
+	return nil
+}
+
+func (w *Workspace) sweepNowAndThen(ctx context.Context) {
+	for {
+		if err := w.Sweep(ctx); err != nil && ctx.Err() == nil {
+			w.log.Warn("what nobody needs any more of sessions' files is not swept", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(sweepEvery):
+		}
+	}
+}
+
+// Sweep forgets deleted files and unfinished uploads whose time is over, and
+// the bytes that nobody names any more.
+func (w *Workspace) Sweep(ctx context.Context) error {
+	now := time.Now()
+	return errors.Join(
+		w.store.EmptyFileBin(ctx, now.Add(-w.opts.BinFor)),
+		w.uploads.sweep(now.Add(-w.opts.UploadsFor)),
+		w.blobs.sweep(func(hash string) (bool, error) {
+			if err := ctx.Err(); err != nil {
+				return true, err
+			}
+			return w.store.FileHashUsed(ctx, hash)
+		}),
+	)
+}
+
+// lock gives a session's state, loaded, to one caller at a time.
+func (w *Workspace) lock(ctx context.Context, session string) (*state, func(), error) {
+	w.mu.Lock()
+	st := w.states[session]
+	if st == nil {
+		st = &state{session: session, turn: make(chan struct{}, 1)}
+		w.states[session] = st
+	}
+	st.users++
+	w.mu.Unlock()
+	unlock := func() {
+		<-st.turn
+		w.leave(st)
+	}
+	select {
+	case st.turn <- struct{}{}:
+	case <-ctx.Done():
+		w.leave(st)
+		return nil, nil, context.Cause(ctx)
+	}
+	if !st.loaded {
+		if err := w.load(ctx, st); err != nil {
+			unlock()
+			return nil, nil, err
+		}
+	}
+	return st, unlock, nil
+}
+
+// leave says that a caller no longer needs a state, and forgets the ones that
+// were used least recently.
+func (w *Workspace) leave(st *state) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	st.users--
+	st.used = time.Now()
+	for len(w.states) > maxLoaded {
+		var oldest *state
+		for _, s := range w.states {
+			if s.users == 0 && (oldest == nil || s.used.Before(oldest.used)) {
+				oldest = s
+			}
+		}
+		if oldest == nil {
+			return
+		}
+		delete(w.states, oldest.session)
+	}
+}
+
+func (w *Workspace) load(ctx context.Context, st *state) error {
+	files, sandbox, err := w.store.Files(ctx, st.session)
+	if err != nil {
+		return err
+	}
+	st.files = make(map[string]store.File, len(files))
+	for _, f := range files {
+		st.files[f.Path] = f
+	}
+	st.sandbox, st.loaded = sandbox, true
+	return nil
+}
+
+// change writes a change and makes it in memory. If it could not be written,
+// what is in memory is read again: it may be written all the same.
+func (w *Workspace) change(ctx context.Context, st *state, c store.FileChanges) error {
+	if len(c.Put)+len(c.Delete)+len(c.Bin)+len(c.Unbin) == 0 && c.Sandbox == "" {
+		return nil
+	}
+	var freed []string
+	for _, p := range c.Delete {
+		if old := st.files[p]; old.Hash != "" {
+			freed = append(freed, old.Hash)
+		}
+	}
+	for i := range c.Put {
+		if old := st.files[c.Put[i].Path]; old.Hash != "" && old.Hash != c.Put[i].Hash {
+			freed = append(freed, old.Hash)
+		}
+	}
+	if err := w.store.ChangeFiles(ctx, st.session, c); err != nil {
+		st.loaded = false
+		return err
+	}
+	for _, p := range c.Delete {
+		delete(st.files, p)
+	}
+	for _, f := range c.Put {
+		st.files[f.Path] = f
+	}
+	if c.Sandbox != "" {
+		st.sandbox = c.Sandbox
+	}
+	w.free(ctx, freed)
+	return nil
+}
+
+// free removes the bytes with these hashes, unless somebody names them.
+func (w *Workspace) free(ctx context.Context, hashes []string) {
+	for _, hash := range hashes {
+		err := w.blobs.remove(hash, func() (bool, error) { return w.store.FileHashUsed(ctx, hash) })
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			w.log.Warn("bytes of a session's file are left for the next sweep", "err", err)
+			return
+		}
+	}
+}
+
+// Copy gives the session to the files of the session from. The bytes are
+// shared.
+func (w *Workspace) Copy(ctx context.Context, from, to string) error {
+	_, unlock, err := w.lock(ctx, from)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := w.store.CopyFiles(ctx, from, to); err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.states, to)
+	return nil
+}
+
+// Forget removes all that is kept of a session's files.
+func (w *Workspace) Forget(ctx context.Context, session string) error {
+	st, unlock, err := w.lock(ctx, session)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	var hashes []string
+	for _, f := range st.files {
+		if f.Hash != "" {
+			hashes = append(hashes, f.Hash)
+		}
+	}
+	st.loaded = false
+	if err := w.store.ForgetFiles(ctx, session); err != nil {
+		return err
+	}
+	w.uploads.forget(session)
+	w.free(ctx, hashes) // those of the bin go with the next sweep
+	return nil
+}
+
+// Notice is a sentence for people about files of the session that are not
+// kept; empty when all are.
+func (w *Workspace) Notice(ctx context.Context, session string) (string, error) {
+	st, unlock, err := w.lock(ctx, session)
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	return w.notice(st), nil
+}
+
+func (w *Workspace) notice(st *state) string {
+	lost, n := "", 0
+	for _, f := range st.files {
+		if f.Lost != "" {
+			n++
+			if lost == "" || f.Path < lost {
+				lost = f.Path
+			}
+		}
+	}
+	switch {
+	case st.cut:
+		return fmt.Sprintf("The session has more than %d files; those beyond it are lost when its sandbox ends. Keep what matters in fewer files, an archive for instance.", agentapi.MaxTree)
+	case n == 0:
+		return ""
+	case n == 1:
+		return fmt.Sprintf("%s is not kept and is lost when the sandbox ends: a file may have %s, and a session %s. Download it if you need it.", printable(lost), size(w.opts.FileBytes), size(w.opts.SessionBytes))
+	}
+	return fmt.Sprintf("%d files, %s for one, are not kept and are lost when the sandbox ends: a file may have %s, and a session %s. Download what you need.", n, printable(lost), size(w.opts.FileBytes), size(w.opts.SessionBytes))
+}
+
+func size(n int64) string {
+	for _, u := range []struct {
+		shift uint
+		name  string
+	}{{30, "GiB"}, {20, "MiB"}, {10, "KiB"}} {
+		if n >= 1<<u.shift {
+			return fmt.Sprintf("%.4g %s", float64(n)/float64(int64(1)<<u.shift), u.name)
+		}
+	}
+	return fmt.Sprintf("%d bytes", n)
+}
