@@ -44,10 +44,12 @@ type cli struct {
 	Shell      shellCmd      `cmd:"" help:"Type Python into a sandbox."`
 	Sandbox    sandboxCmd    `cmd:"" help:"Make, list, use and delete sandboxes."`
 	Image      imageCmd      `cmd:"" help:"Build, import and list sandbox images."`
+	Model      modelCmd      `cmd:"" help:"List and test language models."`
 	Doctor     doctorCmd     `cmd:"" help:"Say what this machine can enforce, and what it lacks."`
 	Version    versionCmd    `cmd:"" help:"Print the version."`
 	OpenAPI    openapiCmd    `cmd:"" name:"openapi" help:"Print the description of the HTTP API (OpenAPI 3.1)."`
 	Bench      benchCmd      `cmd:"" help:"Measure a server, and plain Jupyter beside it."`
+	Dev        devCmd        `cmd:"" help:"What helps to develop and to show Caesarion."`
 	Completion completionCmd `cmd:"" help:"Print a completion script for a shell."`
 }
 

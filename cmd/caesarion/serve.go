@@ -65,6 +65,10 @@ func (c *serveCmd) Run(ctx context.Context, g *globals) error {
 			return err
 		}
 	}
+	models, err := openModels(c.Server, log)
+	if err != nil {
+		return err
+	}
 	sweepSolo(ctx, g.DataDir, c.Server, log)
 	s, err := startServer(ctx, serverOptions{
 		base:     g.Base,
@@ -72,6 +76,7 @@ func (c *serveCmd) Run(ctx context.Context, g *globals) error {
 		stateDir: filepath.Join(g.DataDir, stateDir),
 		token:    token,
 		log:      log,
+		models:   models,
 	})
 	if err != nil {
 		return err

@@ -21,6 +21,7 @@ import (
 	"github.com/caesarion/caesarion/internal/errdefs"
 	"github.com/caesarion/caesarion/internal/fleet"
 	"github.com/caesarion/caesarion/internal/httpapi"
+	"github.com/caesarion/caesarion/internal/llm"
 	"github.com/caesarion/caesarion/internal/sandbox"
 	"github.com/caesarion/caesarion/web"
 )
@@ -53,6 +54,7 @@ type serverOptions struct {
 	stateDir string
 	token    config.Secret
 	log      *slog.Logger
+	models   *llm.Registry // nil: none
 }
 
 // startServer starts in the order of the picture in doc.go and returns once
@@ -215,6 +217,7 @@ func newHTTPServer(fl *fleet.Fleet, opts serverOptions) (*http.Server, error) {
 		AllowedHosts: hosts,
 		Version:      buildVersion(),
 		Logger:       opts.log,
+		Models:       opts.models,
 		Page:         page,
 		PageLive:     opts.cfg.WebDir != "",
 	}).Server(), nil

@@ -14,6 +14,7 @@ import (
 
 	"github.com/caesarion/caesarion/internal/errdefs"
 	"github.com/caesarion/caesarion/internal/fleet"
+	"github.com/caesarion/caesarion/internal/llm"
 )
 
 // Options configures an API. The zero value refuses every call that needs a
@@ -25,6 +26,7 @@ type Options struct {
 	Version      string
 	Logger       *slog.Logger  // default: discard
 	Heartbeat    time.Duration // between comments on silent event streams; default 15 s
+	Models       *llm.Registry // default: none
 	Page         fs.FS         // the built page; nil: none, / answers programs only
 	PageLive     bool          // the page's files change while the server runs, for development
 }
@@ -68,6 +70,7 @@ func New(fl *fleet.Fleet, opts Options) *API {
 	a.executionRoutes()
 	a.fileRoutes()
 	a.processRoutes()
+	a.modelRoutes()
 	a.seedRoutes()
 	a.loginRoutes()
 	a.pageRoutes()

@@ -242,7 +242,9 @@ func TestRetryAfterIsFollowed(t *testing.T) {
 	for name, header := range map[string]func() (string, string){
 		"seconds":      func() (string, string) { return "Retry-After", "7" },
 		"milliseconds": func() (string, string) { return "Retry-After-Ms", "7000" },
-		"a date":       func() (string, string) { return "Retry-After", time.Now().Add(7 * time.Second).UTC().Format(http.TimeFormat) },
+		"a date": func() (string, string) {
+			return "Retry-After", time.Now().Add(7 * time.Second).UTC().Format(http.TimeFormat)
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
