@@ -1,5 +1,178 @@
-import type { ReactNode } from "react";
+import { Upload } from "lucide-react";
+import { type DragEvent, lazy, type ReactNode, Suspense, useEffect, useRef, useState } from "react";
+import { useLocation } from "wouter";
+import { call } from "@/api/client";
+import type { Session } from "@/api/types";
+import { useActions, useSession } from "@/features/session";
+import { queryClient } from "@/lib/query";
+import { Button, Dialog, toast } from "@/ui";
+import { addFiles, pastedFiles, setImporter, useNotebookQuestion } from "./add";
+import { setDropTarget, useDropTarget } from "./drag";
+import { usePanel } from "./panel";
+import { closePreview, usePreview } from "./preview";
+import { useStrings } from "./strings";
+import { useTransfers } from "./transfers";
+import { uploadDir } from "./upload";
 
+const TransferList = lazy(() => import("./TransferList").then((m) => ({ default: m.TransferList })));
+const PreviewDialog = lazy(() => import("./PreviewDialog"));
+
+const bringsFiles = (event: { dataTransfer: DataTransfer | null }) =>
+  event.dataTransfer?.types.includes("Files") ?? false;
+
+/** Takes files that are dropped or pasted anywhere in it, and shows what floats above the page. */
 export function DropZone({ children }: { children: ReactNode }) {
-  return children;
+  const actions = useActions();
+  const [over, setOver] = useState(false);
+  const depth = useRef(0);
+  const [, navigate] = useLocation();
+
+  const end = () => {
+    depth.current = 0;
+    setOver(false);
+    setDropTarget(null);
+  };
+  // Enter and leave come for each element on the way; only their count tells.
+  const enter = (event: DragEvent) => {
+    if (!bringsFiles(event)) return;
+    depth.current++;
+    setOver(true);
+  };
+  const leave = (event: DragEvent) => {
+    if (!bringsFiles(event)) return;
+    depth.current--;
+    if (depth.current <= 0) end();
+  };
+  const dragOver = (event: DragEvent) => {
+    if (!bringsFiles(event)) return;
+    // A row of the tree that stands below has taken it, and said which folder it is.
+    if (!event.defaultPrevented) setDropTarget(null);
+    event.preventDefault();
+    event.dataTransfer.dropEffect = "copy";
+  };
+  const drop = (event: DragEvent) => {
+    const taken = event.defaultPrevented;
+    if (bringsFiles(event)) {
+      event.preventDefault();
+      if (!taken) void addFiles(actions, event.dataTransfer.items, uploadDir, "drop");
+    }
+    end();
+  };
+
+  useEffect(() => {
+    const paste = (event: ClipboardEvent) => {
+      if (event.defaultPrevented || !event.clipboardData?.files.length) return;
+      // Copied cells of a spreadsheet bring a picture of themselves: in a text
+      // field the text is meant.
+      const field = event.target instanceof Element && event.target.closest("input, textarea, [contenteditable]");
+      if (field && event.clipboardData.types.includes("text/plain")) return;
+      event.preventDefault();
+      void addFiles(actions, pastedFiles(event.clipboardData), uploadDir, "paste");
+    };
+    // Somewhere beside the page's own areas: the browser would open the file and leave the page.
+    const guard = (event: globalThis.DragEvent) => bringsFiles(event) && event.preventDefault();
+    window.addEventListener("paste", paste);
+    window.addEventListener("dragover", guard);
+    window.addEventListener("drop", guard);
+    return () => {
+      window.removeEventListener("paste", paste);
+      window.removeEventListener("dragover", guard);
+      window.removeEventListener("drop", guard);
+    };
+  }, [actions]);
+
+  useEffect(() => {
+    setImporter(async (file) => {
+      try {
+        const title = file.name.replace(/\.ipynb$/i, "");
+        const session = await call<Session>("POST", "/v1/sessions/import", { body: file, query: { title } });
+        void queryClient.invalidateQueries({ queryKey: ["sessions"] });
+        navigate(`/s/${session.id}`);
+      } catch (err) {
+        toast.failure(err);
+      }
+    });
+  }, [navigate]);
+
+  return (
+    // biome-ignore lint/a11y/noStaticElementInteractions: the same can be done by the upload buttons
+    <div className="contents" onDragEnter={enter} onDragLeave={leave} onDragOver={dragOver} onDrop={drop}>
+      {children}
+      {over && <Overlay />}
+      <FloatingTransfers />
+      <NotebookDialog />
+      <PreviewHost />
+    </div>
+  );
+}
+
+function Overlay() {
+  const s = useStrings();
+  const dir = useDropTarget((t) => t.dir) ?? uploadDir;
+  return (
+    // Lets the pointer through: what is below says where the files go.
+    <div className="pointer-events-none fixed inset-0 z-50 p-3">
+      <div className="flex h-full items-center justify-center rounded-2xl border-2 border-accent border-dashed bg-accent/8">
+        <div className="flex items-center gap-3 rounded-xl border bg-raised px-5 py-4 shadow-pop" role="status">
+          <Upload aria-hidden className="size-6 text-accent" />
+          <div>
+            <p className="font-medium">{s.dropHere}</p>
+            <p className="text-muted text-sm">{s.dropInto(dir)}</p>
+          </div>
+        </div>
+      </div>
+    </div>
+  );
+}
+
+/** The uploads, where no panel shows them. */
+function FloatingTransfers() {
+  const id = useSession((state) => state.id);
+  const shown = usePanel((panel) => panel.count > 0);
+  const transfers = useTransfers(id);
+  if (shown || !transfers.some((t) => t.status !== "interrupted")) return null;
+  return (
+    <Suspense>
+      <TransferList
+        sessionId={id}
+        className="fixed right-3 bottom-3 z-30 max-h-[50dvh] w-[min(22rem,calc(100vw-1.5rem))] overflow-hidden rounded-xl border shadow-pop"
+      />
+    </Suspense>
+  );
+}
+
+function NotebookDialog() {
+  const s = useStrings();
+  const asked = useNotebookQuestion((q) => q.asked);
+  if (!asked) return null;
+  return (
+    <Dialog
+      open
+      onOpenChange={(open) => !open && asked.answer("none")}
+      title={s.notebookTitle(asked.file.name)}
+      description={s.notebookText}
+      footer={
+        <>
+          <Button onClick={() => asked.answer("file")}>{s.keepFile}</Button>
+          <Button variant="primary" onClick={() => asked.answer("session")}>
+            {s.openSession}
+          </Button>
+        </>
+      }
+    />
+  );
+}
+
+function PreviewHost() {
+  const path = usePreview((state) => state.path);
+  const id = useSession((state) => state.id);
+  // Another session has other files.
+  // biome-ignore lint/correctness/useExhaustiveDependencies: says when
+  useEffect(() => closePreview, [id]);
+  if (path === null || id === "") return null;
+  return (
+    <Suspense>
+      <PreviewDialog sessionId={id} path={path} />
+    </Suspense>
+  );
 }

@@ -72,3 +72,8 @@ export function pastedFiles(data: DataTransfer, now = new Date()): File[] {
     return new File([file], name, { type: file.type, lastModified: file.lastModified });
   });
 }
+
+/** Makes a session of a notebook and shows it. */
+export function openAsSession(file: File): Promise<void> {
+  return importer(file);
+}

@@ -84,7 +84,9 @@ export class Files {
       this.setFolder(path, {
         status: "ready",
         entries: sorted(entry.entries ?? []),
-        truncated: entry.truncated ?? false, ...(entry.notice ? { notice: entry.notice } : {}) });
+        truncated: entry.truncated ?? false,
+        ...(entry.notice ? { notice: entry.notice } : {}),
+      });
     } catch (err) {
       const gone = err instanceof ApiError && err.status === 404;
       if (gone && (roots as readonly string[]).includes(path)) {

@@ -394,7 +394,8 @@ export class Uploader {
       try {
         return await this.o.send({
           method: "PUT",
-          url: this.url(t.sessionId, "content", t.path) + (this.answer(t, job) === "overwrite" ? "&overwrite=true" : ""),
+          url:
+            this.url(t.sessionId, "content", t.path) + (this.answer(t, job) === "overwrite" ? "&overwrite=true" : ""),
           headers: { ...headers, ...range },
           body: whole ? new Blob([]) : file.slice(sent, end),
           signal,
