@@ -19,6 +19,7 @@ import (
 // waits for the same answer.
 type finder struct {
 	servers []LocalServer
+	again   time.Duration // how old an answer may be
 	log     *slog.Logger
 	client  *http.Client
 
@@ -31,12 +32,13 @@ type finder struct {
 	titles string // what was found, to log changes only
 }
 
-func newFinder(servers []LocalServer, log *slog.Logger) *finder {
+func newFinder(opts RegistryOptions) *finder {
 	transport := NewTransport()
 	transport.Proxy = nil // this machine is not behind a proxy of itself
 	return &finder{
-		servers: servers,
-		log:     log,
+		servers: opts.Discover,
+		again:   opts.ProbeAgain,
+		log:     opts.Logger,
 		client: &http.Client{
 			Transport:     transport,
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -95,7 +97,7 @@ func (f *finder) models(ctx context.Context) []Model {
 func (f *finder) lately() ([]Model, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.last, !f.at.IsZero() && time.Since(f.at) < probeAgain
+	return f.last, !f.at.IsZero() && time.Since(f.at) < f.again
 }
 
 func (f *finder) look(ctx context.Context, s LocalServer) ([]Model, error) {

@@ -21,7 +21,10 @@ type RegistryOptions struct {
 	// Discover looks for model servers on this machine, when no models are
 	// given.
 	Discover []LocalServer
-	Logger   *slog.Logger // default: discard
+	// ProbeAgain is how old an answer of Discover may be; default 3 s, so that
+	// a person who starts Ollama and reloads the page finds it.
+	ProbeAgain time.Duration
+	Logger     *slog.Logger // default: discard
 }
 
 // Registry knows the models of this installation. Its methods may be called
@@ -35,11 +38,14 @@ type Registry struct {
 // NewRegistry makes a registry of models, in the order that people see them.
 func NewRegistry(models []Model, opts RegistryOptions) *Registry {
 	r := &Registry{configured: models, def: opts.Default}
+	if opts.ProbeAgain <= 0 {
+		opts.ProbeAgain = 3 * time.Second
+	}
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
 	if len(models) == 0 && len(opts.Discover) > 0 {
-		r.finder = newFinder(opts.Discover, opts.Logger)
+		r.finder = newFinder(opts)
 	}
 	return r
 }
@@ -93,6 +99,14 @@ func (r *Registry) Hint(ctx context.Context) string {
 	return Hint
 }
 
+// CloseIdle closes connections that are kept for the next look for local
+// servers.
+func (r *Registry) CloseIdle() {
+	if r.finder != nil {
+		r.finder.client.CloseIdleConnections()
+	}
+}
+
 func (r *Registry) defaultOf(models []Model) int {
 	if i := slices.IndexFunc(models, func(m Model) bool { return m.Info().Name == r.def }); i >= 0 {
 		return i
@@ -128,12 +142,6 @@ func LocalServers() []LocalServer {
 	return []LocalServer{{Ollama, "http://127.0.0.1:11434"}, {LlamaCPP, "http://127.0.0.1:8080"}}
 }
 
-// The times of looking for local servers.
-const (
-	// probeTimeout is long for an answer from this machine, and short enough
-	// that a page does not wait visibly for a server that hangs.
-	probeTimeout = 400 * time.Millisecond
-	// probeAgain is how old an answer may be. A person who starts Ollama and
-	// reloads the page finds it.
-	probeAgain = 3 * time.Second
-)
+// probeTimeout is long for an answer from this machine, and short enough that
+// a page does not wait visibly for a server that hangs.
+const probeTimeout = 400 * time.Millisecond
