@@ -1,9 +1,9 @@
-import type { ReactNode } from "react";
+import type { CSSProperties, ReactNode } from "react";
 import { cx } from "@/lib/cx";
 
 /** Holds the place of what is on its way. */
-export function Skeleton({ className }: { className?: string }) {
-  return <div aria-hidden className={cx("skeleton", className)} />;
+export function Skeleton({ className, style }: { className?: string; style?: CSSProperties }) {
+  return <div aria-hidden className={cx("skeleton", className)} style={style} />;
 }
 
 export interface EmptyStateProps {

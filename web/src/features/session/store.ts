@@ -31,6 +31,7 @@ export class SessionStore {
   private edits = new Map<string, Edit>();
   private creating: Promise<string> | null = null;
   private loading: Promise<void> | null = null;
+  private opened = false; // somebody looks at it
 
   constructor(id = "") {
     this.state = createStore<SessionState>(() => ({
@@ -47,6 +48,7 @@ export class SessionStore {
 
   /** Loads the session unless it is here, and follows it. */
   open(): void {
+    this.opened = true;
     const { id, status } = this.get();
     if (id === "" || this.stream || this.loading) return;
     if (status === "ready") this.follow();
@@ -55,6 +57,7 @@ export class SessionStore {
 
   /** Stops following; what is here stays, and open continues from there. */
   close(): void {
+    this.opened = false;
     this.stream?.close();
     this.stream = null;
     this.flush();
@@ -112,6 +115,7 @@ export class SessionStore {
   }
 
   private follow(): void {
+    if (!this.opened) return;
     const { id, seq } = this.get();
     this.stream?.close();
     this.stream = follow({
@@ -224,6 +228,13 @@ const empty = { code: "", text: "", code_hidden: false, outputs_hidden: false, k
 const keep = 8;
 const stores = new Map<string, SessionStore>();
 let onAdopt: (id: string) => void = () => {};
+let draft: SessionStore | null = null;
+
+/** The store of a session that does not exist yet. */
+export function draftStore(): SessionStore {
+  if (draft?.get().id !== "") draft = new SessionStore();
+  return draft;
+}
 
 /** The store of a session, opened before or new. */
 export function storeOf(id: string): SessionStore {
@@ -250,6 +261,9 @@ function adopt(id: string, store: SessionStore): void {
 }
 
 /** Says what happens when a draft becomes a session: the page shows its address. */
-export function whenAdopted(listener: (id: string) => void): void {
+export function whenAdopted(listener: (id: string) => void): () => void {
   onAdopt = listener;
+  return () => {
+    onAdopt = () => {};
+  };
 }

@@ -1,0 +1,54 @@
+import { X } from "lucide-react";
+import { lazy, Suspense } from "react";
+import { usePhone } from "@/lib/hooks";
+import { IconButton, Skeleton, Tabs } from "@/ui";
+import { ErrorBoundary } from "./ErrorBoundary";
+import { togglePanel, useLayout } from "./layout";
+import { useStrings } from "./strings";
+
+const FilesPanel = lazy(() => import("@/features/files/FilesPanel").then((m) => ({ default: m.FilesPanel })));
+const VariablesPanel = lazy(() =>
+  import("@/features/sandbox/VariablesPanel").then((m) => ({ default: m.VariablesPanel })),
+);
+
+/** The right area. */
+export function Panel() {
+  const s = useStrings();
+  const phone = usePhone();
+  const tab = useLayout((layout) => layout.tab);
+  const waiting = (
+    <div className="space-y-3 p-4">
+      <Skeleton className="h-4 w-2/3" />
+      <Skeleton className="h-4 w-1/2" />
+      <Skeleton className="h-4 w-3/5" />
+    </div>
+  );
+  return (
+    <Tabs
+      label={s.panel}
+      value={tab}
+      onChange={(next) => useLayout.setState({ tab: next })}
+      aside={
+        phone && (
+          <IconButton label={s.close} onClick={togglePanel} tip={false}>
+            <X />
+          </IconButton>
+        )
+      }
+      tabs={[
+        { value: "files", label: s.files, Content: FilesPanel },
+        { value: "variables", label: s.variables, Content: VariablesPanel },
+      ].map(({ value, label, Content }) => ({
+        value: value as "files" | "variables",
+        label,
+        content: (
+          <ErrorBoundary>
+            <Suspense fallback={waiting}>
+              <Content />
+            </Suspense>
+          </ErrorBoundary>
+        ),
+      }))}
+    />
+  );
+}
