@@ -71,10 +71,7 @@ export default function PictureView({ sessionId, entry }: { sessionId: string; e
         data-arrows={zoom === null ? undefined : ""}
         // biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls must be reachable by keyboard
         tabIndex={0}
-        className={cx(
-          "min-h-0 flex-1 overflow-auto",
-          zoom === null && "flex items-center justify-center p-4",
-        )}
+        className={cx("min-h-0 flex-1 overflow-auto", zoom === null && "flex items-center justify-center p-4")}
       >
         {source && (
           <img
