@@ -15,6 +15,7 @@ import (
 var requestTypes = map[string]bool{
 	"complete_request": true, "inspect_request": true, "is_complete_request": true,
 	"kernel_info_request": true, "comm_info_request": true, "history_request": true,
+	"variables_request": true, "table_request": true, // ours, not Jupyter's
 }
 
 const (

@@ -130,7 +130,8 @@ type StartKernel struct {
 
 // Request is a Jupyter shell request that has one reply and no outputs:
 // complete_request, inspect_request, is_complete_request, kernel_info_request,
-// comm_info_request, history_request.
+// comm_info_request, history_request; and our own variables_request and
+// table_request.
 type Request struct {
 	Type      string          `json:"msg_type"`
 	Content   json.RawMessage `json:"content"`

@@ -27,6 +27,7 @@ var replacements = []struct {
 	{regexp.MustCompile(`"(/[^\s:,'"<>]*)+/([^/\s:]+\.py)", line [0-9]+`), `"$2"`},   // the same, Python's form
 	{regexp.MustCompile(`[0-9.]+ (n|µ|m)?s ± [0-9.]+ (n|µ|m)?s per loop.*`), "TIME"}, // %timeit
 	{regexp.MustCompile(`(CPU times|Wall time): .*`), "$1: TIME"},                    // %time
+	{regexp.MustCompile(`\bfrm_[0-9a-f]{16}_([0-9]+)`), "FRAME_$1"},                  // ids of tables
 }
 
 // Texts longer than this are cut: they come from libraries, and their beginning tells enough.
@@ -117,6 +118,13 @@ func cleanContent(msgType string, content map[string]any) map[string]any {
 			content["matches"] = matches[:20]
 		}
 		delete(content, "metadata")
+	case "variables_reply":
+		list, _ := content["variables"].([]any)
+		for _, v := range list {
+			if v, ok := v.(map[string]any); ok {
+				delete(v, "size_bytes") // by version of Python
+			}
+		}
 	case "error":
 		if lines, ok := content["traceback"].([]any); ok {
 			content["traceback"] = cleanTraceback(lines)

@@ -12,10 +12,13 @@ The modules, from the wire upwards:
     comms       the comm package's manager
     hooks       what is done when the user imports a module or forks
     figures     matplotlib's defaults
-    tables      data frames as application/vnd.caesarion.table+json
+    values      what is shown of values in tables
+    tables      data frames as application/vnd.caesarion.table+json, and their pages
+    variables   the names that the user's code defined
     replies     the answers to all requests but execute_request
     kernel      the loop: takes requests, executes, replies
     main        start-up
+    previews    pages of files with rows and columns; a program of its own, beside the kernel
 
 User code runs in the same process and may replace anything it can reach: modules bind the
 functions that they need at import, and nothing here looks a name up in a module at run time

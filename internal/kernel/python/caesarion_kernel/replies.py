@@ -9,6 +9,9 @@ from IPython.core import release
 from IPython.core.completer import provisionalcompleter, rectify_completions
 from IPython.utils.tokenutil import token_at_cursor
 
+from .tables import table_request
+from .variables import variables_request
+
 # The number of the session in replies to history_request; a client may also call it 0.
 _SESSION = 1
 _HELP_LINKS = [
@@ -158,5 +161,7 @@ HANDLERS = {
         comm_info_request,
         connect_request,
         usage_request,
+        variables_request,
+        table_request,
     )
 }
