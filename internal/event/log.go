@@ -159,6 +159,16 @@ func (l *Log) Last() int64 {
 	return l.first + int64(len(l.records)) - 1
 }
 
+// Oldest gives the number of the oldest record still held, 0 if there is none.
+func (l *Log) Oldest() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.records) == 0 {
+		return 0
+	}
+	return l.first
+}
+
 // Bytes gives the memory that the records hold, roughly.
 func (l *Log) Bytes() int64 {
 	l.mu.Lock()

@@ -279,6 +279,16 @@ func (x *executions) forgetLocked(e *Execution) {
 	x.order = slices.DeleteFunc(x.order, func(o *Execution) bool { return o == e })
 }
 
+// newest gives the execution that came last, nil if there is none.
+func (x *executions) newest() *Execution {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if len(x.order) == 0 {
+		return nil
+	}
+	return x.order[len(x.order)-1]
+}
+
 func (x *executions) list() []*Execution {
 	x.mu.Lock()
 	defer x.mu.Unlock()

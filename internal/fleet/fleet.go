@@ -277,7 +277,7 @@ func (f *Fleet) BySession(session string) (*Sandbox, bool) {
 }
 
 // Farewell has fn called before a sandbox is deleted because it was idle or its
-// life is over, so that its files can be saved. fn must not count as use.
+// life is over, so that its files can be saved.
 func (f *Fleet) Farewell(fn func(context.Context, *Sandbox)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -220,9 +220,11 @@ func (s *Sandbox) watch(lost <-chan struct{}) {
 			_ = s.end(s.fleet.ctx, ReasonExpired) // logged there
 			return
 		case !now.Before(s.lastUsed().Add(idle)):
-			// Somebody may come back while its files are saved.
+			// Somebody may come back while its files are saved, which is a use
+			// itself; so running code is what counts.
+			last := s.execs.newest()
 			s.farewell()
-			if time.Now().Before(s.lastUsed().Add(idle)) {
+			if s.busy.Load() > 0 || s.execs.newest() != last {
 				continue
 			}
 			_ = s.end(s.fleet.ctx, ReasonIdle)

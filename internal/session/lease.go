@@ -1,0 +1,340 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	v1 "github.com/caesarion/caesarion/api/v1"
+	"github.com/caesarion/caesarion/internal/errdefs"
+	"github.com/caesarion/caesarion/internal/event"
+	"github.com/caesarion/caesarion/internal/fleet"
+)
+
+// States of a session's sandbox.
+const (
+	sandboxNone     = "none"
+	sandboxStarting = "starting"
+	sandboxReady    = "ready"
+	sandboxBusy     = "busy"
+	sandboxLost     = "lost"
+)
+
+// lease is the session's right to one sandbox.
+type lease struct {
+	sb       *fleet.Sandbox // nil: none
+	starting *starting      // nil: none is on its way
+	had      bool           // there was one before, so variables are gone with it
+}
+
+// starting is a sandbox on its way; all who need it wait for the same.
+type starting struct {
+	done chan struct{}
+	sb   *fleet.Sandbox
+	err  error
+}
+
+func (l *lease) init() {}
+
+// How long a sandbox may take to start and to get its files back.
+const startTimeout = 3 * time.Minute
+
+// Sandbox gives the session's sandbox once it is there: it is made, with the
+// session's files, unless it is or somebody else does so already.
+func (s *Session) Sandbox(ctx context.Context) (*fleet.Sandbox, error) {
+	sb, st, err := s.startSandbox()
+	if err != nil || sb != nil {
+		return sb, err
+	}
+	select {
+	case <-st.done:
+		return st.sb, st.err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// EnsureSandbox has a sandbox made if there is none, and returns at once.
+func (s *Session) EnsureSandbox() (v1.SessionSandbox, error) {
+	if _, _, err := s.startSandbox(); err != nil {
+		return v1.SessionSandbox{}, err
+	}
+	return s.View().Sandbox, s.settled()
+}
+
+// LiveSandbox gives the sandbox if there is one.
+func (s *Session) LiveSandbox() (*fleet.Sandbox, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.lease.sb, s.lease.sb != nil
+}
+
+func (s *Session) startSandbox() (*fleet.Sandbox, *starting, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.broken != nil:
+		return nil, nil, s.broken
+	case s.view.DeletedAt != nil:
+		return nil, nil, errdefs.New(errdefs.ErrConflict, "session-deleted", "The session was deleted.").WithHint("Restore it first.")
+	}
+	if sb := s.lease.sb; sb != nil {
+		select {
+		case <-sb.Ended(): // the watch is about to say so
+			s.lostLocked(sb)
+		default:
+			return sb, nil, nil
+		}
+	}
+	if s.lease.starting != nil {
+		return nil, s.lease.starting, nil
+	}
+	st := &starting{done: make(chan struct{})}
+	if !s.svc.background(func() { s.makeSandbox(st) }) {
+		return nil, nil, errClosed
+	}
+	s.lease.starting = st
+	next := v1.SessionSandbox{State: sandboxStarting, Limits: s.view.Sandbox.Limits}
+	if s.lease.had {
+		next.Reason, next.Message = s.view.Sandbox.Reason, "A new sandbox starts. Files are put back; variables are gone, so run again the cells that define them."
+	}
+	s.setSandboxLocked(next)
+	s.flushLocked()
+	return nil, st, nil
+}
+
+func (s *Session) makeSandbox(st *starting) {
+	ctx, cancel := context.WithTimeout(s.ctx, startTimeout)
+	defer cancel()
+	s.mu.Lock()
+	template, had := s.view.Template, s.lease.had
+	s.mu.Unlock()
+	sb, err := s.createSandbox(ctx, template)
+	if s.broken != nil || s.svc.ctx.Err() != nil {
+		st.err = cmpErr(err, errClosed)
+		close(st.done)
+		return
+	}
+	s.apply(func() {
+		s.lease.starting = nil
+		if err != nil {
+			s.setSandboxLocked(v1.SessionSandbox{State: sandboxNone, Reason: codeOf(err), Message: sentenceOf(err), Limits: s.view.Sandbox.Limits})
+			return
+		}
+		s.lease.sb, s.lease.had = sb, true
+		message := ""
+		if had {
+			message = "This is a new sandbox: files are back, variables are gone. Run again the cells that define them."
+		}
+		s.sandboxReadyLocked(message)
+		s.watchLocked(sb)
+	})
+	st.sb, st.err = sb, err
+	close(st.done)
+	if err == nil {
+		// The state has no kernel until it answers; runs wait for it themselves.
+		if _, err := sb.DefaultKernel(ctx); err == nil {
+			s.apply(func() {
+				if s.lease.sb == sb {
+					next := s.view.Sandbox
+					next.KernelID = sb.View().KernelID
+					s.setSandboxLocked(next)
+				}
+			})
+		}
+	}
+}
+
+func (s *Session) createSandbox(ctx context.Context, template string) (*fleet.Sandbox, error) {
+	sb, err := s.svc.fleet.Create(ctx, fleet.CreateRequest{Template: template, Session: s.id})
+	if err != nil {
+		return nil, err
+	}
+	if files := s.svc.opts.Files; files != nil {
+		done := sb.Use()
+		err := files.Restore(ctx, s.id, sb)
+		done()
+		if err != nil {
+			// A sandbox without its files would look as if they were lost.
+			return nil, errors.Join(err, sb.Delete(context.WithoutCancel(ctx)))
+		}
+	}
+	return sb, nil
+}
+
+func (s *Session) sandboxReadyLocked(message string) {
+	v := s.lease.sb.View()
+	state := sandboxReady
+	if s.runs.current != nil {
+		state = sandboxBusy
+	}
+	s.setSandboxLocked(v1.SessionSandbox{
+		State: state, ID: string(v.ID), KernelID: v.KernelID, Limits: v1.Limits(v.Limits),
+		StartedAt: &v.CreatedAt, ExpiresAt: &v.ExpiresAt, Message: message,
+	})
+}
+
+func (s *Session) setSandboxLocked(next v1.SessionSandbox) {
+	if string(encode(next)) == string(encode(s.view.Sandbox)) {
+		return
+	}
+	s.view.Sandbox = next
+	s.emitLocked(event.SandboxChanged, "", "", next)
+	s.saveSessionLocked()
+}
+
+// busyLocked says whether the kernel runs code.
+func (s *Session) busyLocked(busy bool) {
+	next := s.view.Sandbox
+	switch {
+	case busy && next.State == sandboxReady:
+		next.State = sandboxBusy
+	case !busy && next.State == sandboxBusy:
+		next.State = sandboxReady
+	}
+	s.setSandboxLocked(next)
+}
+
+// watchLocked waits for the end of a sandbox.
+func (s *Session) watchLocked(sb *fleet.Sandbox) {
+	s.svc.background(func() {
+		select {
+		case <-sb.Ended():
+			s.apply(func() { s.lostLocked(sb) })
+		case <-s.ctx.Done():
+		}
+	})
+}
+
+func (s *Session) lostLocked(sb *fleet.Sandbox) {
+	if s.lease.sb != sb {
+		return
+	}
+	s.lease.sb = nil
+	reason := fleet.ReasonLost
+	_, err := s.svc.fleet.Get(sb.ID())
+	if gone, ok := errors.AsType[*fleet.GoneError](err); ok {
+		reason = gone.Reason
+	}
+	s.setSandboxLocked(s.goneLocked(reason))
+}
+
+// goneLocked describes a sandbox that is no more.
+func (s *Session) goneLocked(reason string) v1.SessionSandbox {
+	out := v1.SessionSandbox{State: sandboxLost, Reason: reason, Limits: s.view.Sandbox.Limits}
+	kept := "The next run starts a new one with the files that were kept; variables are gone."
+	switch reason {
+	case fleet.ReasonDeleted:
+		out.State, out.Message = sandboxNone, "The sandbox was ended. "+kept
+	case fleet.ReasonIdle:
+		out.State, out.Message = sandboxNone, "The sandbox was not used for a while and was freed. "+kept
+	case fleet.ReasonExpired:
+		out.State, out.Message = sandboxNone, "The sandbox reached the end of its life and was freed. "+kept
+	case string(event.ReasonOutOfMemory):
+		out.Message = "The sandbox used more memory than it may and was stopped. " + kept + " Work on less data at a time."
+	case fleet.ReasonUnresponsive:
+		out.Message = "The sandbox no longer answered and was ended. " + kept
+	default:
+		out.Message = "The sandbox stopped unexpectedly. " + kept
+	}
+	return out
+}
+
+// FreeSandbox ends the sandbox, after its files were kept.
+func (s *Session) FreeSandbox(ctx context.Context) error {
+	s.mu.Lock()
+	st := s.lease.starting
+	s.mu.Unlock()
+	if st != nil {
+		select {
+		case <-st.done:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	sb, ok := s.LiveSandbox()
+	if !ok {
+		return nil
+	}
+	s.Interrupt()
+	s.syncFiles(ctx)
+	if err := sb.Delete(ctx); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
+		return err
+	}
+	return s.do(func() error { s.lostLocked(sb); return nil })
+}
+
+// ResetSandbox gives the session a new sandbox with its files.
+func (s *Session) ResetSandbox(ctx context.Context) (v1.SessionSandbox, error) {
+	if err := s.FreeSandbox(ctx); err != nil {
+		return v1.SessionSandbox{}, err
+	}
+	return s.EnsureSandbox()
+}
+
+// RestartKernel gives the session a fresh kernel; variables are gone.
+func (s *Session) RestartKernel(ctx context.Context) error {
+	s.dropQueue("", "The kernel was restarted before it ran.")
+	sb, err := s.Sandbox(ctx)
+	if err != nil {
+		return err
+	}
+	defer sb.Use()()
+	id, err := sb.DefaultKernel(ctx)
+	if err == nil {
+		_, err = sb.Agent().RestartKernel(ctx, id)
+	}
+	if err != nil {
+		return sb.Explain(err)
+	}
+	return s.do(func() error {
+		if s.lease.sb == sb {
+			next := s.view.Sandbox
+			next.Message = "The kernel was restarted: variables are gone, files are still there."
+			s.setSandboxLocked(next)
+		}
+		return nil
+	})
+}
+
+// farewell keeps the files of a sandbox whose time is over.
+func (svc *Service) farewell(ctx context.Context, sb *fleet.Sandbox) {
+	id := sb.View().Session
+	if id == "" || svc.opts.Files == nil {
+		return
+	}
+	s, err := svc.Get(ctx, id)
+	if err != nil {
+		return // a sandbox of something else
+	}
+	s.syncFiles(ctx)
+}
+
+func codeOf(err error) string {
+	if e, ok := errors.AsType[*errdefs.Error](err); ok && e.Code != "" {
+		return e.Code
+	}
+	return "sandbox-failed"
+}
+
+// sentenceOf gives what people may know of an error.
+func sentenceOf(err error) string {
+	if gone, ok := errors.AsType[*fleet.GoneError](err); ok {
+		return gone.Error()
+	}
+	e, ok := errors.AsType[*errdefs.Error](err)
+	switch {
+	case !ok:
+		return "The sandbox could not be started; the server's log has the reason."
+	case e.Hint != "":
+		return e.Msg + " " + e.Hint
+	}
+	return e.Msg
+}
+
+func cmpErr(err, otherwise error) error {
+	if err != nil {
+		return err
+	}
+	return otherwise
+}

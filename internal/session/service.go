@@ -1,0 +1,467 @@
+package session
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	v1 "github.com/caesarion/caesarion/api/v1"
+	"github.com/caesarion/caesarion/internal/errdefs"
+	"github.com/caesarion/caesarion/internal/event"
+	"github.com/caesarion/caesarion/internal/fleet"
+	"github.com/caesarion/caesarion/internal/sandbox"
+	"github.com/caesarion/caesarion/internal/store"
+)
+
+// Files keeps the files of sessions beyond the life of a sandbox.
+type Files interface {
+	// Restore puts a session's files into a fresh sandbox.
+	Restore(ctx context.Context, sessionID string, sb *fleet.Sandbox) error
+	// Sync keeps what changed in the sandbox and says what did.
+	Sync(ctx context.Context, sessionID string, sb *fleet.Sandbox) ([]v1.FileChange, error)
+	// Copy gives a session the files of another.
+	Copy(ctx context.Context, from, to string) error
+	// Forget drops a session's files.
+	Forget(ctx context.Context, sessionID string) error
+}
+
+// Options configures a Service. The zero value is fit for use.
+type Options struct {
+	Files        Files         // nil: files live as long as their sandbox
+	DefaultModel func() string // model of a session that names none; nil: none
+	PurgeAfter   time.Duration // a deleted session can be restored so long; default 24 h
+	EvictAfter   time.Duration // a session nobody reads leaves memory after; default 10 min
+	Logger       *slog.Logger  // default: discard
+}
+
+// Service has the sessions of an installation.
+type Service struct {
+	fleet *fleet.Fleet
+	store *store.Store
+	opts  Options
+	log   *slog.Logger
+
+	ctx    context.Context // ends with Close
+	cancel context.CancelCauseFunc
+	work   sync.WaitGroup
+
+	mu      sync.Mutex
+	closed  bool
+	live    map[string]*Session
+	loading map[string]*loading
+	naming  sync.Mutex // held while a client's session is found or made
+
+	list notifier // the list of sessions changed
+}
+
+// loading is a session on its way into memory.
+type loading struct {
+	done chan struct{}
+	s    *Session
+	err  error
+}
+
+var errClosed = errdefs.New(errdefs.ErrUnavailable, "server-stopping", "The server is stopping.").
+	WithHint("Try again in a few seconds; nothing is lost.")
+
+// New takes over what an earlier process left: runs that go on in their
+// sandbox are followed, everything else that was under way is marked as cut.
+func New(ctx context.Context, fl *fleet.Fleet, st *store.Store, opts Options) (*Service, error) {
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	if opts.PurgeAfter == 0 {
+		opts.PurgeAfter = 24 * time.Hour
+	}
+	if opts.EvictAfter == 0 {
+		opts.EvictAfter = 10 * time.Minute
+	}
+	svc := &Service{fleet: fl, store: st, opts: opts, log: opts.Logger, live: map[string]*Session{}, loading: map[string]*loading{}}
+	svc.list.init()
+	svc.ctx, svc.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
+	open, err := st.OpenSessions(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range open {
+		if _, err := svc.Get(ctx, id); err != nil {
+			svc.log.Error("a session can't be taken over", "session_id", id, "err", err)
+		}
+	}
+	fl.Farewell(svc.farewell)
+	svc.background(svc.janitor)
+	return svc, nil
+}
+
+// Close lets go of all sessions. Runs and sandboxes go on for the next process.
+func (svc *Service) Close() error {
+	svc.mu.Lock()
+	svc.closed = true
+	svc.mu.Unlock()
+	svc.fleet.Farewell(nil)
+	svc.cancel(errClosed)
+	svc.work.Wait()
+	svc.mu.Lock()
+	live := make([]*Session, 0, len(svc.live))
+	for _, s := range svc.live {
+		live = append(live, s)
+	}
+	svc.mu.Unlock()
+	for _, s := range live {
+		_ = s.settled() // what can't be written was logged
+		s.log.Close(errClosed)
+	}
+	return nil
+}
+
+// background runs fn in a goroutine that Close waits for.
+func (svc *Service) background(fn func()) bool {
+	svc.mu.Lock()
+	defer svc.mu.Unlock()
+	if svc.closed {
+		return false
+	}
+	svc.work.Go(fn)
+	return true
+}
+
+// Get finds a session, also a deleted one.
+func (svc *Service) Get(ctx context.Context, id string) (*Session, error) {
+	svc.mu.Lock()
+	if svc.closed {
+		svc.mu.Unlock()
+		return nil, errClosed
+	}
+	if s := svc.live[id]; s != nil {
+		svc.mu.Unlock()
+		s.touch()
+		return s, nil
+	}
+	l := svc.loading[id]
+	mine := l == nil
+	if mine {
+		l = &loading{done: make(chan struct{})}
+		svc.loading[id] = l
+	}
+	svc.mu.Unlock()
+	if !mine {
+		select {
+		case <-l.done:
+			return l.s, l.err
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+	l.s, l.err = svc.read(context.WithoutCancel(ctx), id)
+	if l.err == nil {
+		l.s.takeOver()
+	}
+	svc.mu.Lock()
+	delete(svc.loading, id)
+	if l.err == nil {
+		svc.live[id] = l.s
+	}
+	svc.mu.Unlock()
+	close(l.done)
+	return l.s, l.err
+}
+
+func (svc *Service) read(ctx context.Context, id string) (*Session, error) {
+	row, err := svc.store.Session(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return svc.load(ctx, row)
+}
+
+// drop takes a session out of memory.
+func (svc *Service) drop(s *Session) {
+	svc.mu.Lock()
+	defer svc.mu.Unlock()
+	if svc.live[s.id] == s {
+		delete(svc.live, s.id)
+	}
+}
+
+// Limits of what people name.
+const (
+	maxTitle    = 200
+	maxClientID = 128
+)
+
+// Create makes a session.
+func (svc *Service) Create(ctx context.Context, req v1.CreateSession) (*Session, error) {
+	return svc.create(ctx, req, "", nil)
+}
+
+func (svc *Service) create(ctx context.Context, req v1.CreateSession, clientID string, fill func(*Session)) (*Session, error) {
+	if err := svc.checkTemplate(req.Template); err != nil {
+		return nil, err
+	}
+	title, err := cleanTitle(req.Title)
+	if err != nil {
+		return nil, err
+	}
+	templates, def := svc.fleet.Templates()
+	if req.Template == "" {
+		req.Template = def
+	}
+	now := time.Now().UTC().Truncate(time.Microsecond)
+	view := v1.Session{
+		ID: "ses_" + sandbox.RandomSuffix(), Title: title, Template: req.Template,
+		Sandbox: v1.SessionSandbox{State: "none", Limits: v1.Limits(templates[req.Template].Limits)},
+		Queue:   []v1.QueuedMessage{}, CreatedAt: now, UpdatedAt: now,
+	}
+	switch {
+	case req.Model != nil:
+		view.Model = *req.Model
+	case svc.opts.DefaultModel != nil:
+		view.Model = svc.opts.DefaultModel()
+	}
+	row := store.Session{ID: view.ID, ClientID: clientID, Title: title, CreatedAt: now, UpdatedAt: now, View: encode(view), State: encode(state{Auto: title == ""})}
+	s, err := svc.load(ctx, row)
+	if err != nil {
+		return nil, err
+	}
+	svc.mu.Lock()
+	if svc.closed {
+		svc.mu.Unlock()
+		return nil, errClosed
+	}
+	svc.live[s.id] = s
+	svc.mu.Unlock()
+	if err := s.do(func() error {
+		s.changedLocked()
+		if fill != nil {
+			fill(s)
+		}
+		return nil
+	}); err != nil {
+		svc.drop(s)
+		return nil, err
+	}
+	svc.list.notify()
+	return s, nil
+}
+
+func (svc *Service) checkTemplate(name string) error {
+	templates, _ := svc.fleet.Templates()
+	if _, ok := templates[name]; ok || name == "" {
+		return nil
+	}
+	return errdefs.New(errdefs.ErrInvalid, "template-unknown", "There is no template %q.", name).
+		WithHint("GET /v1/info lists the templates.")
+}
+
+func cleanTitle(title string) (string, error) {
+	title = strings.Join(strings.Fields(title), " ")
+	if utf8.RuneCountInString(title) > maxTitle {
+		return "", errdefs.New(errdefs.ErrInvalid, "title-too-long", "The title has more than %d characters.", maxTitle)
+	}
+	return title, nil
+}
+
+// ByClientID finds the session that its client named so, and with create makes
+// it if there is none.
+func (svc *Service) ByClientID(ctx context.Context, name string, create bool) (*Session, error) {
+	if name == "" || len(name) > maxClientID || !utf8.ValidString(name) || strings.ContainsFunc(name, func(c rune) bool { return c < 0x20 || c == 0x7f }) {
+		return nil, errdefs.New(errdefs.ErrInvalid, "invalid-session", "A session id has 1 to %d printable characters.", maxClientID)
+	}
+	svc.naming.Lock()
+	defer svc.naming.Unlock()
+	row, err := svc.store.SessionByClientID(ctx, name)
+	switch {
+	case err == nil:
+		s, err := svc.Get(ctx, row.ID)
+		if err == nil && row.DeletedAt.IsZero() == false && create { //nolint:staticcheck // reads as it is meant
+			err = s.Undelete()
+		}
+		return s, err
+	case !errors.Is(err, errdefs.ErrNotFound) || !create:
+		return nil, err
+	}
+	return svc.create(ctx, v1.CreateSession{}, name, nil)
+}
+
+// ListRequest asks for a page of sessions.
+type ListRequest struct {
+	Query   string
+	Limit   int
+	Cursor  string
+	Deleted bool
+}
+
+const maxPage = 200
+
+// List gives a page of sessions: pinned ones first, then the latest.
+func (svc *Service) List(ctx context.Context, req ListRequest) (v1.SessionList, error) {
+	if req.Limit <= 0 || req.Limit > maxPage {
+		req.Limit = 50
+	}
+	q := store.List{Query: req.Query, Deleted: req.Deleted, Limit: req.Limit + 1}
+	if req.Cursor != "" {
+		raw, err := base64.RawURLEncoding.DecodeString(req.Cursor)
+		if err != nil || json.Unmarshal(raw, &q.After) != nil || q.After.ID == "" {
+			return v1.SessionList{}, errdefs.New(errdefs.ErrInvalid, "invalid-cursor", "The cursor is none that this server gave.").
+				WithHint("Take it from \"next\" of the page before, or leave it out for the first page.")
+		}
+	}
+	rows, err := svc.store.Sessions(ctx, q)
+	if err != nil {
+		return v1.SessionList{}, err
+	}
+	list := v1.SessionList{Sessions: make([]v1.Session, 0, len(rows))}
+	if len(rows) > req.Limit {
+		rows = rows[:req.Limit]
+		last := rows[len(rows)-1]
+		list.Next = base64.RawURLEncoding.EncodeToString(encode(store.Place{Pinned: last.Pinned, UpdatedAt: last.UpdatedAt, ID: last.ID}))
+	}
+	for _, row := range rows {
+		list.Sessions = append(list.Sessions, svc.viewOf(row))
+	}
+	return list, nil
+}
+
+// viewOf gives a session of a list; what its sandbox does now is in memory.
+func (svc *Service) viewOf(row store.Session) v1.Session {
+	svc.mu.Lock()
+	s := svc.live[row.ID]
+	svc.mu.Unlock()
+	if s != nil {
+		return s.View()
+	}
+	var v v1.Session
+	_ = json.Unmarshal(row.View, &v) // written by this program
+	v.ID, v.LastSeq = row.ID, row.LastSeq
+	if v.Sandbox.State != "none" && v.Sandbox.State != "lost" {
+		if _, ok := svc.fleet.BySession(row.ID); !ok {
+			v.Sandbox = v1.SessionSandbox{State: "none", Limits: v.Sandbox.Limits}
+		}
+	}
+	return v
+}
+
+// janitor evicts sessions that rest and forgets those that were deleted long ago.
+func (svc *Service) janitor() {
+	every := min(time.Minute, svc.opts.EvictAfter/2+time.Millisecond, svc.opts.PurgeAfter/2+time.Millisecond)
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-svc.ctx.Done():
+			return
+		case <-tick.C:
+		}
+		svc.mu.Lock()
+		live := make([]*Session, 0, len(svc.live))
+		for _, s := range svc.live {
+			live = append(live, s)
+		}
+		svc.mu.Unlock()
+		for _, s := range live {
+			s.evictIfIdle(time.Now().Add(-svc.opts.EvictAfter))
+		}
+		if err := svc.purge(svc.ctx, time.Now().Add(-svc.opts.PurgeAfter)); err != nil && svc.ctx.Err() == nil {
+			svc.log.Warn("deleted sessions can't be forgotten", "err", err)
+		}
+	}
+}
+
+// purge forgets sessions that were deleted before a time.
+func (svc *Service) purge(ctx context.Context, before time.Time) error {
+	ids, err := svc.store.DeletedBefore(ctx, before)
+	for _, id := range ids {
+		s, err := svc.Get(ctx, id)
+		if err != nil {
+			return err
+		}
+		s.mu.Lock()
+		s.breakLocked(errGone(id))
+		s.mu.Unlock()
+		if svc.opts.Files != nil {
+			if err := svc.opts.Files.Forget(ctx, id); err != nil {
+				return err
+			}
+		}
+		if err := svc.store.Purge(ctx, id); err != nil {
+			return err
+		}
+	}
+	return err
+}
+
+func errGone(id string) error {
+	return errdefs.New(errdefs.ErrNotFound, "session-not-found", "There is no session %.80q.", id)
+}
+
+func (s *Session) touch() {
+	s.mu.Lock()
+	s.used = time.Now()
+	s.mu.Unlock()
+}
+
+// errEvicted is what an old pointer to a session gives.
+var errEvicted = errdefs.New(errdefs.ErrConflict, "session-reloaded", "The session was put aside, as nobody used it.").
+	WithHint("Try again.")
+
+func (s *Session) evictIfIdle(before time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.readers > 0 || s.used.After(before) || s.openLocked() || s.turn != nil || s.lease.starting != nil || s.sync.running || s.pending != nil || s.inflight != nil {
+		return
+	}
+	if s.broken == nil {
+		s.broken = errEvicted
+		s.log.Close(errEvicted)
+		s.cancel(errEvicted)
+	}
+	s.svc.drop(s)
+}
+
+// notifier tells all who wait that there is news; the news has no content.
+type notifier struct {
+	mu      sync.Mutex
+	version int64
+	waiting map[*func()]bool
+}
+
+func (n *notifier) init() { n.waiting = map[*func()]bool{} }
+
+func (n *notifier) notify() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.version++
+	for fn := range n.waiting {
+		(*fn)()
+	}
+	clear(n.waiting)
+}
+
+// since gives the version of the news, and has fn called once at newer ones
+// unless stop is called before; fn must not wait.
+func (n *notifier) since(fn func()) (version int64, stop func()) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	key := &fn
+	n.waiting[key] = true
+	return n.version, func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		delete(n.waiting, key)
+	}
+}
+
+func (n *notifier) current() int64 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.version
+}
+
+// listNote is the note without a number that the list of sessions changed.
+var listNote = event.Record{Type: event.SessionsChanged, Line: []byte(`{"type":"sessions.changed","data":{}}`)}
