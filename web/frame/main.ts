@@ -42,6 +42,9 @@ function receive(message: ToFrame): void {
       break;
     case "snapshot":
       void sendSnapshot(message.id);
+      break;
+    case "ping":
+      tell({ type: "pong" });
   }
 }
 
@@ -61,7 +64,9 @@ async function render(content: Content): Promise<void> {
   // as they would in a page of their own.
   document.open();
   watchViolations();
-  document.write(`<!doctype html><meta charset="utf-8"><style>${css}</style>`);
+  document.write(
+    `<!doctype html><meta charset="utf-8"><meta name="color-scheme" content="light dark"><style>${css}</style>`,
+  );
   applyTheme();
   if (content.kind === "html") document.write(content.html);
   if (content.kind === "svg") document.write(content.svg);

@@ -17,8 +17,8 @@ export async function drawPlotly(el: HTMLElement, raw: unknown, theme: Theme): P
   const known = plotly.PlotSchema.get().traces;
   const unknown = (figure.data ?? []).map((trace) => trace.type ?? "scatter").find((type) => !(type in known));
   if (unknown !== undefined) throw new Error(`unsupported-trace:${unknown}`);
-  el.className = "caesarion-plotly";
   const layout = structuredClone(figure.layout ?? {});
+  el.style.height = typeof layout.height === "number" ? `${layout.height}px` : "430px";
   tint(layout, theme);
   await plotly.newPlot(el, structuredClone(figure.data ?? []), layout, {
     responsive: true,

@@ -33,11 +33,13 @@ export interface Hello {
 export type ToFrame =
   | { type: "render"; content: Content }
   | { type: "theme"; theme: Theme }
-  | { type: "snapshot"; id: number };
+  | { type: "snapshot"; id: number }
+  | { type: "ping" };
 
 export type FromFrame =
   | { type: "ready"; nonce: string }
   | { type: "rendered" }
+  | { type: "pong" }
   | { type: "height"; height: number }
   | { type: "blocked"; directive: string; what: string }
   | { type: "link"; href: string }

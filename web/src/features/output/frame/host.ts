@@ -1,0 +1,257 @@
+import type { Content, FromFrame, Hello, Theme, ToFrame } from "../../../../frame/protocol";
+import { hostOf, linkTarget, parseMessage } from "./message";
+
+/** What happened to an output in its frame. */
+export interface FrameEvents {
+  rendered(): void;
+  height(height: number): void;
+  /** directive and whose it was, e.g. script-src-elem, cdn.example.org. */
+  blocked(directive: string, from: string): void;
+  link(href: string): void;
+  failed(message: string): void;
+  /** It went somewhere else; the frame is gone. */
+  left(): void;
+  /** It kept taking the keyboard; the frame is gone. */
+  focusTaken(): void;
+  /** No answer for a while; it may still come. */
+  stuck(): void;
+}
+
+// How long a frame may be silent before the person is told. Charts with much
+// data take seconds.
+const patience = 10_000;
+
+// Within this time after a load a document that is still ours answers, unless
+// it draws something large; then its port is what tells.
+const grace = 5_000;
+
+// A frame that takes the focus this often within the window is stopped.
+const focusTimes = 5;
+const focusWindow = 10_000;
+
+/** One iframe with one output. */
+export class Frame {
+  readonly element: HTMLIFrameElement;
+  private port: MessagePort | undefined;
+  private readonly events: FrameEvents;
+  private theme: Theme;
+  private readonly nonce = crypto.randomUUID?.() ?? String(Math.random());
+  private content: Content | undefined;
+  private ready = false;
+  private loads = 0;
+  private closed = false;
+  private silence: ReturnType<typeof setTimeout> | undefined;
+  private away: ReturnType<typeof setTimeout> | undefined;
+  private snapshots = new Map<number, (png: ArrayBuffer | null) => void>();
+  private snapshotID = 0;
+  private thefts: number[] = [];
+
+  constructor(parent: HTMLElement, title: string, theme: Theme, events: FrameEvents) {
+    this.events = events;
+    this.theme = theme;
+    const el = document.createElement("iframe");
+    // Scripts, and nothing else: no origin, no windows, no forms, no dialogs,
+    // no downloads, no way to the page around. docs/adr/0007.
+    el.setAttribute("sandbox", "allow-scripts");
+    el.setAttribute("credentialless", "");
+    el.setAttribute("allow", "");
+    el.referrerPolicy = "no-referrer";
+    el.title = title;
+    el.className = "block h-full w-full border-0";
+    el.addEventListener("load", () => this.loaded());
+    el.src = "/frame/";
+    this.element = el;
+    watchFocus(this);
+    parent.append(el);
+  }
+
+  show(content: Content): void {
+    this.content = content;
+    if (this.ready) this.render();
+  }
+
+  setTheme(theme: Theme): void {
+    this.theme = theme;
+    if (this.ready) this.send({ type: "theme", theme });
+  }
+
+  /** What it shows as PNG, if it can say so. */
+  snapshot(): Promise<ArrayBuffer | null> {
+    const id = ++this.snapshotID;
+    return new Promise((done) => {
+      const timer = setTimeout(() => this.answer(id, null), patience);
+      this.snapshots.set(id, (png) => {
+        clearTimeout(timer);
+        done(png);
+      });
+      this.send({ type: "snapshot", id });
+    });
+  }
+
+  close(): void {
+    if (this.closed) return;
+    this.closed = true;
+    clearTimeout(this.silence);
+    clearTimeout(this.away);
+    for (const id of this.snapshots.keys()) this.answer(id, null);
+    this.port?.close();
+    unwatchFocus(this);
+    this.element.remove();
+  }
+
+  /** Somebody, not the person, put the focus into the frame. False: often enough. */
+  focusWasTaken(): boolean {
+    const now = performance.now();
+    this.thefts = [...this.thefts.filter((at) => now - at < focusWindow), now];
+    if (this.thefts.length < focusTimes) return true;
+    this.end(() => this.events.focusTaken());
+    return false;
+  }
+
+  private end(tell: () => void): void {
+    if (this.closed) return;
+    this.close();
+    tell();
+  }
+
+  private loaded(): void {
+    if (this.closed) return;
+    if (this.loads++ === 0) {
+      this.greet();
+      return;
+    }
+    // The output was written, which is a load too, or the frame has gone elsewhere.
+    this.send({ type: "ping" });
+    clearTimeout(this.away);
+    this.away = setTimeout(() => this.end(() => this.events.left()), grace);
+  }
+
+  private greet(): void {
+    const channel = new MessageChannel();
+    this.port = channel.port1;
+    this.port.onmessage = (event) => this.receive(event.data);
+    // Where browsers tell it, the end of the document at the other side is known at once.
+    this.port.addEventListener("close", () => this.end(() => this.events.left()));
+    const hello: Hello = { caesarion: "frame", nonce: this.nonce, theme: this.theme };
+    // The document has nobody's origin, so no other target can be named. It is
+    // ours: nothing of the output has been in it yet.
+    this.element.contentWindow?.postMessage(hello, "*", [channel.port2]);
+    this.listen();
+  }
+
+  private listen(): void {
+    clearTimeout(this.silence);
+    this.silence = setTimeout(() => this.events.stuck(), patience);
+  }
+
+  private render(): void {
+    if (!this.content) return;
+    this.send({ type: "render", content: this.content });
+    this.listen();
+  }
+
+  private send(message: ToFrame): void {
+    if (!this.closed) this.port?.postMessage(message);
+  }
+
+  private answer(id: number, png: ArrayBuffer | null): void {
+    this.snapshots.get(id)?.(png);
+    this.snapshots.delete(id);
+  }
+
+  private receive(data: unknown): void {
+    const message: FromFrame | undefined = this.closed ? undefined : parseMessage(data);
+    if (!message) return;
+    switch (message.type) {
+      case "ready":
+        if (this.ready || message.nonce !== this.nonce) return;
+        this.ready = true;
+        clearTimeout(this.silence);
+        this.render();
+        break;
+      case "rendered":
+        clearTimeout(this.silence);
+        this.events.rendered();
+        break;
+      case "pong":
+        clearTimeout(this.away);
+        break;
+      case "height":
+        this.events.height(message.height);
+        break;
+      case "blocked":
+        this.events.blocked(message.directive, hostOf(message.what));
+        break;
+      case "link": {
+        const target = linkTarget(message.href);
+        if (target) this.events.link(target);
+        break;
+      }
+      case "failed":
+        clearTimeout(this.silence);
+        this.events.failed(message.message);
+        break;
+      case "snapshot":
+        this.answer(message.id, message.png);
+    }
+  }
+}
+
+// Who has the keyboard: a script in a frame can focus itself, and what a person
+// types would go there. The focus goes back unless a person can have moved it.
+const frames = new Map<HTMLIFrameElement, Frame>();
+let lastFocus: Element | null = null;
+let lastKey = Number.NEGATIVE_INFINITY;
+let lastTab = Number.NEGATIVE_INFINITY;
+let hovered: Element | null = null;
+
+const typing = 700; // ms after a key in which a person is not clicking
+const tabbing = 500;
+
+function onKey(event: KeyboardEvent): void {
+  if (event.key === "Tab" || event.key === "F6") lastTab = performance.now();
+  else lastKey = performance.now();
+}
+
+function onPointer(event: Event): void {
+  hovered = event.target instanceof HTMLIFrameElement ? event.target : null;
+}
+
+function onFocus(event: FocusEvent): void {
+  if (event.target instanceof Element && !(event.target instanceof HTMLIFrameElement)) lastFocus = event.target;
+}
+
+function onBlur(): void {
+  const active = document.activeElement;
+  const frame = active instanceof HTMLIFrameElement ? frames.get(active) : undefined;
+  if (!frame) return;
+  const now = performance.now();
+  const byTab = now - lastTab < tabbing;
+  const touch = typeof matchMedia === "function" && matchMedia("(pointer: coarse)").matches;
+  const byPointer = now - lastKey > typing && (hovered === active || touch);
+  if (byTab || byPointer) return;
+  frame.element.blur();
+  window.focus();
+  if (lastFocus instanceof HTMLElement && lastFocus.isConnected) lastFocus.focus({ preventScroll: true });
+  frame.focusWasTaken();
+}
+
+function watchFocus(frame: Frame): void {
+  if (frames.size === 0) {
+    lastFocus = document.activeElement;
+    document.addEventListener("keydown", onKey, true);
+    document.addEventListener("pointerover", onPointer, true);
+    document.addEventListener("focusin", onFocus, true);
+    window.addEventListener("blur", onBlur);
+  }
+  frames.set(frame.element, frame);
+}
+
+function unwatchFocus(frame: Frame): void {
+  frames.delete(frame.element);
+  if (frames.size > 0) return;
+  document.removeEventListener("keydown", onKey, true);
+  document.removeEventListener("pointerover", onPointer, true);
+  document.removeEventListener("focusin", onFocus, true);
+  window.removeEventListener("blur", onBlur);
+}
