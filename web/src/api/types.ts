@@ -121,6 +121,8 @@ export interface Output {
   ename?: string;
   evalue?: string;
   traceback?: string[];
+  /** The name under which code may update a display later. */
+  display_id?: string;
   /** Values that were too large to come along: mime type, or "text". */
   refs?: Record<string, OutputRef>;
 }

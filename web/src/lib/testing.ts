@@ -1,1 +1,17 @@
 import "@testing-library/jest-dom/vitest";
+
+// What jsdom lacks of a browser.
+if (typeof window !== "undefined") {
+  window.matchMedia ??= (query: string) =>
+    ({ matches: false, media: query, addEventListener() {}, removeEventListener() {} }) as unknown as MediaQueryList;
+  window.ResizeObserver ??= class {
+    observe() {}
+    unobserve() {}
+    disconnect() {}
+  };
+  Element.prototype.setPointerCapture ??= () => {};
+  Element.prototype.hasPointerCapture ??= () => false;
+  Element.prototype.releasePointerCapture ??= () => {};
+  Element.prototype.scrollIntoView ??= () => {};
+  CSSStyleSheet.prototype.replaceSync ??= () => {};
+}

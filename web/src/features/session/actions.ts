@@ -147,8 +147,8 @@ export function createActions(store: SessionStore) {
 
     async removeItem(id: string): Promise<void> {
       await save(id);
-      const ok = await done(() => call("DELETE", path("items", id)));
       const kind = store.get().items.get(id)?.kind;
+      const ok = await done(() => call("DELETE", path("items", id)));
       if (!ok) return;
       const s = useStrings.now();
       toast.undo(kind === "cell" ? s.cellDeleted : s.itemDeleted, () =>

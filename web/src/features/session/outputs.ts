@@ -46,10 +46,6 @@ interface Display {
   execution_count?: number;
 }
 
-// Outputs that display_id updates may reach. An output that is replaced takes
-// its id along; ids are no part of what nbformat keeps.
-const displayIDs = new WeakMap<Output, string>();
-
 // Lists that the next output clears: clear_output(wait=True) came last.
 const pendingClear = new WeakSet<Output[]>();
 
@@ -91,7 +87,7 @@ export function foldOutput(outputs: readonly Output[], type: string, data: unkno
         output.execution_count = display.execution_count;
       }
       const id = idOf(display);
-      if (id !== "") displayIDs.set(output, id);
+      if (id !== "") output.display_id = id;
       const next = kept();
       next.push(output);
       return next;
@@ -118,13 +114,8 @@ export function updateDisplays(outputs: readonly Output[], data: unknown): Outpu
   const current = outputs as Output[];
   const display = data as Display;
   const id = idOf(display);
-  if (id === "" || !current.some((output) => displayIDs.get(output) === id)) return current;
-  const next = current.map((output) => {
-    if (displayIDs.get(output) !== id) return output;
-    const changed = filled(output, display);
-    displayIDs.set(changed, id);
-    return changed;
-  });
+  if (id === "" || !current.some((output) => output.display_id === id)) return current;
+  const next = current.map((output) => (output.display_id === id ? filled(output, display) : output));
   if (pendingClear.has(current)) pendingClear.add(next);
   return next;
 }

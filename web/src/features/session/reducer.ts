@@ -1,7 +1,6 @@
 // Turns a session's events into what the page shows. internal/session does the
 // same on the server; both pass the fixtures in internal/session/testdata/reduce.
 import type {
-  FileChange,
   InputRequest,
   Item,
   ItemStatus,
@@ -17,7 +16,7 @@ import { foldOutput, joinStreams, loadOutputs, updateDisplays } from "./outputs"
 /** What the events of a session lead to. */
 export interface Thread {
   session: Session | null;
-  /** Items that are or were visible, by id. */
+  /** The visible items, by id. */
   items: ReadonlyMap<string, Item>;
   /** The visible ones, in order. */
   order: readonly string[];
@@ -116,6 +115,17 @@ class Draft {
     this.items.set(item.id, item);
   }
 
+  /** Makes these the visible items. */
+  private keep(order: readonly string[]): void {
+    const items = new Map<string, Item>();
+    for (const id of order) {
+      const item = this.get(id);
+      if (item) items.set(id, item);
+    }
+    this.items = items;
+    this.thread = { ...this.thread, order };
+  }
+
   private session(change: Partial<Session>): void {
     if (this.thread.session) this.thread = { ...this.thread, session: { ...this.thread.session, ...change } };
   }
@@ -124,7 +134,7 @@ class Draft {
     const data = event.data;
     switch (event.type) {
       case "session.changed":
-        this.thread = { ...this.thread, session: data as Session };
+        this.thread = { ...this.thread, session: { ...(data as Session), last_seq: event.seq } };
         return;
       case "item.added":
         this.added(data as { item: Item; after: string });
@@ -141,12 +151,12 @@ class Draft {
         return;
       }
       case "item.removed":
-        this.thread = { ...this.thread, order: this.thread.order.filter((id) => id !== event.item_id) };
+        this.keep(this.thread.order.filter((id) => id !== event.item_id));
         return;
       case "thread.changed": {
         const { order, items } = data as { order: string[]; items: Item[] | null };
         for (const item of items ?? []) this.put(loadItem(item));
-        this.thread = { ...this.thread, order };
+        this.keep(order);
         return;
       }
       case "turn.started":
@@ -164,13 +174,9 @@ class Draft {
       case "sandbox.changed":
         this.session({ sandbox: data as SessionSandbox });
         return;
-      case "files.changed": {
+      case "files.changed":
         this.thread = { ...this.thread, filesVersion: this.thread.filesVersion + 1 };
-        const item = this.get(event.item_id);
-        const { changes } = data as { changes: FileChange[] };
-        if (item && changes.length > 0) this.put({ ...item, changes });
         return;
-      }
       default:
         this.execution(event);
     }
@@ -179,9 +185,7 @@ class Draft {
   private added({ item, after }: { item: Item; after: string }): void {
     this.put(loadItem(item));
     const order = this.thread.order.filter((id) => id !== item.id);
-    const behind = after === "" ? -1 : order.indexOf(after);
-    if (after !== "" && behind < 0) order.push(item.id);
-    else order.splice(behind + 1, 0, item.id);
+    order.splice(order.indexOf(after) + 1, 0, item.id);
     this.thread = { ...this.thread, order };
   }
 
@@ -196,8 +200,6 @@ class Draft {
     }
     const before = this.get(event.item_id);
     if (!before) return;
-    // An earlier run's late words are not this one's.
-    if (before.execution_id && event.execution_id && before.execution_id !== event.execution_id) return;
     const item = { ...before };
     if (event.type !== "input.requested") delete item.input;
     switch (event.type) {
