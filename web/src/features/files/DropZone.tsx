@@ -1,12 +1,8 @@
 import { Upload } from "lucide-react";
-import { type DragEvent, lazy, type ReactNode, Suspense, useEffect, useRef, useState } from "react";
-import { useLocation } from "wouter";
-import { call } from "@/api/client";
-import type { Session } from "@/api/types";
+import { lazy, type ReactNode, Suspense, useEffect, useState } from "react";
 import { useActions, useSession } from "@/features/session";
-import { queryClient } from "@/lib/query";
-import { Button, Dialog, toast } from "@/ui";
-import { addFiles, pastedFiles, setImporter, useNotebookQuestion } from "./add";
+import { Button, Dialog } from "@/ui";
+import { addFiles, pastedFiles, useNotebookQuestion } from "./add";
 import { setDropTarget, useDropTarget } from "./drag";
 import { usePanel } from "./panel";
 import { closePreview, usePreview } from "./preview";
@@ -20,46 +16,33 @@ const PreviewDialog = lazy(() => import("./PreviewDialog"));
 const bringsFiles = (event: { dataTransfer: DataTransfer | null }) =>
   event.dataTransfer?.types.includes("Files") ?? false;
 
-/** Takes files that are dropped or pasted anywhere in it, and shows what floats above the page. */
+/** Takes files that are dropped or pasted anywhere on the page, and shows what floats above it. */
 export function DropZone({ children }: { children: ReactNode }) {
   const actions = useActions();
   const [over, setOver] = useState(false);
-  const depth = useRef(0);
-  const [, navigate] = useLocation();
-
-  const end = () => {
-    depth.current = 0;
-    setOver(false);
-    setDropTarget(null);
-  };
-  // Enter and leave come for each element on the way; only their count tells.
-  const enter = (event: DragEvent) => {
-    if (!bringsFiles(event)) return;
-    depth.current++;
-    setOver(true);
-  };
-  const leave = (event: DragEvent) => {
-    if (!bringsFiles(event)) return;
-    depth.current--;
-    if (depth.current <= 0) end();
-  };
-  const dragOver = (event: DragEvent) => {
-    if (!bringsFiles(event)) return;
-    // A row of the tree that stands below has taken it, and said which folder it is.
-    if (!event.defaultPrevented) setDropTarget(null);
-    event.preventDefault();
-    event.dataTransfer.dropEffect = "copy";
-  };
-  const drop = (event: DragEvent) => {
-    const taken = event.defaultPrevented;
-    if (bringsFiles(event)) {
-      event.preventDefault();
-      if (!taken) void addFiles(actions, event.dataTransfer.items, uploadDir, "drop");
-    }
-    end();
-  };
 
   useEffect(() => {
+    const end = () => {
+      setOver(false);
+      setDropTarget(null);
+    };
+    const dragOver = (event: DragEvent) => {
+      if (!bringsFiles(event)) return;
+      // A row of the tree under the pointer has taken it, and said which folder it is.
+      if (!event.defaultPrevented) setDropTarget(null);
+      event.preventDefault(); // or the browser would open the file and leave the page
+      if (event.dataTransfer) event.dataTransfer.dropEffect = "copy";
+      setOver(true);
+    };
+    // Leaving one element is entering the next; only out of the window is there none.
+    const leave = (event: DragEvent) => event.relatedTarget === null && end();
+    const drop = (event: DragEvent) => {
+      const taken = event.defaultPrevented;
+      end();
+      if (!bringsFiles(event) || !event.dataTransfer) return;
+      event.preventDefault();
+      if (!taken) void addFiles(actions, event.dataTransfer.items, uploadDir, "drop");
+    };
     const paste = (event: ClipboardEvent) => {
       if (event.defaultPrevented || !event.clipboardData?.files.length) return;
       // Copied cells of a spreadsheet bring a picture of themselves: in a text
@@ -69,40 +52,28 @@ export function DropZone({ children }: { children: ReactNode }) {
       event.preventDefault();
       void addFiles(actions, pastedFiles(event.clipboardData), uploadDir, "paste");
     };
-    // Somewhere beside the page's own areas: the browser would open the file and leave the page.
-    const guard = (event: globalThis.DragEvent) => bringsFiles(event) && event.preventDefault();
+    window.addEventListener("dragover", dragOver);
+    window.addEventListener("dragleave", leave);
+    window.addEventListener("drop", drop);
+    window.addEventListener("dragend", end);
     window.addEventListener("paste", paste);
-    window.addEventListener("dragover", guard);
-    window.addEventListener("drop", guard);
     return () => {
+      window.removeEventListener("dragover", dragOver);
+      window.removeEventListener("dragleave", leave);
+      window.removeEventListener("drop", drop);
+      window.removeEventListener("dragend", end);
       window.removeEventListener("paste", paste);
-      window.removeEventListener("dragover", guard);
-      window.removeEventListener("drop", guard);
     };
   }, [actions]);
 
-  useEffect(() => {
-    setImporter(async (file) => {
-      try {
-        const title = file.name.replace(/\.ipynb$/i, "");
-        const session = await call<Session>("POST", "/v1/sessions/import", { body: file, query: { title } });
-        void queryClient.invalidateQueries({ queryKey: ["sessions"] });
-        navigate(`/s/${session.id}`);
-      } catch (err) {
-        toast.failure(err);
-      }
-    });
-  }, [navigate]);
-
   return (
-    // biome-ignore lint/a11y/noStaticElementInteractions: the same can be done by the upload buttons
-    <div className="contents" onDragEnter={enter} onDragLeave={leave} onDragOver={dragOver} onDrop={drop}>
+    <>
       {children}
       {over && <Overlay />}
       <FloatingTransfers />
       <NotebookDialog />
       <PreviewHost />
-    </div>
+    </>
   );
 }
 
@@ -135,7 +106,7 @@ function FloatingTransfers() {
     <Suspense>
       <TransferList
         sessionId={id}
-        className="fixed right-3 bottom-3 z-30 max-h-[50dvh] w-[min(22rem,calc(100vw-1.5rem))] overflow-hidden rounded-xl border shadow-pop"
+        className="fixed top-14 right-3 z-30 max-h-[50dvh] w-[min(22rem,calc(100vw-1.5rem))] overflow-hidden rounded-xl border shadow-pop"
       />
     </Suspense>
   );

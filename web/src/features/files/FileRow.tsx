@@ -176,6 +176,7 @@ export function NameInput({ name, folder, fresh, commit, cancel }: NameInputProp
   const input = useRef<HTMLInputElement>(null);
   const [problem, setProblem] = useState<string>();
   const busy = useRef(false);
+  const since = useRef(performance.now());
   useEffect(() => {
     const element = input.current;
     if (!element) return;
@@ -218,7 +219,12 @@ export function NameInput({ name, folder, fresh, commit, cancel }: NameInputProp
           else if (e.key === "Escape") cancel();
           else setProblem(undefined);
         }}
-        onBlur={() => (problem ? cancel() : void done())}
+        onBlur={() => {
+          // The menu this came from gives the focus back to its button when it is gone.
+          if (performance.now() - since.current < 400) input.current?.focus();
+          else if (problem) cancel();
+          else void done();
+        }}
       />
       {problem && (
         <span

@@ -5,8 +5,8 @@ import type { Item, Json, Output } from "@/api/types";
 import { Markdown } from "@/features/chat/Markdown";
 import { StaticCode } from "@/features/notebook/highlight/StaticCode";
 import { Outputs } from "@/features/output/Outputs";
+import { importNotebook } from "@/features/session/sessions";
 import { Button, toast } from "@/ui";
-import { openAsSession } from "./add";
 import { contentUrl, type Entry } from "./api";
 import { useStrings } from "./strings";
 
@@ -72,7 +72,7 @@ export default function NotebookView({
   const open = async () => {
     try {
       const response = await send("GET", contentUrl(sessionId, entry));
-      await openAsSession(new File([await response.blob()], entry.name));
+      await importNotebook(new File([await response.blob()], entry.name));
     } catch (err) {
       toast.failure(err);
     }

@@ -108,7 +108,7 @@ function View({ as, sessionId, entry }: BodyProps & { as: Kind }) {
   if (entry.size_bytes === 0) return <Word>{s.emptyFile}</Word>;
   switch (as) {
     case "table":
-      return <DataTable source={{ kind: "file", sessionId, path: entry.path }} />;
+      return <DataTable fill source={{ kind: "file", sessionId, path: entry.path }} />;
     case "image":
       return <PictureView sessionId={sessionId} entry={entry} />;
     case "audio":

@@ -1,5 +1,6 @@
 import { create } from "zustand";
 import type { SessionActions } from "@/features/session";
+import { importNotebook } from "@/features/session/sessions";
 import { collect } from "./collect";
 import { base, extension } from "./paths";
 import type { Origin, Transfer } from "./transfers";
@@ -28,13 +29,6 @@ function ask(file: File): Promise<NotebookChoice> {
   });
 }
 
-let importer: (file: File) => Promise<void> = async () => {};
-
-/** Says how a notebook becomes a session. */
-export function setImporter(open: (file: File) => Promise<void>): void {
-  importer = open;
-}
-
 /**
  * Takes what a person gave the page: asks what to do with a notebook, makes
  * the session if there is none, sends the rest. Must be called in the event's
@@ -55,7 +49,7 @@ export async function addFiles(
     only.relative === base(only.relative)
   ) {
     const choice = await ask(only.file);
-    if (choice === "session") await importer(only.file);
+    if (choice === "session") await importNotebook(only.file);
     if (choice !== "file") return [];
   }
   if (collected.files.length + collected.folders.length === 0) return [];
@@ -71,9 +65,4 @@ export function pastedFiles(data: DataTransfer, now = new Date()): File[] {
     const name = `pasted-${stamp}${i > 0 ? `-${i + 1}` : ""}.${extension(file.name)}`;
     return new File([file], name, { type: file.type, lastModified: file.lastModified });
   });
-}
-
-/** Makes a session of a notebook and shows it. */
-export function openAsSession(file: File): Promise<void> {
-  return importer(file);
 }

@@ -2,7 +2,7 @@ import { Search, SquareCode, Table2, Variable as VariableGlyph } from "lucide-re
 import { type KeyboardEvent, lazy, Suspense, useRef, useState } from "react";
 import type { Variable } from "@/api/types";
 import { insertText } from "@/features/files/insert";
-import { useActions } from "@/features/session";
+import { useActions, useSession } from "@/features/session";
 import { cx } from "@/lib/cx";
 import { formatBytes } from "@/lib/format";
 import { Button, Dialog, EmptyState, IconButton, Skeleton } from "@/ui";
@@ -15,6 +15,7 @@ const DataTable = lazy(() => import("@/features/output/Table").then((m) => ({ de
 export function VariablesPanel() {
   const s = useStrings();
   const actions = useActions();
+  const id = useSession((state) => state.id);
   const { list, stale, problem, live, retry } = useVariables();
   const [filter, setFilter] = useState("");
   const [table, setTable] = useState<Variable | null>(null);
@@ -123,7 +124,7 @@ export function VariablesPanel() {
       >
         {table && (
           <Suspense fallback={<Skeleton className="h-40" />}>
-            <DataTable source={{ variable: table.name }} />
+            <DataTable fill source={{ kind: "variable", sessionId: id, name: table.name }} />
           </Suspense>
         )}
       </Dialog>
