@@ -238,6 +238,15 @@ func (a *Agent) enforce(last, now reading, acted *lastAction) bool {
 			return false
 		}
 	}
+	// Pages of files can be had again, variables cannot.
+	a.mu.Lock()
+	reader := a.previewer
+	a.mu.Unlock()
+	if reader != nil {
+		a.endPreview(reader)
+		*acted = lastAction{} // if that was not enough, act at the next look
+		return true
+	}
 	conf := a.conf.Load()
 	a.endLargest(now, func(p procInfo) int64 { return p.rss }, ending{
 		status: event.StatusKilled, reason: reason,
