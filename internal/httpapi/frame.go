@@ -19,7 +19,7 @@ import (
 // docs/adr/0007-outputs-in-a-frame.md says why each part is there.
 const framePolicy = "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; " +
 	"img-src data: blob:; media-src data: blob:; font-src data:; connect-src 'none'; worker-src 'none'; frame-src 'none'; " +
-	"form-action 'none'; base-uri 'none'; frame-ancestors 'self'; webrtc 'block'"
+	"form-action 'none'; base-uri 'none'; frame-ancestors 'self'"
 
 // frameFeatures are those of the browser that a frame could use without asking.
 const frameFeatures = "accelerometer=(), autoplay=(), bluetooth=(), camera=(), clipboard-read=(), clipboard-write=(), " +

@@ -20,6 +20,9 @@ export async function drawPlotly(el: HTMLElement, raw: unknown, theme: Theme): P
   const layout = structuredClone(figure.layout ?? {});
   el.style.height = typeof layout.height === "number" ? `${layout.height}px` : "430px";
   tint(layout, theme);
+  // Plotly's own margins are those of a poster.
+  if (!layout.margin && !layout.template?.layout?.margin)
+    layout.margin = { t: layout.title ? 64 : 32, r: 24, b: 56, l: 64 };
   await plotly.newPlot(el, structuredClone(figure.data ?? []), layout, {
     responsive: true,
     displaylogo: false,

@@ -26,11 +26,17 @@ describe("which representation comes first", () => {
   });
 
   test("what was too large to come along has no value", () => {
-    const got = representations({ data: { "text/plain": "<Figure>" }, refs: { "image/png": { bytes: 1e6 } } });
+    const got = representations({ data: { "text/plain": "Figure" }, refs: { "image/png": { bytes: 1e6 } } });
     expect(got).toEqual([
       { mime: "image/png", kind: "image" },
-      { mime: "text/plain", kind: "text", value: "<Figure>" },
+      { mime: "text/plain", kind: "text", value: "Figure" },
     ]);
+  });
+
+  test("text that only names the object is left out beside others", () => {
+    const text = "<Figure size 640x480 with 1 Axes>";
+    expect(representations({ data: { "image/png": "x", "text/plain": text } }).map((r) => r.kind)).toEqual(["image"]);
+    expect(representations({ data: { "text/plain": text } }).map((r) => r.kind)).toEqual(["text"]);
   });
 
   test("names of types that only look like known ones are unknown", () => {

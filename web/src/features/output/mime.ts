@@ -86,10 +86,12 @@ export function representations(output: Pick<Output, "data" | "refs">): Represen
   const image = found.findIndex((r) => r.kind === "image" || r.kind === "svg");
   if (latex > image && image >= 0) found.splice(image, 0, ...found.splice(latex, 1));
   // Bokeh, HoloViews and their like bring a mime type of their own for a script beside HTML that says so.
-  return found.filter(
+  const shown = found.filter(
     (r) =>
       r.kind !== "unknown" || found.every((other) => other === r || other.kind === "unknown" || other.kind === "text"),
   );
+  // "<Figure size 640x480 with 1 Axes>" says nothing beside the figure.
+  return shown.length > 1 ? shown.filter((r) => r.kind !== "text" || !/^<[^\n]*>$/.test(textOf(r.value))) : shown;
 }
 
 /** nbformat allows text as a list of lines. */

@@ -69,6 +69,7 @@ export function FrameOutput({ content, preview, height: first = 60 }: FrameOutpu
   const [stuck, setStuck] = useState(false);
   const [attempt, setAttempt] = useState(0);
   const member = useRef<Member>(undefined);
+  const told = useRef<Wanted>(undefined); // whose notes these are
   const chart = content.kind === "plotly" || content.kind === "vega" || content.kind === "vega-lite";
 
   // Only what is near the window has a frame.
@@ -81,7 +82,7 @@ export function FrameOutput({ content, preview, height: first = 60 }: FrameOutpu
         if (entry.isIntersecting) setNear(true);
         if (member.current) sight(member.current, entry.isIntersecting);
       },
-      { rootMargin: "600px" },
+      { scrollMargin: "600px", rootMargin: "600px" },
     );
     observer.observe(el);
     return () => observer.disconnect();
@@ -155,8 +156,11 @@ export function FrameOutput({ content, preview, height: first = 60 }: FrameOutpu
       });
       next.element.classList.add("invisible", "absolute", "inset-0");
       frame.current = next;
-      setHosts([]);
-      setEvaluated(false);
+      if (told.current !== content) {
+        told.current = content;
+        setHosts([]);
+        setEvaluated(false);
+      }
       if (!member.current) {
         member.current = join(() => {
           close.current();
@@ -177,6 +181,7 @@ export function FrameOutput({ content, preview, height: first = 60 }: FrameOutpu
     const el = box.current;
     if (near || !el) return;
     const observer = new IntersectionObserver(([entry]) => entry?.isIntersecting && setNear(true), {
+      scrollMargin: "600px",
       rootMargin: "600px",
     });
     observer.observe(el);

@@ -67,7 +67,7 @@ export function toCSV(rows: string[][]): string {
     .join("");
 }
 
-const letter = 7.4; // px of a digit at 13 px
+const letter = 7.9; // px of a digit at 13 px
 const padding = 26;
 
 /** Width in px that shows most values of a column. */
@@ -75,8 +75,14 @@ export function widthOf(column: TableColumn, cells: string[]): number {
   const head = Math.min(column.name.length, 24) * letter + padding + 14;
   const meta = (column.dtype.length + 8) * 6;
   let width = Math.max(head, Math.min(meta, 130), 64);
-  for (const cell of cells) width = Math.max(width, Math.min(cell.length, 40) * letter + padding);
+  for (const cell of cells) width = Math.max(width, Math.min(columnsOf(cell), 40) * letter + padding);
   return Math.round(Math.min(width, 320));
+}
+
+/** Letters of East Asian scripts are two columns wide. */
+function columnsOf(text: string): number {
+  const wide = text.slice(0, 40).match(/[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\uff00-\uff60]/g);
+  return text.length + (wide?.length ?? 0);
 }
 
 /** Compares values for sorting; missing ones are always last. */
