@@ -24,6 +24,7 @@ const (
 )
 
 var tagTexts = []*huma.Tag{
+	{Name: tagSessions, Description: "What people come back to: messages and cells in one list, a sandbox when it is needed, and files that stay."},
 	{Name: tagSandboxes, Description: "Isolated machine-like environments with their own file system."},
 	{Name: tagExecutions, Description: "Runs of code. State survives from one to the next on the same kernel."},
 	{Name: tagKernels, Description: "Python processes that run code and keep its variables. `default` stands for the default kernel."},

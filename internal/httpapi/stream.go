@@ -44,9 +44,12 @@ func encodeNDJSON(buf []byte, rec event.Record) []byte {
 
 // encodeSSE relies on a line having no newline, which JSON guarantees.
 func encodeSSE(buf []byte, rec event.Record) []byte {
-	buf = append(buf, "id: "...)
-	buf = strconv.AppendInt(buf, rec.Seq, 10)
-	buf = append(buf, "\nevent: "...)
+	if rec.Seq > 0 { // a note has no number
+		buf = append(buf, "id: "...)
+		buf = strconv.AppendInt(buf, rec.Seq, 10)
+		buf = append(buf, '\n')
+	}
+	buf = append(buf, "event: "...)
 	buf = append(buf, rec.Type...)
 	buf = append(buf, "\ndata: "...)
 	buf = append(buf, rec.Line...)
@@ -80,7 +83,7 @@ func (a *API) streamRecords(w http.ResponseWriter, r *http.Request, src records,
 						return
 					}
 				}
-				last = rec.Seq
+				last = max(last, rec.Seq)
 			}
 		case errors.Is(err, errHeartbeat):
 			beat.stop()

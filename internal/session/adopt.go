@@ -2,14 +2,13 @@ package session
 
 import (
 	"context"
+	"encoding/json"
 	"time"
 
 	v1 "github.com/caesarion/caesarion/api/v1"
 	"github.com/caesarion/caesarion/internal/event"
 	"github.com/caesarion/caesarion/internal/fleet"
 	"github.com/caesarion/caesarion/internal/store"
-
-	"encoding/json"
 )
 
 // Sentences of what a stop of the server cut.

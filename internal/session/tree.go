@@ -14,10 +14,10 @@ type node struct {
 	children []*node // oldest first
 	selected *node   // nil: the thread ends here
 	removed  *removal
-	seq      int64 // events up to this number are in its row
-	dirty    bool  // its content is newer than its row
+	seq      int64  // events up to this number are in its row
+	dirty    bool   // its content is newer than its row
 	at       []byte // its place as its row has it
-	short    bool  // long values are cut: the whole outputs are in the store only
+	short    bool   // long values are cut: the whole outputs are in the store only
 	indexed  string
 	search   bool // its text for the search is newer than the index
 }
