@@ -77,6 +77,7 @@ func (c *serveCmd) Run(ctx context.Context, g *globals) error {
 		token:    token,
 		log:      log,
 		models:   models,
+		sessions: true,
 	})
 	if err != nil {
 		return err

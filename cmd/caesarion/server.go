@@ -42,9 +42,10 @@ type server struct {
 	token       config.Secret
 	driver      sandbox.Driver
 
-	fleet *fleet.Fleet
-	http  *http.Server
-	ended chan error // what Serve ended with
+	fleet    *fleet.Fleet
+	sessions *sessions // nil: this server keeps none
+	http     *http.Server
+	ended    chan error // what Serve ended with
 }
 
 // serverOptions says what server to start.
@@ -55,6 +56,7 @@ type serverOptions struct {
 	token    config.Secret
 	log      *slog.Logger
 	models   *llm.Registry // nil: none
+	sessions bool          // keep sessions in the data directory, which then is locked
 }
 
 // startServer starts in the order of the picture in doc.go and returns once
@@ -87,7 +89,15 @@ func startServer(ctx context.Context, opts serverOptions) (*server, error) {
 	}
 	undo.Add(func() { _ = fl.Close() })
 
-	srv, err := newHTTPServer(fl, opts)
+	var kept *sessions
+	if opts.sessions {
+		if kept, err = openSessions(ctx, fl, opts); err != nil {
+			return nil, err
+		}
+		undo.Add(func() { _ = kept.close() })
+	}
+
+	srv, err := newHTTPServer(fl, kept, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -101,6 +111,7 @@ func startServer(ctx context.Context, opts serverOptions) (*server, error) {
 		token:       opts.token,
 		driver:      driver,
 		fleet:       fl,
+		sessions:    kept,
 		http:        srv,
 		ended:       make(chan error, 1),
 	}
@@ -134,7 +145,7 @@ func (s *server) stop(remove bool) error {
 	if served := <-s.ended; !errors.Is(served, http.ErrServerClosed) {
 		err = errors.Join(err, served)
 	}
-	err = errors.Join(err, s.fleet.Close())
+	err = errors.Join(err, s.sessions.close(), s.fleet.Close())
 	if remove {
 		ctx, done := context.WithTimeout(context.Background(), removeTimeout)
 		defer done()
@@ -198,7 +209,7 @@ func reachable(asked string, actual net.Addr) string {
 }
 
 // newHTTPServer makes the HTTP side.
-func newHTTPServer(fl *fleet.Fleet, opts serverOptions) (*http.Server, error) {
+func newHTTPServer(fl *fleet.Fleet, kept *sessions, opts serverOptions) (*http.Server, error) {
 	host, _, err := net.SplitHostPort(opts.cfg.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("listen: %w", err)
@@ -211,7 +222,7 @@ func newHTTPServer(fl *fleet.Fleet, opts serverOptions) (*http.Server, error) {
 	if opts.cfg.WebDir != "" {
 		page = os.DirFS(opts.cfg.WebDir)
 	}
-	return httpapi.New(fl, httpapi.Options{
+	api := httpapi.Options{
 		Token:        opts.token.Reveal(),
 		AuthNone:     opts.cfg.Auth == "none",
 		AllowedHosts: hosts,
@@ -220,7 +231,11 @@ func newHTTPServer(fl *fleet.Fleet, opts serverOptions) (*http.Server, error) {
 		Models:       opts.models,
 		Page:         page,
 		PageLive:     opts.cfg.WebDir != "",
-	}).Server(), nil
+	}
+	if kept != nil {
+		api.Sessions, api.Files = kept.service, kept.files
+	}
+	return httpapi.New(fl, api).Server(), nil
 }
 
 // startSolo starts a server that belongs to one command. With private, its

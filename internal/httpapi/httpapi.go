@@ -16,6 +16,7 @@ import (
 	"github.com/caesarion/caesarion/internal/fleet"
 	"github.com/caesarion/caesarion/internal/llm"
 	"github.com/caesarion/caesarion/internal/session"
+	"github.com/caesarion/caesarion/internal/workspace"
 )
 
 // Options configures an API. The zero value refuses every call that needs a
@@ -25,12 +26,13 @@ type Options struct {
 	AuthNone     bool     // no token needed; for loopback only, which the caller sees to
 	AllowedHosts []string // names this server answers to, beside loopback names and addresses; "*": any
 	Version      string
-	Logger       *slog.Logger     // default: discard
-	Heartbeat    time.Duration    // between comments on silent event streams; default 15 s
-	Models       *llm.Registry    // default: none
-	Sessions     *session.Service // nil: no sessions are kept
-	Page         fs.FS            // the built page; nil: none, / answers programs only
-	PageLive     bool             // the page's files change while the server runs, for development
+	Logger       *slog.Logger         // default: discard
+	Heartbeat    time.Duration        // between comments on silent event streams; default 15 s
+	Models       *llm.Registry        // default: none
+	Sessions     *session.Service     // nil: no sessions are kept
+	Files        *workspace.Workspace // of the sessions
+	Page         fs.FS                // the built page; nil: none, / answers programs only
+	PageLive     bool                 // the page's files change while the server runs, for development
 }
 
 // API is the HTTP API as a handler.

@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -105,19 +107,26 @@ func (svc *Service) Close() error {
 	svc.closed = true
 	svc.mu.Unlock()
 	svc.fleet.Farewell(nil)
+	for _, s := range svc.inMemory() {
+		s.apply(func() {
+			if s.turn != nil {
+				s.turn.finishLocked("cut", "server-restarted", cutTurn)
+			}
+		})
+	}
 	svc.cancel(errClosed)
 	svc.work.Wait()
-	svc.mu.Lock()
-	live := make([]*Session, 0, len(svc.live))
-	for _, s := range svc.live {
-		live = append(live, s)
-	}
-	svc.mu.Unlock()
-	for _, s := range live {
+	for _, s := range svc.inMemory() {
 		_ = s.settled() // what can't be written was logged
 		s.log.Close(errClosed)
 	}
 	return nil
+}
+
+func (svc *Service) inMemory() []*Session {
+	svc.mu.Lock()
+	defer svc.mu.Unlock()
+	return slices.Collect(maps.Values(svc.live))
 }
 
 // background runs fn in a goroutine that Close waits for.
@@ -358,13 +367,7 @@ func (svc *Service) janitor() {
 			return
 		case <-tick.C:
 		}
-		svc.mu.Lock()
-		live := make([]*Session, 0, len(svc.live))
-		for _, s := range svc.live {
-			live = append(live, s)
-		}
-		svc.mu.Unlock()
-		for _, s := range live {
+		for _, s := range svc.inMemory() {
 			s.evictIfIdle(time.Now().Add(-svc.opts.EvictAfter))
 		}
 		if err := svc.purge(svc.ctx, time.Now().Add(-svc.opts.PurgeAfter)); err != nil && svc.ctx.Err() == nil {
