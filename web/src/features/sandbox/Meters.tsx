@@ -19,7 +19,10 @@ function Sparkline({ values, most }: { values: number[]; most: number }) {
   const height = 16;
   const points = values
     .slice(-32)
-    .map((v, i) => `${(i / 31) * width},${height - Math.min(1, most > 0 ? v / most : 0) * (height - 1) - 0.5}`)
+    .map(
+      (v, i, all) =>
+        `${width - ((all.length - 1 - i) / 31) * width},${height - Math.min(1, most > 0 ? v / most : 0) * (height - 1) - 0.5}`,
+    )
     .join(" ");
   return (
     <svg viewBox={`0 0 ${width} ${height}`} className="h-4 w-16 shrink-0" aria-hidden>

@@ -1,7 +1,9 @@
 import { Search, SquareCode, Table2, Variable as VariableGlyph } from "lucide-react";
-import { type KeyboardEvent, lazy, Suspense, useRef, useState } from "react";
+import { type KeyboardEvent, lazy, Suspense, useEffect, useRef, useState } from "react";
 import type { Variable } from "@/api/types";
 import { insertText } from "@/features/files/insert";
+import { panelShown } from "@/features/files/panel";
+import { TransferList } from "@/features/files/TransferList";
 import { useActions, useSession } from "@/features/session";
 import { cx } from "@/lib/cx";
 import { formatBytes } from "@/lib/format";
@@ -11,8 +13,21 @@ import { useVariables } from "./variables";
 
 const DataTable = lazy(() => import("@/features/output/Table").then((m) => ({ default: m.DataTable })));
 
-/** The names that the person's code defined. */
+/** The names that the person's code defined; below them uploads, which would else lie over the page. */
 export function VariablesPanel() {
+  const id = useSession((state) => state.id);
+  useEffect(() => panelShown(), []);
+  return (
+    <div className="flex h-full min-h-0 flex-col">
+      <div className="min-h-0 flex-1">
+        <Variables />
+      </div>
+      <TransferList sessionId={id} />
+    </div>
+  );
+}
+
+function Variables() {
   const s = useStrings();
   const actions = useActions();
   const id = useSession((state) => state.id);
