@@ -15,8 +15,8 @@
  * Put start in beforeAll and stop in afterAll. `server.kill()` and
  * `server.start()` are a crash and a restart on the same data. Run with
  * `npx vitest run --config e2e/vitest.config.ts [part of a file's name]`;
- * CAESARION_BIN names another binary, CAESARION_IMAGES other images, CHROMIUM
- * another browser.
+ * CAESARION_BIN names another binary, CAESARION_WEB_DIR a page built elsewhere
+ * (vite build --outDir), CAESARION_IMAGES other images, CHROMIUM another browser.
  */
 export * from "./browser";
 export * from "./notebook";

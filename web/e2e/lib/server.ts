@@ -72,6 +72,8 @@ export async function startServer(options: ServerOptions = {}): Promise<Server> 
     await writeFile(join(dataDir, "config.yaml"), options.config);
     args.push("--config", join(dataDir, "config.yaml"));
   }
+  // For work on the page: what vite built into another folder, with the binary as it is.
+  if (process.env.CAESARION_WEB_DIR) args.push("--web-dir", process.env.CAESARION_WEB_DIR);
   args.push(...(options.args ?? []));
 
   const env: Record<string, string | undefined> = { ...process.env, ...options.env };
