@@ -23,7 +23,7 @@ const pagePolicy = "default-src 'self'; script-src 'self'; style-src 'self'; img
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 // pageFeatures are those of the browser that the page has no use for.
-const pageFeatures = "accelerometer=(), bluetooth=(), camera=(), display-capture=(), geolocation=(), gyroscope=(), hid=(), " +
+const pageFeatures = "accelerometer=(), camera=(), display-capture=(), geolocation=(), gyroscope=(), hid=(), " +
 	"magnetometer=(), microphone=(), midi=(), payment=(), serial=(), usb=(), xr-spatial-tracking=()"
 
 // pageFiles serves the built page. Its names are stable, so browsers ask each

@@ -1,6 +1,6 @@
 import { Unplug } from "lucide-react";
+import { lazy, Suspense } from "react";
 import { Composer } from "@/features/chat/Composer";
-import { Thread } from "@/features/chat/Thread";
 import { DropZone } from "@/features/files/DropZone";
 import { useSession, useSessionStore } from "@/features/session";
 import { useSettled } from "@/lib/hooks";
@@ -9,6 +9,14 @@ import { ErrorBoundary } from "./ErrorBoundary";
 import { Header } from "./Header";
 import { useStrings } from "./strings";
 import { Welcome } from "./Welcome";
+
+// Messages, cells and outputs are more than half of the page, and an empty
+// session shows none. Whoever opens one that is not empty gets them at once,
+// everybody else while they read.
+const loadThread = () => import("@/features/chat/Thread").then((m) => ({ default: m.Thread }));
+const Thread = lazy(loadThread);
+if (location.pathname !== "/") void loadThread();
+else setTimeout(() => void loadThread(), 1500);
 
 /** The middle: header, thread, composer. */
 export function Main({ onNew }: { onNew: () => void }) {
@@ -50,7 +58,9 @@ export function Main({ onNew }: { onNew: () => void }) {
                     <Welcome />
                   </div>
                 ) : (
-                  <Thread />
+                  <Suspense fallback={<Loading />}>
+                    <Thread />
+                  </Suspense>
                 )}
                 <Composer />
               </>

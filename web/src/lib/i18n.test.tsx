@@ -5,6 +5,12 @@ import { defineStrings, dictionaries, language, setLanguage } from "./i18n";
 // All of them, so that a feature added later is checked too.
 const modules = import.meta.glob("../**/strings.ts", { eager: true });
 
+const useStrings = defineStrings({ en: { left: (n: number) => `${n} left` }, de: { left: (n) => `noch ${n}` } });
+
+function Probe() {
+  return <p>{useStrings().left(3)}</p>;
+}
+
 beforeEach(() => setLanguage("en"));
 
 function leaves(value: unknown, path = ""): Map<string, unknown> {
@@ -39,8 +45,6 @@ it("speaks German with Du", () => {
 });
 
 it("changes the texts on the page with the language", () => {
-  const useStrings = defineStrings({ en: { left: (n: number) => `${n} left` }, de: { left: (n) => `noch ${n}` } });
-  const Probe = () => <p>{useStrings().left(3)}</p>;
   render(<Probe />);
   expect(screen.getByText("3 left")).toBeInTheDocument();
   act(() => setLanguage("de"));

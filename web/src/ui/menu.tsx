@@ -6,7 +6,7 @@ import { Kbd } from "./kbd";
 
 const panel = "appear z-50 min-w-44 max-w-80 overflow-auto rounded-lg border bg-raised p-1 shadow-pop";
 const row =
-  "flex min-h-8 cursor-default select-none items-center gap-2.5 rounded-md px-2 py-1 text-sm outline-none data-[disabled]:opacity-45 data-[highlighted]:bg-hover data-[state=open]:bg-hover [&_svg]:size-4 [&_svg]:shrink-0 [&>svg:first-child]:text-muted";
+  "flex min-h-8 cursor-default select-none items-center gap-2.5 rounded-md px-2 py-1 text-sm outline-none data-[disabled]:opacity-45 data-[highlighted]:bg-hover data-[state=open]:bg-hover [&_svg]:size-4 [&_svg]:shrink-0";
 
 export interface MenuProps {
   /** The button that opens it; one element that can hold a ref. */
@@ -46,7 +46,7 @@ export interface MenuItemProps extends Omit<ComponentProps<typeof Radix.Item>, "
 
 export function MenuItem({ icon, keys, danger, children, className, ...rest }: MenuItemProps) {
   return (
-    <Radix.Item className={cx(row, danger && "text-danger [&>svg:first-child]:text-danger", className)} {...rest}>
+    <Radix.Item className={cx(row, danger ? "text-danger" : "[&>svg:first-child]:text-muted", className)} {...rest}>
       {icon}
       <span className="min-w-0 flex-1 truncate">{children}</span>
       {keys && <Kbd keys={keys} />}

@@ -20,7 +20,7 @@ export interface TabsProps<T extends string> {
 export function Tabs<T extends string>({ value, onChange, label, tabs, aside }: TabsProps<T>) {
   return (
     <Radix.Root value={value} onValueChange={(v) => onChange(v as T)} className="flex h-full min-h-0 flex-col">
-      <div className="flex h-11 shrink-0 items-center gap-1 border-b px-2">
+      <div className="flex h-12 shrink-0 items-center gap-1 border-b px-2">
         <Radix.List aria-label={label} className="flex min-w-0 flex-1 items-stretch self-stretch">
           {tabs.map((tab) => (
             <Radix.Trigger

@@ -146,7 +146,7 @@ describe("reduce", () => {
     for (let frame = 0; frame < 200; frame++) {
       const list: SessionEvent[] = [];
       for (let i = 0; i < 1000; i++) {
-        list.push({ seq: 11 + frame * 1000 + i, time: "", item_id: "a", ...stream("a", `line ${frame * 1000 + i}\n`) });
+        list.push({ seq: 11 + frame * 1000 + i, time: "", ...stream("a", `line ${frame * 1000 + i}\n`) });
       }
       thread = reduce(thread, list);
     }
