@@ -1,0 +1,74 @@
+// A session opens with what is to be seen: the end. Entries further up are drawn
+// when they come near, or when the page has nothing else to do; the place they
+// hold has about their height, and the browser keeps what is read in place.
+import { type RefObject, useEffect, useMemo, useState } from "react";
+
+const margin = 1200; // pixels around the visible part
+
+export interface Reveal {
+  observe(element: Element, show: () => void): () => void;
+  /** Entries that were drawn once stay so. */
+  readonly shown: Set<string>;
+}
+
+export function useReveal(root: RefObject<HTMLElement | null>): Reveal {
+  return useMemo(() => {
+    const waiting = new Map<Element, () => void>();
+    const shown = new Set<string>();
+    let observer: IntersectionObserver | null = null;
+    let idle: ReturnType<typeof setTimeout> | undefined;
+    const show = (element: Element) => {
+      const found = waiting.get(element);
+      waiting.delete(element);
+      observer?.unobserve(element);
+      found?.();
+    };
+    // From the end upwards, a few at a time.
+    const work = () => {
+      idle = undefined;
+      const until = performance.now() + 8;
+      for (const element of [...waiting.keys()].reverse()) {
+        show(element);
+        if (performance.now() > until) break;
+      }
+      if (waiting.size > 0) idle = setTimeout(work, 60);
+    };
+    return {
+      shown,
+      observe(element, callback) {
+        if (typeof IntersectionObserver === "undefined") {
+          callback();
+          return () => {};
+        }
+        observer ??= new IntersectionObserver(
+          (entries) => {
+            for (const entry of entries) if (entry.isIntersecting) show(entry.target);
+          },
+          { root: root.current, rootMargin: `${margin}px 0px` },
+        );
+        waiting.set(element, callback);
+        observer.observe(element);
+        idle ??= setTimeout(work, 700);
+        return () => {
+          waiting.delete(element);
+          observer?.unobserve(element);
+          if (waiting.size === 0) clearTimeout(idle);
+        };
+      },
+    };
+  }, [root]);
+}
+
+/** Whether an entry is to be drawn. */
+export function useNear(ref: RefObject<HTMLElement | null>, id: string, reveal: Reveal, atOnce: boolean): boolean {
+  const [near, setNear] = useState(() => atOnce || reveal.shown.has(id));
+  useEffect(() => {
+    if (near) {
+      reveal.shown.add(id);
+      return;
+    }
+    const element = ref.current;
+    return element ? reveal.observe(element, () => setNear(true)) : undefined;
+  }, [near, ref, id, reveal]);
+  return near;
+}
