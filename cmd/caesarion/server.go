@@ -233,7 +233,7 @@ func newHTTPServer(fl *fleet.Fleet, kept *sessions, opts serverOptions) (*http.S
 		PageLive:     opts.cfg.WebDir != "",
 	}
 	if kept != nil {
-		api.Sessions, api.Files = kept.service, kept.files
+		api.Sessions, api.Files, api.Chat = kept.service, kept.files, kept.chat
 	}
 	return httpapi.New(fl, api).Server(), nil
 }

@@ -3,12 +3,16 @@ package main
 import (
 	"context"
 	"errors"
+	"os"
 	"path/filepath"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/cleanup"
 
+	"github.com/caesarion/caesarion/internal/chat"
+	"github.com/caesarion/caesarion/internal/errdefs"
 	"github.com/caesarion/caesarion/internal/fleet"
+	"github.com/caesarion/caesarion/internal/llm"
 	"github.com/caesarion/caesarion/internal/session"
 	"github.com/caesarion/caesarion/internal/store"
 	"github.com/caesarion/caesarion/internal/workspace"
@@ -29,6 +33,7 @@ type sessions struct {
 	store   *store.Store
 	files   *workspace.Workspace
 	service *session.Service
+	chat    *chat.Service
 }
 
 // openSessions opens the database and takes over the sessions of an earlier
@@ -60,8 +65,38 @@ func openSessions(ctx context.Context, fl *fleet.Fleet, opts serverOptions) (*se
 	if err != nil {
 		return nil, err
 	}
+	undo.Add(func() { _ = svc.Close() })
+	answers, err := openChat(svc, opts)
+	if err != nil {
+		return nil, err
+	}
 	undo.Release()
-	return &sessions{store: st, files: files, service: svc}, nil
+	return &sessions{store: st, files: files, service: svc, chat: answers}, nil
+}
+
+// openChat makes what answers messages.
+func openChat(svc *session.Service, opts serverOptions) (*chat.Service, error) {
+	prompt := ""
+	if file := opts.cfg.ChatSystemPromptFile; file != "" {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return nil, errdefs.New(errdefs.ErrInvalid, "system-prompt-unreadable", "The file of the system prompt can't be read: %v.", err).
+				WithHint("check chat_system_prompt_file")
+		}
+		prompt = string(text)
+	}
+	models := opts.models
+	if models == nil {
+		models = llm.NewRegistry(nil, llm.RegistryOptions{})
+	}
+	return chat.New(svc, models, chat.Options{
+		SystemPrompt: prompt,
+		MaxRounds:    opts.cfg.ChatMaxRounds,
+		RoundTimeout: opts.cfg.ChatRoundTimeout.Std(),
+		ToolTimeout:  opts.cfg.ChatToolTimeout.Std(),
+		WeatherURL:   opts.cfg.WeatherBaseURL,
+		Logger:       opts.log,
+	})
 }
 
 // workspaceOptions gives the bounds of files that are kept.
@@ -79,5 +114,6 @@ func (s *sessions) close() error {
 	if s == nil {
 		return nil
 	}
+	s.chat.Close() // it works in the sessions
 	return errors.Join(s.service.Close(), s.files.Close(), s.store.Close())
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
+	"github.com/caesarion/caesarion/internal/chat"
 	"github.com/caesarion/caesarion/internal/errdefs"
 	"github.com/caesarion/caesarion/internal/fleet"
 	"github.com/caesarion/caesarion/internal/llm"
@@ -31,6 +32,7 @@ type Options struct {
 	Models       *llm.Registry        // default: none
 	Sessions     *session.Service     // nil: no sessions are kept
 	Files        *workspace.Workspace // of the sessions
+	Chat         *chat.Service        // answers messages in sessions; nil: nobody does
 	Page         fs.FS                // the built page; nil: none, / answers programs only
 	PageLive     bool                 // the page's files change while the server runs, for development
 }
@@ -75,6 +77,10 @@ func New(fl *fleet.Fleet, opts Options) *API {
 	a.fileRoutes()
 	a.processRoutes()
 	a.sessionRoutes()
+	a.sessionFileRoutes()
+	a.sessionVariableRoutes()
+	a.sessionTableRoutes()
+	a.chatRoutes()
 	a.modelRoutes()
 	a.seedRoutes()
 	a.loginRoutes()
