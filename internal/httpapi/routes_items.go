@@ -13,7 +13,6 @@ import (
 
 	v1 "github.com/caesarion/caesarion/api/v1"
 	"github.com/caesarion/caesarion/internal/errdefs"
-	"github.com/caesarion/caesarion/internal/session"
 )
 
 // itemRoutes has what people do with the list of a session.
@@ -262,5 +261,3 @@ func writeAttachment(w http.ResponseWriter, r *http.Request, body []byte, media,
 		_, _ = w.Write(body) // the client may have left
 	}
 }
-
-var _ = session.RefText

@@ -161,6 +161,7 @@ func (a *API) sessionRoutes() {
 			"A number that was seen is never taken back, not even by a kill of the server. Without a number: stream.gap (older events are no longer kept: get the session again), stream.interrupted (come back after data.after), sessions.changed (the list of sessions changed).",
 		Responses: eventResponses("The events", false),
 	}, a.sessionEvents)
+	a.notebookRoutes(tags, path)
 	a.itemRoutes(tags, path+"/{session_id}")
 	a.sessionRunRoutes(tags, path+"/{session_id}")
 	a.sessionSandboxRoutes(tags, path+"/{session_id}")

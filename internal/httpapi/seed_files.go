@@ -33,7 +33,7 @@ func (a *API) seedSessionUpload(w http.ResponseWriter, r *http.Request) {
 		write422(w, fieldError{Type: "missing", Loc: []any{"query", "session_id"}, Msg: "Field required"})
 		return
 	}
-	s, ok := a.fleet.BySession(session[0])
+	s, ok := a.seedBySession(r.Context(), session[0])
 	if !ok {
 		writeSeed(w, http.StatusNotFound, detail{"No active sandbox for this session"})
 		return
@@ -218,7 +218,38 @@ func (a *API) seedInitialize(w http.ResponseWriter, r *http.Request) {
 
 // seedSession finds or makes the sandbox of a session. Of several calls at
 // once, one makes it and the others find it.
-func (a *API) seedSession(r *http.Request, session string) (name string, exists bool, err error) {
+func (a *API) seedSession(r *http.Request, name string) (seedID string, exists bool, err error) {
+	if a.opts.Sessions == nil {
+		return a.seedOwnSession(r, name)
+	}
+	s, err := a.opts.Sessions.ByClientID(r.Context(), name, true)
+	if err != nil {
+		return "", false, err
+	}
+	if sb, ok := s.LiveSandbox(); ok {
+		return sb.View().SeedID, true, nil
+	}
+	mine, err := s.MakeSandbox(r.Context())
+	if err != nil {
+		return "", false, err
+	}
+	return mine.Sandbox.View().SeedID, !mine.Made, nil
+}
+
+// seedBySession finds the living sandbox of a session.
+func (a *API) seedBySession(ctx context.Context, name string) (*fleet.Sandbox, bool) {
+	if a.opts.Sessions == nil {
+		return a.fleet.BySession(name)
+	}
+	s, err := a.opts.Sessions.ByClientID(ctx, name, false)
+	if err != nil {
+		return nil, false
+	}
+	return s.LiveSandbox()
+}
+
+// seedOwnSession is seedSession where no sessions are kept.
+func (a *API) seedOwnSession(r *http.Request, session string) (name string, exists bool, err error) {
 	if session == "" || len(session) > maxSessionID || !utf8.ValidString(session) || strings.ContainsFunc(session, func(c rune) bool { return c < 0x20 || c == 0x7f }) {
 		return "", false, errdefs.New(errdefs.ErrInvalid, "invalid-session", "A session id has 1 to %d printable characters.", maxSessionID)
 	}

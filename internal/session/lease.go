@@ -42,21 +42,34 @@ const startTimeout = 3 * time.Minute
 // Sandbox gives the session's sandbox once it is there: it is made, with the
 // session's files, unless it is or somebody else does so already.
 func (s *Session) Sandbox(ctx context.Context) (*fleet.Sandbox, error) {
-	sb, st, err := s.startSandbox()
+	made, err := s.MakeSandbox(ctx)
+	return made.Sandbox, err
+}
+
+// Made is a sandbox, and whether this call had it made.
+type Made struct {
+	Sandbox *fleet.Sandbox
+	Made    bool
+}
+
+// MakeSandbox is Sandbox, and says whether it was this call that began to make
+// it. It is made even if ctx ends.
+func (s *Session) MakeSandbox(ctx context.Context) (Made, error) {
+	sb, st, began, err := s.startSandbox()
 	if err != nil || sb != nil {
-		return sb, err
+		return Made{sb, false}, err
 	}
 	select {
 	case <-st.done:
-		return st.sb, st.err
+		return Made{st.sb, began}, st.err
 	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+		return Made{}, context.Cause(ctx)
 	}
 }
 
 // EnsureSandbox has a sandbox made if there is none, and returns at once.
 func (s *Session) EnsureSandbox() (v1.SessionSandbox, error) {
-	if _, _, err := s.startSandbox(); err != nil {
+	if _, _, _, err := s.startSandbox(); err != nil {
 		return v1.SessionSandbox{}, err
 	}
 	return s.View().Sandbox, s.settled()
@@ -66,32 +79,41 @@ func (s *Session) EnsureSandbox() (v1.SessionSandbox, error) {
 func (s *Session) LiveSandbox() (*fleet.Sandbox, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.lease.sb, s.lease.sb != nil
+	if sb := s.lease.sb; sb != nil {
+		select {
+		case <-sb.Ended(): // the watch is about to say so
+		default:
+			return sb, true
+		}
+	}
+	return nil, false
 }
 
-func (s *Session) startSandbox() (*fleet.Sandbox, *starting, error) {
+// startSandbox gives the sandbox, or the start of one to wait for, and whether
+// that began with this call.
+func (s *Session) startSandbox() (_ *fleet.Sandbox, _ *starting, began bool, _ error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case s.broken != nil:
-		return nil, nil, s.broken
+		return nil, nil, false, s.broken
 	case s.view.DeletedAt != nil:
-		return nil, nil, errdefs.New(errdefs.ErrConflict, "session-deleted", "The session was deleted.").WithHint("Restore it first.")
+		return nil, nil, false, errdefs.New(errdefs.ErrConflict, "session-deleted", "The session was deleted.").WithHint("Restore it first.")
 	}
 	if sb := s.lease.sb; sb != nil {
 		select {
 		case <-sb.Ended(): // the watch is about to say so
 			s.lostLocked(sb)
 		default:
-			return sb, nil, nil
+			return sb, nil, false, nil
 		}
 	}
 	if s.lease.starting != nil {
-		return nil, s.lease.starting, nil
+		return nil, s.lease.starting, false, nil
 	}
 	st := &starting{done: make(chan struct{})}
 	if !s.svc.background(func() { s.makeSandbox(st) }) {
-		return nil, nil, errClosed
+		return nil, nil, false, errClosed
 	}
 	s.lease.starting = st
 	next := v1.SessionSandbox{State: sandboxStarting, Limits: s.view.Sandbox.Limits}
@@ -100,7 +122,7 @@ func (s *Session) startSandbox() (*fleet.Sandbox, *starting, error) {
 	}
 	s.setSandboxLocked(next)
 	s.flushLocked()
-	return nil, st, nil
+	return nil, st, true, nil
 }
 
 func (s *Session) makeSandbox(st *starting) {
@@ -122,27 +144,28 @@ func (s *Session) makeSandbox(st *starting) {
 			return
 		}
 		s.lease.sb, s.lease.had = sb, true
-		message := ""
-		if had {
-			message = "This is a new sandbox: files are back, variables are gone. Run again the cells that define them."
-		}
-		s.sandboxReadyLocked(message)
+		s.sandboxLocked(sandboxStarting, s.view.Sandbox.Message)
 		s.watchLocked(sb)
 	})
 	st.sb, st.err = sb, err
 	close(st.done)
-	if err == nil {
-		// The state has no kernel until it answers; runs wait for it themselves.
-		if _, err := sb.DefaultKernel(ctx); err == nil {
-			s.apply(func() {
-				if s.lease.sb == sb {
-					next := s.view.Sandbox
-					next.KernelID = sb.View().KernelID
-					s.setSandboxLocked(next)
-				}
-			})
-		}
+	if err != nil {
+		return
 	}
+	// It has files by now, but is ready for people once its kernel answers.
+	_, err = sb.DefaultKernel(ctx)
+	s.apply(func() {
+		switch {
+		case s.lease.sb != sb:
+		case err != nil && s.ctx.Err() == nil:
+			s.svc.log.Warn("the kernel of a session does not start", "session_id", s.id, "sandbox_id", string(sb.ID()), "err", err)
+			s.sandboxLocked(sandboxReady, "Python does not start in this sandbox. Try a new one.")
+		case err == nil && had:
+			s.sandboxReadyLocked("This is a new sandbox: files are back, variables are gone. Run again the cells that define them.")
+		case err == nil:
+			s.sandboxReadyLocked("")
+		}
+	})
 }
 
 func (s *Session) createSandbox(ctx context.Context, template string) (*fleet.Sandbox, error) {
@@ -163,11 +186,16 @@ func (s *Session) createSandbox(ctx context.Context, template string) (*fleet.Sa
 }
 
 func (s *Session) sandboxReadyLocked(message string) {
-	v := s.lease.sb.View()
 	state := sandboxReady
 	if s.runs.current != nil {
 		state = sandboxBusy
 	}
+	s.sandboxLocked(state, message)
+}
+
+// sandboxLocked tells of the sandbox there is.
+func (s *Session) sandboxLocked(state, message string) {
+	v := s.lease.sb.View()
 	s.setSandboxLocked(v1.SessionSandbox{
 		State: state, ID: string(v.ID), KernelID: v.KernelID, Limits: v1.Limits(v.Limits),
 		StartedAt: &v.CreatedAt, ExpiresAt: &v.ExpiresAt, Message: message,

@@ -18,6 +18,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -27,6 +28,9 @@ import (
 	"github.com/caesarion/caesarion/internal/fleet"
 	"github.com/caesarion/caesarion/internal/httpapi"
 	"github.com/caesarion/caesarion/internal/sandbox"
+	"github.com/caesarion/caesarion/internal/session"
+	"github.com/caesarion/caesarion/internal/store"
+	"github.com/caesarion/caesarion/internal/workspace"
 )
 
 // Options configures Run. The zero value suits a driver that takes any image.
@@ -35,6 +39,8 @@ type Options struct {
 	// Kill ends a sandbox as if it had run out of memory, with that reason.
 	// Default: the driver deletes it behind the server's back.
 	Kill func(d sandbox.Driver, id sandbox.ID) error
+	// Data is the folder of sessions; default: one that goes with the test.
+	Data string
 }
 
 // Token is what the server under test asks for.
@@ -45,12 +51,13 @@ const patience = 60 * time.Second
 
 // Server is an API on a real socket.
 type Server struct {
-	URL    string
-	Fleet  *fleet.Fleet
-	API    *httpapi.API
-	Driver sandbox.Driver
-	opts   Options
-	stop   func()
+	URL      string
+	Fleet    *fleet.Fleet
+	Sessions *session.Service
+	API      *httpapi.API
+	Driver   sandbox.Driver
+	opts     Options
+	stop     func()
 }
 
 // Start serves the API of a driver on a free port of loopback.
@@ -66,7 +73,25 @@ func Start(tb testing.TB, driver sandbox.Driver, opts Options) *Server {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	api := httpapi.New(fl, httpapi.Options{Token: Token, Version: "test", AllowedHosts: []string{"sandboxes.example.com"}, Heartbeat: time.Second})
+	if opts.Data == "" {
+		opts.Data = tb.TempDir()
+	}
+	st, err := store.Open(tb.Context(), filepath.Join(opts.Data, "caesarion.db"), store.Options{})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	files, err := workspace.New(filepath.Join(opts.Data, "sessions"), st, workspace.Options{})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	sessions, err := session.New(tb.Context(), fl, st, session.Options{Files: files})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	api := httpapi.New(fl, httpapi.Options{
+		Token: Token, Version: "test", AllowedHosts: []string{"sandboxes.example.com"}, Heartbeat: time.Second,
+		Sessions: sessions, Files: files,
+	})
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		tb.Fatal(err)
@@ -74,7 +99,7 @@ func Start(tb testing.TB, driver sandbox.Driver, opts Options) *Server {
 	srv := api.Server()
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(ln) }()
-	s := &Server{URL: "http://" + ln.Addr().String(), Fleet: fl, API: api, Driver: driver, opts: opts}
+	s := &Server{URL: "http://" + ln.Addr().String(), Fleet: fl, Sessions: sessions, API: api, Driver: driver, opts: opts}
 	stopped := false
 	s.stop = func() {
 		if stopped {
@@ -90,8 +115,10 @@ func Start(tb testing.TB, driver sandbox.Driver, opts Options) *Server {
 		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
 			tb.Errorf("serve: %v", err)
 		}
-		if err := fl.Close(); err != nil {
-			tb.Errorf("close fleet: %v", err)
+		for _, c := range []io.Closer{sessions, files, fl, st} {
+			if err := c.Close(); err != nil {
+				tb.Errorf("close %T: %v", c, err)
+			}
 		}
 		http.DefaultClient.CloseIdleConnections()
 	}

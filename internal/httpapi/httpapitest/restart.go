@@ -9,6 +9,7 @@ import (
 
 // testRestart ends a server while code runs and starts another on the same driver.
 func testRestart(t *testing.T, driver sandbox.Driver, opts Options) {
+	opts.Data = t.TempDir()
 	first := Start(t, driver, opts)
 	sb := into[v1.Sandbox](t, first.send(t, "POST", "/v1/sandboxes", v1.CreateSandbox{Labels: map[string]string{"keep": "me"}}), 201)
 	key := header{v1.HeaderIdempotencyKey, "over-a-restart"}
