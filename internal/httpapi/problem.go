@@ -45,6 +45,8 @@ var codeStatus = map[string]int{
 	"method-not-allowed":  http.StatusMethodNotAllowed,
 	"media-type-unknown":  http.StatusUnsupportedMediaType,
 	"sandbox-timeout":     http.StatusGatewayTimeout,
+	"table-timeout":       http.StatusGatewayTimeout,
+	"preview-timeout":     http.StatusGatewayTimeout,
 	"sandbox-unreachable": http.StatusBadGateway,
 	"sandbox-bad-answer":  http.StatusBadGateway,
 }

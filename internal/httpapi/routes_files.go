@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"maps"
-	"mime"
 	"net/http"
 	"path"
 	"strconv"
@@ -187,6 +186,10 @@ type (
 )
 
 func (a *API) sendContent(w http.ResponseWriter, r *http.Request, c *agentapi.Content, name, mediaType string) {
+	a.sendContentAs(w, r, c, attachment(name), mediaType)
+}
+
+func (a *API) sendContentAs(w http.ResponseWriter, r *http.Request, c *agentapi.Content, disposition, mediaType string) {
 	defer func() { _ = c.Body.Close() }() // read only
 	h := w.Header()
 	maps.Copy(h, c.Header)
@@ -195,10 +198,7 @@ func (a *API) sendContent(w http.ResponseWriter, r *http.Request, c *agentapi.Co
 		w.WriteHeader(http.StatusNotModified)
 		return
 	}
-	h.Set("Content-Type", mediaType)
-	h.Set("Content-Disposition", attachment(name))
-	h.Set("Content-Security-Policy", "sandbox; default-src 'none'")
-	h.Set("Cache-Control", "private, no-cache")
+	setForeign(h, disposition, mediaType)
 	if c.Size >= 0 {
 		h.Set("Content-Length", strconv.FormatInt(c.Size, 10))
 	}
@@ -221,9 +221,8 @@ func (a *API) writeFile(ctx context.Context, in *contentInput) (*answer[v1.File]
 		return nil, err
 	}
 	defer s.Use()()
-	if media, _, _ := mime.ParseMediaType(in.r.Header.Get("Content-Type")); media == "multipart/form-data" {
-		return nil, errdefs.New(errdefs.ErrInvalid, "media-type-unknown", "The body must be the file's bytes, not a form.").
-			WithHint("With curl use -T FILE or --data-binary @FILE.")
+	if isForm(in.r) {
+		return nil, errForm()
 	}
 	body := &bodyReader{r: in.r.Body}
 	f, err := s.Agent().Upload(ctx, in.Path, body, in.r.ContentLength)

@@ -515,3 +515,47 @@ func TestFilesWithoutASandbox(t *testing.T) {
 }
 
 func noSandbox() *fleet.Sandbox { return nil }
+
+// BenchmarkSync measures what a run of a cell pays on a tree of 2,000 files.
+func BenchmarkSync(b *testing.B) {
+	for _, changed := range []int{0, 1, 2000} {
+		b.Run(fmt.Sprintf("changed=%d", changed), func(b *testing.B) {
+			r := newRig(b, workspace.Options{})
+			sb, root := r.sandbox()
+			for i := range 2000 {
+				write(b, fmt.Sprintf("%s/workspace/d%02d/f%04d", root, i%40, i), fmt.Sprint("first ", i))
+			}
+			r.sync(sb)
+			n := 0
+			for b.Loop() {
+				if changed > 0 {
+					b.StopTimer()
+					for i := range changed {
+						write(b, fmt.Sprintf("%s/workspace/d%02d/f%04d", root, i%40, i), fmt.Sprint(n, " ", i))
+					}
+					n++
+					b.StartTimer()
+				}
+				r.sync(sb)
+			}
+		})
+	}
+}
+
+func BenchmarkRestore(b *testing.B) {
+	r := newRig(b, workspace.Options{})
+	sb, root := r.sandbox()
+	for i := range 2000 {
+		write(b, fmt.Sprintf("%s/workspace/d%02d/f%04d", root, i%40, i), strings.Repeat("x", 10_000))
+	}
+	r.sync(sb)
+	for b.Loop() {
+		b.StopTimer()
+		_ = sb.Delete(b.Context())
+		sb, _ = r.sandbox()
+		b.StartTimer()
+		if err := r.Restore(b.Context(), "ses_a", sb); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
