@@ -109,7 +109,7 @@ func TestScriptsWithTheFake(t *testing.T) {
 		t.Skip("no Python for the tests, run `make venv`")
 	}
 	t.Setenv(fakeDriver, python)
-	runScripts(t, []string{"testdata/script/commands.txtar", "testdata/script/run.txtar", "testdata/script/run_status.txtar"})
+	runScripts(t, []string{"testdata/script/commands.txtar", "testdata/script/models.txtar", "testdata/script/run.txtar", "testdata/script/run_status.txtar"})
 }
 
 func runScripts(t *testing.T, files []string) {
