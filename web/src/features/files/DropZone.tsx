@@ -4,14 +4,13 @@ import { useActions, useSession } from "@/features/session";
 import { Button, Dialog } from "@/ui";
 import { addFiles, pastedFiles, useNotebookQuestion } from "./add";
 import { setDropTarget, useDropTarget } from "./drag";
+import { PreviewHost } from "./PreviewHost";
 import { usePanel } from "./panel";
-import { closePreview, usePreview } from "./preview";
 import { useStrings } from "./strings";
 import { useTransfers } from "./transfers";
 import { uploadDir } from "./upload";
 
 const TransferList = lazy(() => import("./TransferList").then((m) => ({ default: m.TransferList })));
-const PreviewDialog = lazy(() => import("./PreviewDialog"));
 
 const bringsFiles = (event: { dataTransfer: DataTransfer | null }) =>
   event.dataTransfer?.types.includes("Files") ?? false;
@@ -20,6 +19,7 @@ const bringsFiles = (event: { dataTransfer: DataTransfer | null }) =>
 export function DropZone({ children }: { children: ReactNode }) {
   const actions = useActions();
   const [over, setOver] = useState(false);
+  const previewed = usePanel((panel) => panel.previews > 0);
 
   useEffect(() => {
     const end = () => {
@@ -72,7 +72,7 @@ export function DropZone({ children }: { children: ReactNode }) {
       {over && <Overlay />}
       <FloatingTransfers />
       <NotebookDialog />
-      <PreviewHost />
+      {!previewed && <PreviewHost />}
     </>
   );
 }
@@ -131,19 +131,5 @@ function NotebookDialog() {
         </>
       }
     />
-  );
-}
-
-function PreviewHost() {
-  const path = usePreview((state) => state.path);
-  const id = useSession((state) => state.id);
-  // Another session has other files.
-  // biome-ignore lint/correctness/useExhaustiveDependencies: says when
-  useEffect(() => closePreview, [id]);
-  if (path === null || id === "") return null;
-  return (
-    <Suspense>
-      <PreviewDialog sessionId={id} path={path} />
-    </Suspense>
   );
 }

@@ -6,6 +6,7 @@ import { Menu } from "@/ui";
 import { compactAge } from "./age";
 import { FileIcon } from "./icons";
 import type { Mark } from "./marks";
+import { rowId } from "./paths";
 import { useStrings } from "./strings";
 import type { Row } from "./tree";
 
@@ -156,10 +157,6 @@ export const FileRow = memo(function FileRow(props: FileRowProps) {
     </div>
   );
 });
-
-export function rowId(path: string): string {
-  return `file:${path}`;
-}
 
 export interface NameInputProps {
   name: string;

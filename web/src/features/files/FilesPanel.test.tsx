@@ -159,6 +159,9 @@ describe("FilesPanel", () => {
     expect(row(/^a.csv/)).toHaveAttribute("aria-level", "3");
     await user.keyboard("{Enter}");
     expect(usePreview.getState().path).toBe("/workspace/data/a.csv");
+    await screen.findByRole("dialog", { name: "a.csv" });
+    await user.keyboard("{Escape}");
+    await waitFor(() => expect(row(/^a.csv/)).toHaveFocus()); // where it came from
     await user.keyboard("{ArrowLeft}{ArrowLeft}");
     expect(screen.queryByRole("treeitem", { name: /^a.csv/ })).toBeNull();
     await user.keyboard("{End}");
@@ -238,6 +241,8 @@ describe("FilesPanel", () => {
     // In a closed folder the folder says so.
     expect(within(row("data")).getByRole("img", { name: "Holds new or changed files" })).toBeVisible();
     await user.click(row(/^plot2.png/));
+    await screen.findByRole("dialog", { name: "plot2.png" });
+    await user.keyboard("{Escape}");
     expect(row(/^plot2.png/).getAttribute("aria-label")).not.toContain("Made by");
   });
 
@@ -322,8 +327,7 @@ describe("TransferList", () => {
     addTransfers([transfer({ status: "asking" }), transfer({ name: "b.csv", status: "asking" })]);
     list();
     expect(screen.getByRole("status")).toHaveTextContent("2 uploads ask you");
-    await user.click(screen.getAllByRole("checkbox", { name: "the same for all 2" })[0] as HTMLElement);
-    await user.click(screen.getAllByRole("button", { name: "Keep both" })[0] as HTMLElement);
+    await user.click(screen.getByRole("button", { name: "Keep all" }));
     expect(decide).toHaveBeenCalledWith("a.csv", "keep-both", true);
   });
 

@@ -22,6 +22,7 @@ import { FileTree } from "./FileTree";
 import { showItem } from "./goto";
 import { insertText } from "./insert";
 import { marksOf, unseen } from "./marks";
+import { PreviewHost } from "./PreviewHost";
 import { panelShown } from "./panel";
 import { base, parent } from "./paths";
 import { type Files, filesOf } from "./store";
@@ -118,7 +119,7 @@ function Panel({ files }: { files: Files }) {
   const [text, setText] = useState("");
   const marks = useMemo(() => unseen(marksOf(order, items), state.seen), [order, items, state.seen]);
 
-  useEffect(() => panelShown(), []);
+  useEffect(() => panelShown(true), []);
 
   // Files change in bursts; the last of one is what counts. A sandbox that
   // comes or goes changes what is listed too.
@@ -263,6 +264,7 @@ function Panel({ files }: { files: Files }) {
       </div>
       <TransferList sessionId={files.sessionId} />
       {input.element}
+      <PreviewHost />
     </div>
   );
 }

@@ -67,10 +67,9 @@ export function useTransferText(): (t: Transfer) => string {
   };
 }
 
-function TransferLine({ t, asking }: { t: Transfer; asking: number }) {
+function TransferLine({ t }: { t: Transfer }) {
   const s = useStrings();
   const text = useTransferText();
-  const [all, setAll] = useState(false);
   const percent = t.size > 0 ? Math.min(100, (t.sent / t.size) * 100) : 0;
   const moving =
     t.status === "sending" || t.status === "retrying" || t.status === "offline" || t.status === "interrupted";
@@ -120,26 +119,15 @@ function TransferLine({ t, asking }: { t: Transfer; asking: number }) {
       )}
       {t.status === "asking" && (
         <div className="mt-1.5 ml-6 flex flex-wrap items-center gap-1.5">
-          <Button size="sm" onClick={() => uploader.decide(t.id, "overwrite", all)}>
+          <Button size="sm" onClick={() => uploader.decide(t.id, "overwrite")}>
             {s.overwrite}
           </Button>
-          <Button size="sm" onClick={() => uploader.decide(t.id, "keep-both", all)}>
+          <Button size="sm" onClick={() => uploader.decide(t.id, "keep-both")}>
             {s.keepBoth}
           </Button>
-          <Button size="sm" variant="ghost" onClick={() => uploader.decide(t.id, "skip", all)}>
+          <Button size="sm" variant="ghost" onClick={() => uploader.decide(t.id, "skip")}>
             {s.skip}
           </Button>
-          {asking > 1 && (
-            <label className="flex items-center gap-1.5 text-muted text-xs">
-              <input
-                type="checkbox"
-                checked={all}
-                onChange={(e) => setAll(e.target.checked)}
-                className="accent-accent"
-              />
-              {s.forAll(asking)}
-            </label>
-          )}
         </div>
       )}
     </li>
@@ -199,6 +187,10 @@ export function TransferList({ sessionId, className }: { sessionId: string; clas
     (sum, t) => sum + (t.status === "done" ? t.size : unfinished.has(t.status) ? t.sent : 0),
     0,
   );
+  // One answer for all, where several of one drop ask.
+  const several = transfers.find(
+    (t) => t.status === "asking" && transfers.some((x) => x !== t && x.status === "asking" && x.batch === t.batch),
+  );
   const lines = transfers.toSorted((a, b) => order[a.status] - order[b.status]).slice(0, shown);
   return (
     <section
@@ -240,14 +232,24 @@ export function TransferList({ sessionId, className }: { sessionId: string; clas
           )
         )}
       </div>
+      {!folded && several && (
+        <div className="flex shrink-0 flex-wrap items-center gap-1.5 border-b px-3 pb-2">
+          <span className="mr-auto text-muted text-xs">{s.forAll(asking)}</span>
+          <Button size="sm" onClick={() => uploader.decide(several.id, "overwrite", true)}>
+            {s.overwriteAll}
+          </Button>
+          <Button size="sm" onClick={() => uploader.decide(several.id, "keep-both", true)}>
+            {s.keepAll}
+          </Button>
+          <Button size="sm" variant="ghost" onClick={() => uploader.decide(several.id, "skip", true)}>
+            {s.skipAll}
+          </Button>
+        </div>
+      )}
       {!folded && (
         <ul className="min-h-0 overflow-auto pb-1.5">
           {lines.map((t) => (
-            <TransferLine
-              key={t.id}
-              t={t}
-              asking={transfers.filter((x) => x.status === "asking" && x.batch === t.batch).length}
-            />
+            <TransferLine key={t.id} t={t} />
           ))}
           {transfers.length > shown && <li className="px-3 py-1 text-muted text-xs">+ {transfers.length - shown}</li>}
         </ul>

@@ -1,9 +1,18 @@
 import { create } from "zustand";
 
-/** Whether the files panel is to be seen: then it shows uploads, else the page has to. */
-export const usePanel = create<{ count: number }>(() => ({ count: 0 }));
+interface Shown {
+  /** Panels that show uploads; while there are none, the page has to. */
+  count: number;
+  /** The same for previews. */
+  previews: number;
+}
 
-export function panelShown(): () => void {
-  usePanel.setState((s) => ({ count: s.count + 1 }));
-  return () => usePanel.setState((s) => ({ count: s.count - 1 }));
+export const usePanel = create<Shown>(() => ({ count: 0, previews: 0 }));
+
+/** To be called by a panel that is to be seen; gives what to call when it is gone. */
+export function panelShown(previews = false): () => void {
+  const add = (n: number) =>
+    usePanel.setState((s) => ({ count: s.count + n, previews: s.previews + (previews ? n : 0) }));
+  add(1);
+  return () => add(-1);
 }

@@ -71,3 +71,8 @@ export function freeName(name: string, taken: (name: string) => boolean): string
 export function pythonString(path: string): string {
   return JSON.stringify(path);
 }
+
+/** The id of a file's row in the page. */
+export function rowId(path: string): string {
+  return `file:${path}`;
+}

@@ -90,7 +90,10 @@ export const useStrings = defineStrings({
     overwrite: "Overwrite",
     keepBoth: "Keep both",
     skip: "Skip",
-    forAll: (count: number) => `the same for all ${count}`,
+    forAll: (count: number) => `${count} names exist`,
+    overwriteAll: "Overwrite all",
+    keepAll: "Keep all",
+    skipAll: "Skip all",
 
     previous: "Previous file",
     next: "Next file",
@@ -208,7 +211,10 @@ export const useStrings = defineStrings({
     overwrite: "Ersetzen",
     keepBoth: "Beide behalten",
     skip: "Überspringen",
-    forAll: (count) => `für alle ${count} ebenso`,
+    forAll: (count) => `${count} Namen gibt es schon`,
+    overwriteAll: "Alle ersetzen",
+    keepAll: "Alle behalten",
+    skipAll: "Alle überspringen",
 
     previous: "Vorige Datei",
     next: "Nächste Datei",

@@ -40,7 +40,7 @@ const defaults: UploaderOptions = {
   chunkBytes: 8 << 20,
   parallel: 3,
   backoffMs: (n) => Math.min(15_000, 500 * 2 ** (n - 1)) * (0.75 + Math.random() / 2),
-  attempts: 8,
+  attempts: 10, // more than a minute together: so long a server may take to see that a connection is dead
   stallMs: 45_000,
   online: () => navigator.onLine !== false,
   origin: "",
