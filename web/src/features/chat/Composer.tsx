@@ -9,7 +9,7 @@ import { useAttachments } from "./attachments";
 import { AttachedFiles, Queue } from "./ComposerParts";
 import { loadDraft, saveDraft } from "./draft";
 import { editMessage } from "./editing";
-import { fit } from "./fit";
+import { fitHeight } from "./fit";
 import { PythonInput, type PythonInputHandle } from "./PythonInput";
 import { useStoreKey } from "./storeKey";
 import { useStrings } from "./strings";
@@ -55,7 +55,7 @@ function ComposerBox() {
   };
 
   // biome-ignore lint/correctness/useExhaustiveDependencies: the text decides the height
-  useLayoutEffect(() => fit(area.current, Math.min(320, innerHeight * 0.4)), [draft.text, mode]);
+  useLayoutEffect(() => fitHeight(area.current, Math.min(320, innerHeight * 0.4)), [draft.text, mode]);
 
   useEffect(() => {
     const focus = () => (mode === "ask" ? area.current?.focus() : python.current?.focus());

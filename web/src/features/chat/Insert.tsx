@@ -17,7 +17,6 @@ export const Gap = memo(function Gap({ id }: { id: string }) {
     return order[order.indexOf(id) - 1] ?? "";
   };
   return (
-    // biome-ignore lint/a11y/noStaticElementInteractions: keys a and b do the same
     <div
       data-gap={id}
       className="gap relative z-[1] h-3"

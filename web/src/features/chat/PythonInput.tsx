@@ -2,7 +2,7 @@ import { type Ref, useEffect, useImperativeHandle, useLayoutEffect, useMemo, use
 import { CodeEditor, loadEditor } from "@/features/notebook/editor/CodeEditor";
 import type { EditorContext, EditorHandle } from "@/features/notebook/editor/types";
 import { useActions } from "@/features/session";
-import { fit } from "./fit";
+import { fitHeight } from "./fit";
 
 export interface PythonInputHandle {
   focus(): void;
@@ -45,7 +45,7 @@ export function PythonInput({ id, value, hint, label, onChange, onRun, onHistory
     if (ready && hadFocus.current) editor.current?.focus("end");
   }, [ready]);
   // biome-ignore lint/correctness/useExhaustiveDependencies: the text decides the height
-  useLayoutEffect(() => fit(area.current, 320), [value, ready]);
+  useLayoutEffect(() => fitHeight(area.current, 320), [value, ready]);
   useImperativeHandle(ref, () => ({ focus: () => (ready ? editor.current?.focus() : area.current?.focus()) }), [ready]);
 
   const context = useMemo<EditorContext>(

@@ -35,7 +35,7 @@ function ThreadOf() {
   const notebook = useMemo(() => new Notebook(store.get, actions), [store, actions]);
   const list = useSections();
   const scroller = useRef<HTMLDivElement>(null);
-  const content = useRef<HTMLDivElement>(null);
+  const content = useRef<HTMLElement>(null);
   const { away, jump } = useStickToEnd(scroller, content);
   const reveal = useReveal(scroller);
 
@@ -62,19 +62,14 @@ function ThreadOf() {
             notebook.press(event, false);
           }}
         >
-          <div
-            ref={content}
-            className="mx-auto max-w-208 px-3 pt-4 pb-6 sm:px-8"
-            aria-label={s.thread.label}
-            role="group"
-          >
+          <section ref={content} className="mx-auto max-w-208 px-3 pt-4 pb-6 sm:px-8" aria-label={s.thread.label}>
             {list.map((section) => (
               <ThreadSection key={section.id} section={section} reveal={reveal} />
             ))}
             <Working />
             <TurnStatus />
             <InsertRow />
-          </div>
+          </section>
           <DropLine scroller={scroller} />
         </div>
         <button
@@ -110,7 +105,6 @@ function useSections(): readonly Section[] {
 type Reveal = ReturnType<typeof useReveal>;
 
 const ThreadSection = memo(function ThreadSection({ section, reveal }: { section: Section; reveal: Reveal }) {
-  const s = useStrings();
   // The last entry of each answer in here carries what can be done with it.
   const ends = useSession((state) => {
     const last = new Map<string, string>();
@@ -122,7 +116,7 @@ const ThreadSection = memo(function ThreadSection({ section, reveal }: { section
   });
   const shown = ends.split(" ");
   return (
-    <section aria-label={section.id === "" ? s.thread.label : s.thread.you}>
+    <section>
       {section.entries.map((id) => (
         <Entry key={id} id={id} reveal={reveal} end={shown.includes(id)} />
       ))}
@@ -142,6 +136,11 @@ const Entry = memo(function Entry({ id, reveal, end }: { id: string; reveal: Rev
     const item = store.get().items.get(id);
     return item ? estimate(item) : 60;
   });
+  const s = useStrings();
+  const label = useSession((state) => {
+    const item = state.items.get(id);
+    return item ? s.thread.kinds[item.kind] : "";
+  });
   const onFocus = useCallback(
     (event: React.FocusEvent) => {
       if (event.target instanceof Element && event.target.closest(".cm-content")) return;
@@ -152,14 +151,14 @@ const Entry = memo(function Entry({ id, reveal, end }: { id: string; reveal: Rev
   return (
     <>
       <Gap id={id} />
-      {/* biome-ignore lint/a11y/useSemanticElements: a group that takes the focus in command mode */}
+      {/* biome-ignore lint/a11y/useSemanticElements: takes the focus in command mode, which a fieldset can't */}
       <div
         ref={ref}
         id={id}
         role="group"
+        aria-label={label}
         data-entry={id}
         data-item-id={id}
-        // biome-ignore lint/a11y/noNoninteractiveTabindex: the selected entry is where the keyboard is
         tabIndex={selected ? 0 : -1}
         onFocus={onFocus}
         className={cx("entry", command && "entry-selected")}

@@ -7,7 +7,7 @@ import { cx } from "@/lib/cx";
 import { Button, IconButton } from "@/ui";
 import { Branches } from "./Branches";
 import { onEditMessage } from "./editing";
-import { fit } from "./fit";
+import { fitHeight } from "./fit";
 import { CopyButton } from "./markdown/CodeBlock";
 import { useStrings } from "./strings";
 
@@ -89,7 +89,7 @@ function Edit({ item, onDone }: { item: Item; onDone: () => void }) {
     field?.setSelectionRange(field.value.length, field.value.length);
   }, []);
   // biome-ignore lint/correctness/useExhaustiveDependencies: the text decides the height
-  useLayoutEffect(() => fit(area.current, 400), [text]);
+  useLayoutEffect(() => fitHeight(area.current, 400), [text]);
   const send = async () => {
     if (text.trim() === "") return;
     setBusy(true);

@@ -1,5 +1,5 @@
 /** Makes a text field as tall as its text, up to a height in pixels. */
-export function fit(field: HTMLTextAreaElement | null, max: number): void {
+export function fitHeight(field: HTMLTextAreaElement | null, max: number): void {
   if (!field) return;
   field.style.height = "auto";
   const height = Math.min(field.scrollHeight, max);

@@ -53,7 +53,6 @@ export function Note({ item }: { item: Item }) {
     [actions, notebook, id],
   );
   return (
-    // biome-ignore lint/a11y/noStaticElementInteractions: Enter on the entry does the same
     <section
       ref={root}
       aria-label={s.note}

@@ -42,27 +42,24 @@ export function WeatherCard({ result }: { result: Json | undefined }) {
         </div>
       </div>
       {weather.hours.length > 0 ? (
-        // biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls must be reachable by keyboard
-        <div
-          className="mt-3 overflow-x-auto px-3 [scrollbar-width:none]"
-          tabIndex={0}
-          role="group"
+        <ol
           aria-label={s.tool.hourly}
+          // biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls must be reachable by keyboard
+          tabIndex={0}
+          className="mt-3 flex justify-between gap-1 overflow-x-auto px-3 [scrollbar-width:none]"
         >
-          <ol className="flex min-w-max justify-between gap-1">
-            {weather.hours.map((hour, i) => (
-              <li key={hour.time} className="flex w-12 flex-col items-center gap-1 rounded-lg py-1.5 text-xs">
-                <span>{i === 0 ? s.tool.now : hour.time}</span>
-                {hour.day ? (
-                  <Sun className="size-4 fill-[#ffd666] text-[#ffd666]" aria-hidden />
-                ) : (
-                  <Moon className="size-4 fill-[#d8defc] text-[#d8defc]" aria-hidden />
-                )}
-                <span className="font-medium text-sm tabular-nums">{short(hour.temperature)}</span>
-              </li>
-            ))}
-          </ol>
-        </div>
+          {weather.hours.map((hour, i) => (
+            <li key={hour.time} className="flex w-12 shrink-0 flex-col items-center gap-1 rounded-lg py-1.5 text-xs">
+              <span>{i === 0 ? s.tool.now : hour.time}</span>
+              {hour.day ? (
+                <Sun className="size-4 fill-[#ffd666] text-[#ffd666]" aria-hidden />
+              ) : (
+                <Moon className="size-4 fill-[#d8defc] text-[#d8defc]" aria-hidden />
+              )}
+              <span className="font-medium text-sm tabular-nums">{short(hour.temperature)}</span>
+            </li>
+          ))}
+        </ol>
       ) : null}
       <div className="mt-2 flex min-h-8 items-center justify-between bg-black/20 px-5 py-1.5 text-xs">
         {weather.sunrise ? (
