@@ -116,7 +116,8 @@ func NewChatCompletions(ep Endpoint) (Model, error) {
 func NewTransport() *http.Transport {
 	t := http.DefaultTransport.(*http.Transport).Clone() //nolint:forcetypeassert // the standard library's own value
 	t.MaxResponseHeaderBytes = 64 << 10
-	t.MaxIdleConnsPerHost = 8 // turns of several sessions
+	t.MaxIdleConnsPerHost = 8   // turns of several sessions
+	t.DisableCompression = true // proxies gather what they compress, and words would come in lumps
 	return t
 }
 
@@ -178,7 +179,7 @@ func (c *chatCompletions) ask(ctx context.Context, req Request, silence *silence
 			c.refuse(field) // one less each time, so this ends
 			continue
 		}
-		pause := backoff + rand.N(backoff/4)
+		pause := backoff + rand.N(backoff/4) //nolint:gosec // spreads requests, guards nothing
 		if fail.after >= 0 {
 			pause = fail.after
 		}

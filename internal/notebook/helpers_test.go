@@ -69,8 +69,6 @@ func raw(v any) json.RawMessage {
 	return text
 }
 
-func ptr[T any](v T) *T { return &v }
-
 // rich is a session with one of everything.
 func rich() (v1.Session, []v1.Item) {
 	items := []v1.Item{
@@ -83,7 +81,7 @@ func rich() (v1.Session, []v1.Item) {
 				{Type: "stream", Name: "stdout", Text: "10%\r100%\nüñí 🎉\n\x1b[31mred\x1b[0m"},
 				{Type: "stream", Name: "stderr", Text: "warning\n"},
 				{Type: "display_data", Metadata: raw(map[string]any{"image/png": map[string]any{"width": 10}}), Data: map[string]json.RawMessage{"image/png": raw("iVBORw0KGgo="), "text/plain": raw("<Figure>\n")}},
-				{Type: "execute_result", ExecutionCount: ptr(3), Metadata: raw(map[string]any{}), Data: map[string]json.RawMessage{
+				{Type: "execute_result", ExecutionCount: new(3), Metadata: raw(map[string]any{}), Data: map[string]json.RawMessage{
 					"text/plain": raw("   a\n0  1"), "text/html": raw("<table>\n<tr></tr>\n</table>"), "application/json": raw(map[string]any{"a": []any{1, nil, "x"}}),
 					"application/vnd.caesarion.table+json": raw(v1.Table{
 						Columns: []v1.TableColumn{{Name: "na|me", Type: "object"}, {Name: "n", Type: "int64"}}, Index: []json.RawMessage{raw("r1"), raw("r2")},

@@ -153,7 +153,7 @@ func TestNotebooksOfOthers(t *testing.T) {
 			"My *work*",
 			[]v1.Item{
 				{Kind: "note", Status: "idle", Text: "# My *work*\ntext"},
-				{Kind: "cell", Status: "ok", Code: "1+1", ExecutionCount: 2, OutputsHidden: true, Outputs: []v1.Output{{Type: "execute_result", ExecutionCount: ptr(2), Metadata: raw(map[string]any{}), Data: map[string]jsonRaw{"text/plain": raw("2")}}}},
+				{Kind: "cell", Status: "ok", Code: "1+1", ExecutionCount: 2, OutputsHidden: true, Outputs: []v1.Output{{Type: "execute_result", ExecutionCount: new(2), Metadata: raw(map[string]any{}), Data: map[string]jsonRaw{"text/plain": raw("2")}}}},
 				{Kind: "note", Status: "idle", Text: "```\n\\section{x}\n```"},
 				{Kind: "note", Status: "idle", Text: "![a](data:image/png;base64,aGk=) ![b](attachment:b.png)"},
 				{Kind: "cell", Status: "idle"},
@@ -174,7 +174,7 @@ func TestNotebooksOfOthers(t *testing.T) {
 				{Kind: "note", Status: "idle", Text: "## Head"},
 				{Kind: "cell", Status: "error", Code: "print 1\n2", ExecutionCount: 1, Outputs: []v1.Output{
 					{Type: "stream", Name: "stderr", Text: "a\nb"},
-					{Type: "execute_result", ExecutionCount: ptr(1), Metadata: raw(map[string]any{}), Data: map[string]jsonRaw{"text/plain": raw("2"), "image/png": raw("aGk=")}},
+					{Type: "execute_result", ExecutionCount: new(1), Metadata: raw(map[string]any{}), Data: map[string]jsonRaw{"text/plain": raw("2"), "image/png": raw("aGk=")}},
 					{Type: "display_data", Metadata: raw(map[string]any{}), Data: map[string]jsonRaw{"application/json": raw(map[string]any{"a": 1})}},
 					{Type: "error", ErrorName: "E", ErrorValue: "v", Traceback: []string{"t"}},
 				}},
