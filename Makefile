@@ -61,7 +61,7 @@ image: deps-run build ## build the sandbox image, unless it is there
 ##@ Test it
 
 .PHONY: test
-test: test-unit test-integration ## every test, with all the set-up it needs
+test: test-unit test-web test-integration ## every test, with all the set-up it needs
 
 .PHONY: test-unit
 test-unit: $(TESTSUMMARY) venv ## tests without real sandboxes
@@ -72,6 +72,10 @@ test-unit: $(TESTSUMMARY) venv ## tests without real sandboxes
 test-integration: $(TESTSUMMARY) deps-test build image venv ## tests with real gVisor, real kernels and the built binary
 	@$(TEST) -p 1 $(REAL) | $(SUMMARY)
 
+.PHONY: test-web
+test-web: deps-web ## tests of the page without a browser
+	@scripts/web.sh test
+
 .PHONY: test-kernel-suite
 test-kernel-suite: venv build ## the Jupyter project's own kernel tests, against ours
 	@$(VENV)/bin/python -m pytest -q test/kernelsuite
@@ -81,16 +85,26 @@ bench: build image venv ## measure, beside plain Jupyter, and print a table
 	@bin/caesarion bench --compare jupyter --python $(VENV)/bin/python
 
 .PHONY: check
-check: generate-check lint test ## all that CI checks before a merge
+check: generate-check lint web-check test ## all that CI checks before a merge
 
 ##@ Work on it
 
+.PHONY: web
+web: deps-web ## build the page into web/dist, which becomes part of the binary
+	@scripts/web.sh build
+
+.PHONY: web-check
+web-check: web
+	@git diff --exit-code --stat -- web/dist && [ -z "$$(git status --porcelain -- web/dist)" ] || \
+	{ echo "web/dist is not what the sources say: commit what make web wrote" >&2; exit 1; }
+
 .PHONY: lint
-lint: deps-lint ## golangci-lint, gofumpt and shellcheck
+lint: deps-lint deps-web ## golangci-lint, gofumpt, shellcheck, biome and tsc
 	@$(GOLANGCI) run ./...
 	@unformatted=$$($(GOFUMPT) -l cmd internal api images tools $(wildcard test)); \
 	if [ -n "$$unformatted" ]; then echo "gofumpt would change:" $$unformatted; exit 1; fi
 	@cd tools && go vet ./testsummary
+	@scripts/web.sh lint
 	@shellcheck .ci/run scripts/*.sh examples/*.sh $(wildcard images/*/*.sh)
 
 .PHONY: fmt
@@ -110,10 +124,12 @@ generate-check: generate
 venv: deps-test ## the tests' Python environment, from its locked list
 	@scripts/venv.sh $(VENV) test/kernelsuite/requirements.txt
 
-.PHONY: deps-run deps-test deps-lint
+.PHONY: deps-run deps-test deps-lint deps-web deps-e2e
 deps-run: ; @scripts/deps.sh run
 deps-test: ; @scripts/deps.sh run test
 deps-lint: ; @scripts/deps.sh lint
+deps-web: ; @scripts/deps.sh web
+deps-e2e: ; @scripts/deps.sh e2e
 
 .PHONY: clean
 clean: ## remove what make made, but for the sandbox image

@@ -5,6 +5,8 @@
 #   scripts/deps.sh run     what the server and building the sandbox image need
 #   scripts/deps.sh test    that, and what the tests need
 #   scripts/deps.sh lint    what the linters need
+#   scripts/deps.sh web     what building and testing the page needs
+#   scripts/deps.sh e2e     that, and a browser
 set -euo pipefail
 
 packages=()
@@ -39,8 +41,19 @@ for profile in "${@:-run}"; do
     lint)
         need shellcheck shellcheck
         ;;
+    web)
+        need node nodejs
+        need npm npm
+        ;;
+    e2e)
+        need node nodejs
+        need npm npm
+        need chromium chromium
+        # Without any font the browser draws boxes, and cells have their own width.
+        need_file /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf fonts-dejavu-core
+        ;;
     *)
-        echo "usage: scripts/deps.sh [run|test|lint]..." >&2
+        echo "usage: scripts/deps.sh [run|test|lint|web|e2e]..." >&2
         exit 2
         ;;
     esac

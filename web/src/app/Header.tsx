@@ -18,7 +18,7 @@ import {
 import { useState } from "react";
 import { call } from "@/api/client";
 import { SandboxStatus } from "@/features/sandbox/SandboxStatus";
-import { useActions, useSession } from "@/features/session";
+import { useActions, useModels, useSession } from "@/features/session";
 import { ExportMenu, TitleInput } from "@/features/session/SessionRow";
 import { duplicateSession, removeSession, updateSession } from "@/features/session/sessions";
 import { formatCompact, formatNumber } from "@/lib/format";
@@ -33,6 +33,7 @@ import { useStrings } from "./strings";
 export function Header() {
   const s = useStrings();
   const phone = usePhone();
+  const hasModels = (useModels().data?.models.length ?? 0) > 0;
   const sidebar = useLayout((layout) => (phone ? layout.drawer === "sidebar" : layout.sidebar));
   const panel = useLayout((layout) => (phone ? layout.drawer === "panel" : layout.panel));
 
@@ -47,7 +48,7 @@ export function Header() {
       <div className="ml-auto flex min-w-0 shrink-0 items-center gap-1">
         {!phone && <Tokens />}
         <SandboxStatus />
-        <ModelPicker />
+        {(!phone || hasModels) && <ModelPicker />}
         <SessionMenu />
         <IconButton label={panel ? s.closePanel : s.openPanel} keys="Mod+J" aria-pressed={panel} onClick={togglePanel}>
           <PanelRight />

@@ -29,7 +29,7 @@ export function ModelPicker() {
           aria-label={`${s.model}: ${label}`}
           className="flex h-9 min-w-0 items-center gap-1 rounded-md px-2 text-muted text-sm transition-colors hover:bg-hover hover:text-ink data-[state=open]:bg-hover data-[state=open]:text-ink"
         >
-          <span className="max-w-36 truncate lg:max-w-52">{label}</span>
+          <span className="max-w-24 truncate sm:max-w-36 lg:max-w-52">{label}</span>
           <ChevronDown className="size-3.5 shrink-0" aria-hidden />
         </button>
       }

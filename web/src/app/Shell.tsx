@@ -22,6 +22,7 @@ export function Shell({ onNew }: { onNew: () => void }) {
   const s = useStrings();
   const phone = usePhone();
   const layout = useLayout();
+  const failed = useSession((state) => state.status === "failed");
   useGlobalKeys(onNew);
   useDocumentTitle();
 
@@ -97,7 +98,7 @@ export function Shell({ onNew }: { onNew: () => void }) {
           <div className="h-full min-w-0 flex-1">
             <Main onNew={onNew} />
           </div>
-          {layout.panel && (
+          {layout.panel && !failed && (
             <>
               <Splitter
                 label={s.resizePanel}

@@ -1,6 +1,6 @@
 import { ChartSpline, Code, FileSearch, Table2 } from "lucide-react";
 import { useState } from "react";
-import { useActions, useModels, useSession, useSessionStore } from "@/features/session";
+import { useActions, useSessionStore } from "@/features/session";
 import { type Example, examples, startExample } from "@/features/session/examples";
 import { useLanguage } from "@/lib/i18n";
 import { Button, Spinner, toast } from "@/ui";
@@ -16,9 +16,7 @@ export function Welcome() {
   const language = useLanguage();
   const store = useSessionStore();
   const actions = useActions();
-  const models = useModels();
   const model = useModelName();
-  const draft = useSession((state) => state.status === "draft");
   const [busy, setBusy] = useState<string>("");
   const notebook = model === "";
 
@@ -58,7 +56,7 @@ export function Welcome() {
               <li key={example.id}>
                 <button
                   type="button"
-                  disabled={busy !== "" || (!draft && busy !== "")}
+                  disabled={busy !== ""}
                   onClick={() => void start(example)}
                   className="group flex h-full w-full items-start gap-3 rounded-lg border bg-raised p-3.5 text-left transition-colors hover:border-line-strong hover:bg-hover/40 disabled:opacity-60 sm:flex-col"
                 >
@@ -77,11 +75,6 @@ export function Welcome() {
             );
           })}
         </ul>
-        {models.data?.models.length === 0 && models.data.hint && (
-          <p className="mt-6 max-w-[70ch] border-gold border-l-2 pl-3 text-muted text-sm">
-            {s.addModel} {models.data.hint}
-          </p>
-        )}
       </div>
     </div>
   );

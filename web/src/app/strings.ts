@@ -64,7 +64,6 @@ export const useStrings = defineStrings({
     welcomeNotebook: "Python, ready when you are",
     welcomeNotebookDetail:
       "Write and run cells in your own sandbox. Drop files anywhere on the page; all of it is here when you come back.",
-    addModel: "Add a language model and you can also ask in plain words.",
     firstCell: "Write a cell",
     examples: "Or see it work",
     exampleFailed: "The example could not be started",
@@ -189,7 +188,6 @@ export const useStrings = defineStrings({
     welcomeNotebook: "Python, sobald Du so weit bist",
     welcomeNotebookDetail:
       "Schreib Zellen und führ sie in Deiner eigenen Sandbox aus. Zieh Dateien irgendwohin auf die Seite; wenn Du wiederkommst, ist alles noch da.",
-    addModel: "Richte ein Sprachmodell ein, dann kannst Du auch in Worten fragen.",
     firstCell: "Zelle schreiben",
     examples: "Oder sieh, wie es geht",
     exampleFailed: "Das Beispiel ließ sich nicht starten",
