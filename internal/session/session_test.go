@@ -25,7 +25,11 @@ func same(t *testing.T, s *session.Session) {
 			t.Fatalf("%s: %v", line, err)
 		}
 	}
-	if diff := cmp.Diff(asJSON(t, d.Items), asJSON(t, view.Items())); diff != "" {
+	whole, err := s.Items(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(asJSON(t, whole), asJSON(t, view.Items())); diff != "" {
 		t.Errorf("the log gives another thread than the detail (-detail +log):\n%s", diff)
 	}
 	if diff := cmp.Diff(asJSON(t, d.Session.Sandbox), asJSON(t, view.Session.Sandbox)); diff != "" {
