@@ -9,7 +9,10 @@ import (
 	"os"
 	"path"
 	"strconv"
+	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/caesarion/caesarion/internal/agentapi"
 	"github.com/caesarion/caesarion/internal/errdefs"
@@ -95,6 +98,8 @@ func (zeros) Read(p []byte) (int, error) {
 // putUnpack writes what a tar archive holds.
 func putUnpack(a *Agent, w http.ResponseWriter, r *http.Request) error {
 	in := tar.NewReader(r.Body)
+	u := &unpacker{agent: a}
+	defer u.close()
 	var done agentapi.Unpacked
 	dirs := map[string]*tar.Header{}
 	for {
@@ -109,7 +114,7 @@ func putUnpack(a *Agent, w http.ResponseWriter, r *http.Request) error {
 			dirs[h.Name] = h
 		}
 		body := &readError{r: in}
-		if err := a.unpackOne(h, body); err != nil {
+		if err := u.one(h, body); err != nil {
 			if body.err != nil {
 				return errdefs.New(errdefs.ErrInvalid, "upload-incomplete", "the archive ended in the middle; what was whole was kept").WithCause(body.err)
 			}
@@ -140,36 +145,112 @@ func fail(done *agentapi.Unpacked, name string, err error) {
 	done.Failures = append(done.Failures, f)
 }
 
-func (a *Agent) unpackOne(h *tar.Header, body io.Reader) error {
-	if !path.IsAbs(h.Name) {
+// unpacker keeps the folder open that it wrote to last: the files of one come
+// together, and inside gVisor each step of a path costs.
+type unpacker struct {
+	agent *Agent
+	path  string
+	dir   *os.File
+}
+
+func (u *unpacker) close() {
+	if u.dir != nil {
+		_ = u.dir.Close()
+		u.dir = nil
+	}
+}
+
+// folder opens a folder, which is made if need be.
+func (u *unpacker) folder(name string) (*os.File, error) {
+	if u.dir != nil && u.path == name {
+		return u.dir, nil
+	}
+	u.close()
+	p, err := u.agent.place(name)
+	if err != nil {
+		return nil, err
+	}
+	defer p.close()
+	if p.name != "." {
+		if err := p.beneath(p.name); err != nil {
+			return nil, err
+		}
+		if err := p.mkdir(p.name); err != nil {
+			return nil, err
+		}
+	}
+	dir, err := p.root.OpenFile(p.name, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, fileError(err, p.path)
+	}
+	u.path, u.dir = name, dir
+	return dir, nil
+}
+
+func (u *unpacker) one(h *tar.Header, body io.Reader) error {
+	name := path.Clean(h.Name)
+	if !path.IsAbs(name) || strings.ContainsRune(name, 0) || len(name) > maxPath {
 		return errInvalidPath
 	}
-	p, err := a.place(h.Name)
+	switch h.Typeflag {
+	case tar.TypeDir:
+		_, err := u.folder(name)
+		return err
+	case tar.TypeSymlink, tar.TypeReg:
+	default:
+		return errNotAFile(name)
+	}
+	dir, err := u.folder(path.Dir(name))
+	if err != nil {
+		return err
+	}
+	if h.Typeflag == tar.TypeSymlink {
+		return u.link(dir, name, h.Linkname)
+	}
+	base := path.Base(name)
+	fd, err := unix.Openat(int(dir.Fd()), base, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if errors.Is(err, unix.EEXIST) {
+		return u.replace(name, h, body)
+	}
+	if err != nil {
+		return fileError(err, name)
+	}
+	if err := fill(os.NewFile(uintptr(fd), base), h, body); err != nil { //nolint:gosec // a descriptor fits
+		_ = unix.Unlinkat(int(dir.Fd()), base, 0)
+		return fileError(err, name)
+	}
+	times := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, unix.NsecToTimespec(h.ModTime.UnixNano())}
+	if err := unix.UtimesNanoAt(int(dir.Fd()), base, times, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return fileError(err, name)
+	}
+	return nil
+}
+
+// fill writes a new file and closes it.
+func fill(f *os.File, h *tar.Header, body io.Reader) error {
+	buf := copyBuffers.Get().(*[]byte) //nolint:forcetypeassert // the pool holds nothing else
+	defer copyBuffers.Put(buf)
+	_, err := io.CopyBuffer(struct{ io.Writer }{f}, struct{ io.Reader }{body}, *buf)
+	return errors.Join(err, f.Chmod(h.FileInfo().Mode().Perm()), f.Close())
+}
+
+// link makes a link in place of what has its name, unless that is a folder.
+func (u *unpacker) link(dir *os.File, name, target string) error {
+	base := path.Base(name)
+	_ = unix.Unlinkat(int(dir.Fd()), base, 0)
+	if err := unix.Symlinkat(target, int(dir.Fd()), base); err != nil {
+		return fileError(err, name)
+	}
+	return nil
+}
+
+// replace writes a file in place of another, at once.
+func (u *unpacker) replace(name string, h *tar.Header, body io.Reader) error {
+	p, err := u.agent.place(name)
 	if err != nil {
 		return err
 	}
 	defer p.close()
-	switch h.Typeflag {
-	case tar.TypeDir:
-		if p.name == "." {
-			return nil
-		}
-		return p.mkdir(p.name)
-	case tar.TypeSymlink:
-		if dir := path.Dir(p.name); dir != "." {
-			if err := p.mkdir(dir); err != nil {
-				return err
-			}
-		}
-		_ = p.root.Remove(p.name) // what stands there is replaced
-		if err := p.root.Symlink(h.Linkname, p.name); err != nil {
-			return fileError(err, p.path)
-		}
-		return nil
-	case tar.TypeReg:
-	default:
-		return errNotAFile(p.path)
-	}
 	if err := p.write(body, h.Size); err != nil {
 		return err
 	}
