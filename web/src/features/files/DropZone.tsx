@@ -101,7 +101,7 @@ function FloatingTransfers() {
   const id = useSession((state) => state.id);
   const shown = usePanel((panel) => panel.count > 0);
   const transfers = useTransfers(id);
-  if (shown || !transfers.some((t) => t.status !== "interrupted")) return null;
+  if (shown || !transfers.some((t) => !t.hidden && t.status !== "interrupted")) return null;
   return (
     <Suspense>
       <TransferList

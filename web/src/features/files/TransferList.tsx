@@ -1,5 +1,5 @@
 import { CheckCircle2, ChevronDown, CircleAlert, CircleHelp, CirclePause, RotateCcw, WifiOff, X } from "lucide-react";
-import { useEffect, useState } from "react";
+import { useEffect, useMemo, useState } from "react";
 import { cx } from "@/lib/cx";
 import { formatBytes, formatDuration } from "@/lib/format";
 import { Button, IconButton, Spinner } from "@/ui";
@@ -153,7 +153,8 @@ const order: Record<TransferStatus, number> = {
 /** The uploads of a session; nothing when there are none. */
 export function TransferList({ sessionId, className }: { sessionId: string; className?: string }) {
   const s = useStrings();
-  const transfers = useTransfers(sessionId);
+  const all = useTransfers(sessionId);
+  const transfers = useMemo(() => all.filter((t) => !t.hidden), [all]);
   const [folded, setFolded] = useState(false);
   useEffect(() => {
     if (sessionId) uploader.recall(sessionId);

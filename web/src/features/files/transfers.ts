@@ -42,6 +42,8 @@ export interface Transfer {
   /** Bytes a second, lately. */
   rate: number;
   status: TransferStatus;
+  /** Done and no longer listed. */
+  hidden?: boolean;
   problem?: TransferProblem;
 }
 

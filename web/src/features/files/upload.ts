@@ -201,13 +201,16 @@ export class Uploader {
     this.pump();
   }
 
-  /** Takes what is over from the list. */
+  /** Takes what is over from the list. What may yet go with a message is only hidden. */
   clear(sessionId: string): void {
+    const over = (t: Transfer) => t.sessionId === sessionId && !unfinished.has(t.status) && t.status !== "interrupted";
     dropTransfers((t) => {
-      const over = t.sessionId === sessionId && !unfinished.has(t.status) && t.status !== "interrupted";
-      if (over) this.jobs.delete(t.id);
-      return over;
+      const gone = over(t) && (t.origin === "panel" || t.status !== "done");
+      if (gone) this.jobs.delete(t.id);
+      return gone;
     });
+    for (const t of useTransferStore.getState().transfers)
+      if (over(t) && !t.hidden) patchTransfer(t.id, { hidden: true });
   }
 
   /** Lists what an earlier page of this session did not finish. */
