@@ -46,7 +46,7 @@ func (a *API) notebookRoutes(tags []string, path string) {
 		OperationID: "import-session", Method: http.MethodPost, Path: path + "/import", Tags: tags, DefaultStatus: http.StatusCreated,
 		MaxBodyBytes: maxNotebook, SkipValidateBody: true,
 		Summary: "Make a session of a notebook (.ipynb)", Description: "The body is the notebook. Failures: 400 with what is wrong with it; 413 `notebook-too-large`.",
-		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"application/x-ipynb+json": {Schema: &huma.Schema{Type: "object"}}}},
+		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"application/x-ipynb+json": {Schema: &huma.Schema{Type: "string", Format: "binary"}}}},
 	}, func(ctx context.Context, in *struct {
 		Raw
 		Title string `query:"title" maxLength:"200" doc:"Default: the notebook's own"`
