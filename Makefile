@@ -112,13 +112,14 @@ fmt: ## format the Go code
 	@$(GOLANGCI) fmt ./...
 
 .PHONY: generate
-generate: build ## write the generated files (api/openapi.yaml)
+generate: build deps-web ## write the generated files (api/openapi.yaml, and the page's types from it)
 	@mkdir -p $(CACHE)
 	@bin/caesarion openapi > $(CACHE)/openapi.yaml && mv $(CACHE)/openapi.yaml api/openapi.yaml
+	@scripts/web.sh generate >/dev/null
 
 .PHONY: generate-check
 generate-check: generate
-	@git diff --exit-code --stat -- api/openapi.yaml || { echo "api/openapi.yaml is not what the code says: commit what make generate wrote" >&2; exit 1; }
+	@git diff --exit-code --stat -- api/openapi.yaml web/src/api/openapi.ts || { echo "These files are not what the code says: commit what make generate wrote" >&2; exit 1; }
 
 .PHONY: venv
 venv: deps-test ## the tests' Python environment, from its locked list

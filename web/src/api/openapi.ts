@@ -388,6 +388,66 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/login": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Trade the token for a cookie
+         * @description For pages in a browser. The cookie does what the token does, for requests of this server's own pages, for 30 days; scripts can't read it.
+         */
+        post: operations["login"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/logout": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Remove the cookie of a login
+         * @description From this browser. The token stays valid; for another one, start the server with another token.
+         */
+        post: operations["logout"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/models": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List the language models
+         * @description In the order that people should see them. With none, hint says in one line how to add one; without a model a session is a notebook.
+         */
+        get: operations["list-models"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/sandboxes": {
         parameters: {
             query?: never;
@@ -877,6 +937,811 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/sessions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List or search the sessions: pinned ones first, then the latest */
+        get: operations["list-sessions"];
+        put?: never;
+        /**
+         * Create a session
+         * @description It has no sandbox until one is needed or asked for.
+         *
+         *     Failures: 400 `template-unknown`, `title-too-long`.
+         */
+        post: operations["create-session"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sessions/import": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Make a session of a notebook (.ipynb)
+         * @description The body is the notebook. Failures: 400 with what is wrong with it; 413 `notebook-too-large`.
+         */
+        post: operations["import-session"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sessions/{session_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get a session with its list
+         * @description One consistent state: the events after last_seq continue it. One value of an output above 64 KiB is shortened (text) or absent, and refs says so.
+         *
+         *     Failures, here and wherever a session is named: 404 `session-not-found`.
+         */
+        get: operations["get-session"];
+        put?: never;
+        post?: never;
+        /**
+         * Delete a session
+         * @description What runs is stopped and its sandbox is freed. For a day it can be restored with its files.
+         */
+        delete: operations["delete-session"];
+        options?: never;
+        head?: never;
+        /** Rename a session, pin it, choose its model */
+        patch: operations["update-session"];
+        trace?: never;
+    };
+    "/v1/sessions/{session_id}/clear": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Clear the outputs of all cells that don't run */
+        post: operations["clear-session"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sessions/{session_id}/complete": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Complete code
+         * @description Content of Jupyter's complete_reply. A busy kernel answers after its cell; after 10 s the answer is 503 `kernel-busy`. Without a sandbox: 409 `no-sandbox`.
+         */
+        post: operations["complete-in-session"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sessions/{session_id}/continue": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Let the model go on where it was stopped, cut or failed
+         * @description Failures: 409 `turn-running`, `nothing-to-continue`; 503 `model-none`.
+         */
+        post: operations["continue-answer"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sessions/{session_id}/duplicate": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Make a session with the same list and files
+         * @description Alternatives that are not shown are left out; so are variables, since it gets a sandbox of its own.
+         */
+        post: operations["duplicate-session"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sessions/{session_id}/events": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Follow a session
+         * @description Everything that happens in it, numbered, from the beginning or after Last-Event-ID or ?after=: session.changed, item.added, item.changed (a merge patch), item.delta, item.removed, thread.changed, turn.started, turn.finished, sandbox.changed, files.changed, and what executions do, with item_id and execution_id. A number that was seen is never taken back, not even by a kill of the server. Without a number: stream.gap (older events are no longer kept: get the session again), stream.interrupted (come back after data.after), sessions.changed (the list of sessions changed).
+         */
+        get: operations["get-session-events"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sessions/{session_id}/export": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Get a session as a notebook, a program or a text, with all outputs whole */
+        get: operations["export-session"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sessions/{session_id}/files": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Describe a file of a session, or list a folder
+         * @description From the sandbox if there is one, else from what is kept: what is below /workspace and /uploaded_files outlives sandboxes, except files that are too large (kept: false; notice says so for all). Failures as of a sandbox's files.
+         */
+        get: operations["stat-session-file"];
+        put?: never;
+        post?: never;
+        /**
+         * Delete a file of a session, or a folder with all it holds
+         * @description For a day it can be had back by POST …/files/restore, unless it was too large to be kept.
+         */
+        delete: operations["delete-session-file"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sessions/{session_id}/files/archive": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Download a folder of a session as zip
+         * @description Made while it is read. A connection that ends without the last chunk means that the archive is not whole.
+         */
+        get: operations["archive-session-folder"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sessions/{session_id}/files/content": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Download a file of a session
+         * @description Range is honoured. The bytes come as an attachment and as application/octet-stream, unless inline is set and both the name and the first bytes say that it is a type that can't do harm; never as a page of this server. Failures: 404 `file-not-kept`.
+         */
+        get: operations["read-session-file"];
+        /**
+         * Upload a file into a session, whole or in parts
+         * @description A name without a folder goes to /uploaded_files. With an Upload-Id what has arrived stays for a day, also when the connection is cut: HEAD …/files/upload tells how much, and the next part goes on from there. The file is the session's when all of it is there; in its sandbox too, at once or when there is one.
+         *
+         *     Failures: 400 `upload-incomplete`, `upload-id-missing`, `content-range`; 403 `upload-extension`; 409 `file-exists` (the hint has a free name), `upload-offset` (Range says what is there), `upload-changed`, `upload-busy`; 413 `upload-too-large`, `session-full`; 429 `too-many-uploads`.
+         */
+        put: operations["write-session-file"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        /** Size and date of a file of a session */
+        head: operations["head-session-file"];
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sessions/{session_id}/files/mkdir": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Make a folder and its parents in a session
+         * @description One that exists is a success.
+         */
+        post: operations["make-session-folder"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sessions/{session_id}/files/move": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Rename a file or folder of a session, also across folders
+         * @description Failures: 404 `file-not-found`; 409 `file-exists`.
+         */
+        post: operations["move-session-file"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sessions/{session_id}/files/restore": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Undo the deletion of a file or folder
+         * @description Failures: 404 `not-in-bin`; 409 `file-exists`.
+         */
+        post: operations["restore-session-file"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sessions/{session_id}/files/upload": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        /**
+         * How much of an unfinished upload is there
+         * @description Range: bytes=0-N, absent as long as there is nothing; Upload-Length is what it will have. 404 if there is no such upload, or it is complete.
+         */
+        head: operations["head-session-upload"];
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sessions/{session_id}/inspect": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Show the documentation of what stands in code
+         * @description Content of Jupyter's inspect_reply. A busy kernel answers after its cell; after 10 s the answer is 503 `kernel-busy`. Without a sandbox: 409 `no-sandbox`.
+         */
+        post: operations["inspect-in-session"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sessions/{session_id}/interrupt": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Interrupt the cell that runs, and take back those that wait */
+        post: operations["interrupt-session"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sessions/{session_id}/is-complete": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Tell whether code is ready to run
+         * @description Content of Jupyter's is_complete_reply. A busy kernel answers after its cell; after 10 s the answer is 503 `kernel-busy`. Without a sandbox: 409 `no-sandbox`.
+         */
+        post: operations["is-complete-in-session"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sessions/{session_id}/items": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Add a cell or a note */
+        post: operations["create-item"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sessions/{session_id}/items/{item_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Take an item out of the list
+         * @description What follows it stays. It can be restored. Failures: 409 `item-busy`.
+         */
+        delete: operations["delete-item"];
+        options?: never;
+        head?: never;
+        /**
+         * Change a cell or a note, or move an item
+         * @description Failures: 404 `item-not-found`; 409 `item-writing`, `kind-fixed`.
+         */
+        patch: operations["update-item"];
+        trace?: never;
+    };
+    "/v1/sessions/{session_id}/items/{item_id}/clear": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Clear the outputs of a cell */
+        post: operations["clear-item"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sessions/{session_id}/items/{item_id}/input": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Answer input() or getpass() of a cell
+         * @description Question and answer become part of the output, a password as dots. Failures: 409 `no-input-requested`.
+         */
+        post: operations["answer-item-input"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sessions/{session_id}/items/{item_id}/interrupt": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Interrupt one cell, whether it runs or waits */
+        post: operations["interrupt-item"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sessions/{session_id}/items/{item_id}/output": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Get all text that a cell wrote */
+        get: operations["get-item-text"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sessions/{session_id}/items/{item_id}/outputs/{index}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get one value of an output whole
+         * @description Binary types as their bytes; SVG and HTML as plain text, since a browser must not run them here. Failures: 404 `item-not-found`, `output-not-found`.
+         */
+        get: operations["get-item-output"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sessions/{session_id}/items/{item_id}/regenerate": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Ask the model again
+         * @description The item is one of an answer, or the message. The new answer is another branch.
+         *
+         *     Failures: 409 `turn-running`, `nothing-to-regenerate`; 503 `model-none`.
+         */
+        post: operations["regenerate-answer"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sessions/{session_id}/items/{item_id}/restore": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Undo the deletion of an item */
+        post: operations["restore-item"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sessions/{session_id}/kernel/restart": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Give the session a fresh kernel
+         * @description Variables are gone, files stay.
+         */
+        post: operations["restart-session-kernel"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sessions/{session_id}/messages": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Ask the model
+         * @description The answer, with the code it runs, comes by the session's events. While the model works on an earlier message, this one waits in the queue. With replaces, the message takes the place of an earlier one, which becomes another branch with its answers; that can't wait.
+         *
+         *     Failures: 400 `message-empty`; 404 `item-not-found`, `model-not-found`; 409 `turn-running`, `not-a-message`; 429 `queue-full`; 503 `model-none`.
+         */
+        post: operations["send-message"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sessions/{session_id}/queue/{message_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Take a waiting message back
+         * @description Failures: 404 `message-not-found`.
+         */
+        delete: operations["remove-queued-message"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sessions/{session_id}/restore": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Undo the deletion of a session */
+        post: operations["restore-session"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sessions/{session_id}/run": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Run cells, one after the other
+         * @description Answers when they wait in the queue; what happens then is in the events. The sandbox is made if there is none. Failures: 400 `not-a-cell`; 409 `item-running`, `item-writing`.
+         */
+        post: operations["run-items"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sessions/{session_id}/sandbox": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Have a sandbox made if there is none
+         * @description Answers at once; sandbox.changed tells the rest. Sent with the first keystroke, it hides the start behind typing.
+         */
+        post: operations["ensure-session-sandbox"];
+        /**
+         * End the sandbox
+         * @description Files are kept, variables are not.
+         */
+        delete: operations["free-session-sandbox"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sessions/{session_id}/sandbox/reset": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** End the sandbox and have a new one made with the session's files */
+        post: operations["reset-session-sandbox"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sessions/{session_id}/select": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Choose an alternative
+         * @description What follows it is shown. Failures: 409 `turn-running`.
+         */
+        post: operations["select-item"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sessions/{session_id}/stop": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Stop the model, and the code it runs
+         * @description At once; what it said so far stays. A message that waits in the queue is answered next. Stopping what does not run is no failure.
+         */
+        post: operations["stop-answer"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sessions/{session_id}/table": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read a page of a data frame, a variable or a file with rows and columns
+         * @description The first 100 columns. A file is read beside the kernel, so also while that is busy, and total_rows is -1 until its end was seen; if the session has no sandbox, one is made.
+         *
+         *     Failures: 400 `not-a-table`, `column-not-found`, `encoding-unknown`; 404 `frame-gone` (run the cell again), `variable-not-found`, `sheet-not-found`; 409 `kernel-busy`; 413 `sort-too-large`, `table-too-large`; 504 `table-timeout`, `preview-timeout`.
+         */
+        get: operations["get-session-table"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sessions/{session_id}/usage": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read the resource counters of the session's sandbox
+         * @description Failures: 409 `no-sandbox`.
+         */
+        get: operations["get-session-usage"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sessions/{session_id}/variables": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List the variables of the session's kernel
+         * @description The names that code of the session defined, sorted, without modules and what begins with an underscore. It runs none of the session's code and starts no sandbox: without one the list is empty. Failures: 409 `kernel-busy`.
+         */
+        get: operations["list-session-variables"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
@@ -904,6 +1769,14 @@ export interface components {
              * @description In Unicode characters; default: the end
              */
             cursor_pos?: number;
+        };
+        CreateItem: {
+            /** @description The item it comes behind; "": the very first; absent: the end */
+            after?: string;
+            code?: string;
+            /** @enum {string} */
+            kind: "cell" | "note";
+            text?: string;
         };
         CreateKernel: {
             /** @description Where it starts; default /workspace */
@@ -949,6 +1822,12 @@ export interface components {
              * @example python
              */
             template?: string;
+        };
+        CreateSession: {
+            /** @description Default: the installation's default model, if it has one; "" for a notebook */
+            model?: string;
+            template?: string;
+            title?: string;
         };
         Event: {
             data: unknown;
@@ -1062,12 +1941,16 @@ export interface components {
             entries?: components["schemas"]["File"][] | null;
             /** @description The path percent-encoded, if it is not UTF-8: usable as path parameter as it is */
             escaped_path?: string;
+            /** @description Of a session's files, false: it is lost when the sandbox ends */
+            kept?: boolean;
             /** @example -rw-r--r-- */
             mode: string;
             /** Format: date-time */
             modified_at: string;
             /** @description Base name */
             name: string;
+            /** @description Of a session's top folders: which files are not kept, as a sentence for people */
+            notice?: string;
             /**
              * @description Absolute path in the sandbox; bytes that are no UTF-8 appear as U+FFFD
              * @example /workspace/data.csv
@@ -1081,6 +1964,14 @@ export interface components {
             truncated?: boolean;
             /** @enum {string} */
             type: "file" | "directory" | "symlink" | "other";
+        };
+        FileChange: {
+            /** @enum {string} */
+            change: "created" | "modified" | "deleted";
+            /** @example /workspace/plot.png */
+            path: string;
+            /** Format: int64 */
+            size_bytes?: number;
         };
         Health: {
             /** @example healthy */
@@ -1125,6 +2016,69 @@ export interface components {
         };
         IsComplete: {
             code: string;
+        };
+        Item: {
+            /** @description Files that the last run made or changed */
+            changes?: components["schemas"]["FileChange"][] | null;
+            /** @description Python */
+            code?: string;
+            code_hidden?: boolean;
+            /** Format: date-time */
+            created_at: string;
+            /** Format: int64 */
+            dropped_bytes?: number;
+            /** Format: double */
+            duration_ms?: number;
+            /** @description The code is not what ran last */
+            edited?: boolean;
+            /** Format: int64 */
+            execution_count?: number;
+            /** @description The last run */
+            execution_id?: string;
+            /** @description Paths in the sandbox that came with the message */
+            files?: string[] | null;
+            /** Format: date-time */
+            finished_at?: string;
+            /** @example itm_5t7v2x4z6b8d3f5h7j2kmnabcd */
+            id: string;
+            /** @description Set while the code waits in input() */
+            input?: components["schemas"]["InputRequest"];
+            /** @enum {string} */
+            kind: "user" | "assistant" | "cell" | "note" | "tool";
+            /** @description A sentence for people: what happened and what to do */
+            message?: string;
+            model?: string;
+            /** Format: int64 */
+            output_bytes?: number;
+            /** @description File in the sandbox with the whole output, when some was left out */
+            output_file?: string;
+            /** @description nbformat 4.5 outputs */
+            outputs?: components["schemas"]["Output"][] | null;
+            outputs_hidden?: boolean;
+            /**
+             * @description As of executions
+             * @example out_of_memory
+             */
+            reason?: string;
+            /** @description What the model thought aloud */
+            reasoning?: string;
+            /** @description This item and its alternatives (edited or regenerated), oldest first; absent when there are none */
+            siblings?: string[] | null;
+            /** Format: date-time */
+            started_at?: string;
+            /**
+             * @description idle: never ran, or nothing to run; writing: the model writes it; stopped: by a person while the model wrote; cut: the server ended in the middle; the rest as for executions
+             * @enum {string}
+             */
+            status: "idle" | "writing" | "queued" | "running" | "ok" | "error" | "interrupted" | "timeout" | "killed" | "aborted" | "stopped" | "cut";
+            /** @description Markdown */
+            text?: string;
+            /** @description Of items that the model called for */
+            tool?: components["schemas"]["ToolCall"];
+            /** @description The turn that made it; empty: a person */
+            turn_id?: string;
+            /** Format: date-time */
+            updated_at: string;
         };
         Kernel: {
             /** @description Where it was started */
@@ -1181,9 +2135,36 @@ export interface components {
              */
             processes?: number;
         };
+        Login: {
+            token: string;
+        };
         MakeFolder: {
             /** @description Absolute, or relative to /workspace */
             path: string;
+        };
+        Model: {
+            /** Format: int64 */
+            context_tokens: number;
+            default: boolean;
+            /**
+             * @description What sessions name it by
+             * @example gpt-4.1
+             */
+            name: string;
+            /**
+             * @description Where it came from: config, OPENAI_API_KEY, or the local server that was found
+             * @example config
+             */
+            source: string;
+            /** @description For people */
+            title: string;
+            /** @description It sees images */
+            vision: boolean;
+        };
+        ModelList: {
+            /** @description With no model: how to add one */
+            hint?: string;
+            models: components["schemas"]["Model"][] | null;
         };
         MoveFile: {
             from: string;
@@ -1196,6 +2177,8 @@ export interface components {
             data?: {
                 [key: string]: unknown;
             };
+            /** @description In sessions: the name under which code may update a display later */
+            display_id?: string;
             /** @description error: class of the exception */
             ename?: string;
             /** @description error: its text */
@@ -1211,10 +2194,18 @@ export interface components {
             name?: string;
             /** @enum {string} */
             output_type: "stream" | "display_data" | "execute_result" | "error";
+            /** @description In sessions: values that were shortened or left out here, by mime type, "text" for a stream; GET …/outputs/{index} gives them whole */
+            refs?: {
+                [key: string]: components["schemas"]["OutputRef"];
+            };
             /** @description stream: the text */
             text?: string;
             /** @description error: lines with ANSI colours */
             traceback?: string[] | null;
+        };
+        OutputRef: {
+            /** Format: int64 */
+            bytes: number;
         };
         Problem: {
             /**
@@ -1274,6 +2265,28 @@ export interface components {
             stdout: string;
             /** @description It wrote more than output_limit_bytes */
             truncated?: boolean;
+        };
+        QueuedMessage: {
+            /** Format: date-time */
+            created_at: string;
+            files?: string[] | null;
+            /** @example itm_5t7v2x4z6b8d3f5h7j2kmnabcd */
+            id: string;
+            text: string;
+        };
+        RanItems: {
+            items: components["schemas"]["Item"][] | null;
+        };
+        Regenerate: {
+            /** @description Also becomes the session's model */
+            model?: string;
+        };
+        RunItems: {
+            /** @description Item → code to save first, so that what runs is what the person sees */
+            code?: {
+                [key: string]: string;
+            };
+            items: string[] | null;
         };
         RunProcess: {
             /** @description Program and arguments, run without a shell */
@@ -1358,6 +2371,27 @@ export interface components {
             /** Format: int64 */
             alive: number;
         };
+        SelectItem: {
+            /** @description One of an item's siblings */
+            item: string;
+        };
+        SendMessage: {
+            /** @description Paths in the sandbox that the message is about */
+            files?: string[] | null;
+            /** @description Also becomes the session's model */
+            model?: string;
+            /** @description A message of the person to edit: this one and its answers become another branch */
+            replaces?: string;
+            text: string;
+        };
+        Sent: {
+            /** @description The message in the session's list */
+            item_id?: string;
+            /** @description Set instead when the model is still busy: the message waits */
+            queued?: components["schemas"]["QueuedMessage"];
+            /** @description The turn that answers it */
+            turn_id?: string;
+        };
         ServerLimits: {
             /**
              * Format: int64
@@ -1375,6 +2409,146 @@ export interface components {
              */
             max_sandboxes: number;
         };
+        Session: {
+            /** Format: date-time */
+            created_at: string;
+            /**
+             * Format: date-time
+             * @description Deleted, and restorable until the server forgets it
+             */
+            deleted_at?: string;
+            /** @example ses_7m2q4v6xz3b5d7f9h2j4kmabcd */
+            id: string;
+            /**
+             * Format: int64
+             * @description Messages and cells in the list
+             */
+            item_count: number;
+            /**
+             * Format: int64
+             * @description Number of its last event
+             */
+            last_seq: number;
+            /** @description Name of the model that answers, see GET /v1/models; empty: none, a notebook */
+            model: string;
+            pinned: boolean;
+            /** @description Messages that wait for the turn to end, in order */
+            queue: components["schemas"]["QueuedMessage"][] | null;
+            sandbox: components["schemas"]["SessionSandbox"];
+            /** @description What its sandboxes are made from */
+            template: string;
+            /** @description Given by a person, or taken from the first message; empty: none yet */
+            title: string;
+            /** @description Set while the model works */
+            turn?: components["schemas"]["Turn"];
+            /**
+             * Format: date-time
+             * @description Last change of what it holds
+             */
+            updated_at: string;
+            /** @description Tokens of all turns together */
+            usage: components["schemas"]["TokenUsage"];
+        };
+        SessionDetail: {
+            /** Format: date-time */
+            created_at: string;
+            /**
+             * Format: date-time
+             * @description Deleted, and restorable until the server forgets it
+             */
+            deleted_at?: string;
+            /** @example ses_7m2q4v6xz3b5d7f9h2j4kmabcd */
+            id: string;
+            /**
+             * Format: int64
+             * @description Messages and cells in the list
+             */
+            item_count: number;
+            /** @description In order */
+            items: components["schemas"]["Item"][] | null;
+            /**
+             * Format: int64
+             * @description Number of its last event
+             */
+            last_seq: number;
+            /** @description Name of the model that answers, see GET /v1/models; empty: none, a notebook */
+            model: string;
+            pinned: boolean;
+            /** @description Messages that wait for the turn to end, in order */
+            queue: components["schemas"]["QueuedMessage"][] | null;
+            sandbox: components["schemas"]["SessionSandbox"];
+            /** @description What its sandboxes are made from */
+            template: string;
+            /** @description Given by a person, or taken from the first message; empty: none yet */
+            title: string;
+            /** @description Set while the model works */
+            turn?: components["schemas"]["Turn"];
+            /**
+             * Format: date-time
+             * @description Last change of what it holds
+             */
+            updated_at: string;
+            /** @description Tokens of all turns together */
+            usage: components["schemas"]["TokenUsage"];
+        };
+        SessionList: {
+            /** @description Cursor of the next page */
+            next?: string;
+            sessions: components["schemas"]["Session"][] | null;
+        };
+        SessionSandbox: {
+            /** Format: date-time */
+            expires_at?: string;
+            /** @description The sandbox, while there is one */
+            id?: string;
+            /** @description The kernel that runs the cells */
+            kernel_id?: string;
+            limits?: components["schemas"]["Limits"];
+            /** @description The same as a sentence for people, with what to do */
+            message?: string;
+            /**
+             * @description Why it is lost or none
+             * @example out_of_memory
+             */
+            reason?: string;
+            /** Format: date-time */
+            started_at?: string;
+            /**
+             * @description none: not needed yet, or freed after rest; busy: a kernel runs code
+             * @enum {string}
+             */
+            state: "none" | "starting" | "ready" | "busy" | "paused" | "lost";
+        };
+        Table: {
+            columns: components["schemas"]["TableColumn"][] | null;
+            /** @description Of a frame the kernel still holds: names it for further pages */
+            id?: string;
+            /** @description Labels of the rows, unless they are just numbers from 0 */
+            index?: unknown[] | null;
+            /** Format: int64 */
+            offset: number;
+            /** @description Numbers, booleans, null or text */
+            rows: (unknown[] | null)[] | null;
+            /** @description Of a workbook */
+            sheets?: string[] | null;
+            /** Format: int64 */
+            total_columns: number;
+            /**
+             * Format: int64
+             * @description -1: not counted
+             */
+            total_rows: number;
+        };
+        TableColumn: {
+            /** @example float64 */
+            dtype: string;
+            name: string;
+            /**
+             * Format: int64
+             * @description null: not counted
+             */
+            nulls: number | null;
+        };
         Template: {
             /** @description Used when a create names no template */
             default: boolean;
@@ -1388,6 +2562,74 @@ export interface components {
             limits: components["schemas"]["Limits"];
             /** @example python */
             name: string;
+        };
+        TokenUsage: {
+            /** Format: int64 */
+            cached_input_tokens?: number;
+            /** Format: int64 */
+            input_tokens: number;
+            /** Format: int64 */
+            output_tokens: number;
+        };
+        ToolCall: {
+            /** @description JSON object, once complete */
+            arguments?: unknown;
+            error?: string;
+            /** @description The model's own identifier of the call */
+            id: string;
+            /** @example get_current_weather */
+            name: string;
+            /** @description Any JSON; of python_interpreter absent: the item's outputs are the result */
+            result?: unknown;
+        };
+        Turn: {
+            /**
+             * @description Stable name of a failure
+             * @example model-rate-limited
+             */
+            code?: string;
+            /** Format: date-time */
+            finished_at?: string;
+            /** @example trn_2n3p5r7t4vxz6bdfhj2kmqabcf */
+            id: string;
+            /** @description A sentence for people: what happened and what to do */
+            message?: string;
+            /** @description The item it answers */
+            message_id: string;
+            model: string;
+            /**
+             * Format: int64
+             * @description Calls of the model so far
+             */
+            round: number;
+            /** Format: date-time */
+            started_at: string;
+            /**
+             * @description limit: too many rounds; cut: the server ended in the middle
+             * @enum {string}
+             */
+            status: "running" | "ok" | "stopped" | "error" | "limit" | "cut";
+            usage: components["schemas"]["TokenUsage"];
+        };
+        UpdateItem: {
+            /** @description Moves it behind this item; "": to the very beginning */
+            after?: string;
+            /** @description Of a cell */
+            code?: string;
+            code_hidden?: boolean;
+            /**
+             * @description Turns a cell into a note and back; code and text change places
+             * @enum {string}
+             */
+            kind?: "cell" | "note";
+            outputs_hidden?: boolean;
+            /** @description Of a note */
+            text?: string;
+        };
+        UpdateSession: {
+            model?: string;
+            pinned?: boolean;
+            title?: string;
         };
         Usage: {
             /**
@@ -1410,6 +2652,29 @@ export interface components {
             memory_limit_bytes: number;
             /** Format: int64 */
             processes: number;
+        };
+        Variable: {
+            name: string;
+            /** @description One line */
+            preview: string;
+            /**
+             * @description Of arrays, frames and containers
+             * @example 1500 × 7
+             */
+            shape?: string;
+            /**
+             * Format: int64
+             * @description Of what knows its size cheaply
+             */
+            size_bytes?: number;
+            /** @description Can be paged as a table */
+            table?: boolean;
+            /** @example DataFrame */
+            type: string;
+        };
+        VariableList: {
+            truncated?: boolean;
+            variables: components["schemas"]["Variable"][] | null;
         };
     };
     responses: never;
@@ -2072,6 +3337,95 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Info"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    login: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Login"];
+            };
+        };
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    "Set-Cookie"?: string;
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    logout: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    "Set-Cookie"?: string;
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "list-models": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ModelList"];
                 };
             };
             /** @description Error */
@@ -3237,6 +4591,1693 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Usage"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "list-sessions": {
+        parameters: {
+            query?: {
+                /** @description Words that all are in the title, or in messages and code */
+                query?: string;
+                limit?: number;
+                /** @description "next" of the page before */
+                cursor?: string;
+                /** @description Those that are deleted and can be restored, instead */
+                deleted?: boolean;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SessionList"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "create-session": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["CreateSession"];
+            };
+        };
+        responses: {
+            /** @description Created */
+            201: {
+                headers: {
+                    Location?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Session"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "import-session": {
+        parameters: {
+            query?: {
+                /** @description Default: the notebook's own */
+                title?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/x-ipynb+json": Record<string, never>;
+            };
+        };
+        responses: {
+            /** @description Created */
+            201: {
+                headers: {
+                    Location?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Session"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "get-session": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Identifier of the session */
+                session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The session */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SessionDetail"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "delete-session": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Identifier of the session */
+                session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "update-session": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Identifier of the session */
+                session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["UpdateSession"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Session"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "clear-session": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Identifier of the session */
+                session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "complete-in-session": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Identifier of the session */
+                session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Complete"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": unknown;
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "continue-answer": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Identifier of the session */
+                session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Sent"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "duplicate-session": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Identifier of the session */
+                session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Created */
+            201: {
+                headers: {
+                    Location?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Session"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "get-session-events": {
+        parameters: {
+            query?: {
+                /** @description The same, for clients that can't send the header */
+                after?: number;
+            };
+            header?: {
+                /** @description text/event-stream (default) or application/x-ndjson */
+                Accept?: string;
+                /** @description Resume after this number */
+                "Last-Event-ID"?: string;
+            };
+            path: {
+                /** @description Identifier of the session */
+                session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The events */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/x-ndjson": components["schemas"]["Event"];
+                    /**
+                     * @example id: 2
+                     *     event: output.stream
+                     *     data: {"seq":2,"time":"2026-11-23T12:00:00.000001Z","type":"output.stream","data":{"name":"stdout","text":"2\n"}}
+                     */
+                    "text/event-stream": string;
+                };
+            };
+            /** @description A failure */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "export-session": {
+        parameters: {
+            query?: {
+                format?: "ipynb" | "py" | "md";
+            };
+            header?: never;
+            path: {
+                /** @description Identifier of the session */
+                session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The file */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/x-ipynb+json": string;
+                };
+            };
+            /** @description A failure */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "stat-session-file": {
+        parameters: {
+            query: {
+                /** @description Absolute, or relative to /workspace; URL-encoded UTF-8 */
+                path: string;
+            };
+            header?: never;
+            path: {
+                /** @description Identifier of the session */
+                session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["File"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "delete-session-file": {
+        parameters: {
+            query: {
+                /** @description Absolute, or relative to /workspace; URL-encoded UTF-8 */
+                path: string;
+            };
+            header?: never;
+            path: {
+                /** @description Identifier of the session */
+                session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "archive-session-folder": {
+        parameters: {
+            query: {
+                /** @description Absolute, or relative to /workspace; URL-encoded UTF-8 */
+                path: string;
+                /** @description Let the page show it, if it is of a type that can't do harm: PNG, JPEG, GIF, WebP, plain text, audio, video */
+                inline?: boolean;
+            };
+            header?: never;
+            path: {
+                /** @description Identifier of the session */
+                session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The archive */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/zip": string;
+                };
+            };
+            /** @description A failure */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "read-session-file": {
+        parameters: {
+            query: {
+                /** @description Absolute, or relative to /workspace; URL-encoded UTF-8 */
+                path: string;
+                /** @description Let the page show it, if it is of a type that can't do harm: PNG, JPEG, GIF, WebP, plain text, audio, video */
+                inline?: boolean;
+            };
+            header?: never;
+            path: {
+                /** @description Identifier of the session */
+                session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The bytes */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/octet-stream": string;
+                };
+            };
+            /** @description A failure */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "write-session-file": {
+        parameters: {
+            query: {
+                /** @description Absolute, or relative to /workspace; URL-encoded UTF-8 */
+                path: string;
+                /** @description Replace a file of that name */
+                overwrite?: boolean;
+            };
+            header?: {
+                /** @description bytes FIRST-LAST/TOTAL of a part; bytes *\/TOTAL with no body completes an upload whose bytes are all there */
+                "Content-Range"?: string;
+                /** @description The client's own random name of this upload, the same for all parts */
+                "Upload-Id"?: string;
+            };
+            path: {
+                /** @description Identifier of the session */
+                session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/octet-stream": string;
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description All of it is there */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["File"];
+                };
+            };
+            /** @description A part is there, and more is to come */
+            308: {
+                headers: {
+                    /** @description What is there */
+                    Range?: string;
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description A failure */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "head-session-file": {
+        parameters: {
+            query: {
+                /** @description Absolute, or relative to /workspace; URL-encoded UTF-8 */
+                path: string;
+                /** @description Let the page show it, if it is of a type that can't do harm: PNG, JPEG, GIF, WebP, plain text, audio, video */
+                inline?: boolean;
+            };
+            header?: never;
+            path: {
+                /** @description Identifier of the session */
+                session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description As GET, without the bytes */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "make-session-folder": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Identifier of the session */
+                session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["MakeFolder"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["File"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "move-session-file": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Identifier of the session */
+                session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["MoveFile"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["File"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "restore-session-file": {
+        parameters: {
+            query: {
+                /** @description Absolute, or relative to /workspace; URL-encoded UTF-8 */
+                path: string;
+            };
+            header?: never;
+            path: {
+                /** @description Identifier of the session */
+                session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "head-session-upload": {
+        parameters: {
+            query: {
+                /** @description Absolute, or relative to /workspace; URL-encoded UTF-8 */
+                path: string;
+                /** @description Replace a file of that name */
+                overwrite?: boolean;
+            };
+            header?: {
+                /** @description bytes FIRST-LAST/TOTAL of a part; bytes *\/TOTAL with no body completes an upload whose bytes are all there */
+                "Content-Range"?: string;
+                /** @description The client's own random name of this upload, the same for all parts */
+                "Upload-Id"?: string;
+            };
+            path: {
+                /** @description Identifier of the session */
+                session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description It is unfinished */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "inspect-in-session": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Identifier of the session */
+                session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Inspect"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": unknown;
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "interrupt-session": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Identifier of the session */
+                session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "is-complete-in-session": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Identifier of the session */
+                session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["IsComplete"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": unknown;
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "create-item": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Identifier of the session */
+                session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CreateItem"];
+            };
+        };
+        responses: {
+            /** @description Created */
+            201: {
+                headers: {
+                    Location?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Item"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "delete-item": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Identifier of the session */
+                session_id: string;
+                /** @description Identifier of the item */
+                item_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "update-item": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Identifier of the session */
+                session_id: string;
+                /** @description Identifier of the item */
+                item_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["UpdateItem"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Item"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "clear-item": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Identifier of the session */
+                session_id: string;
+                /** @description Identifier of the item */
+                item_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "answer-item-input": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Identifier of the session */
+                session_id: string;
+                /** @description Identifier of the item */
+                item_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Input"];
+            };
+        };
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "interrupt-item": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Identifier of the session */
+                session_id: string;
+                /** @description Identifier of the item */
+                item_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "get-item-text": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Identifier of the session */
+                session_id: string;
+                /** @description Identifier of the item */
+                item_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The text */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description A failure */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "get-item-output": {
+        parameters: {
+            query?: {
+                /** @description Which value; default: the text of a stream, or the first there is */
+                mime?: string;
+            };
+            header?: never;
+            path: {
+                /** @description Identifier of the session */
+                session_id: string;
+                /** @description Identifier of the item */
+                item_id: string;
+                index: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The value */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/octet-stream": string;
+                };
+            };
+            /** @description A failure */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "regenerate-answer": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Identifier of the session */
+                session_id: string;
+                /** @description Identifier of the item */
+                item_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["Regenerate"];
+            };
+        };
+        responses: {
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Sent"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "restore-item": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Identifier of the session */
+                session_id: string;
+                /** @description Identifier of the item */
+                item_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Item"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "restart-session-kernel": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Identifier of the session */
+                session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "send-message": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Identifier of the session */
+                session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SendMessage"];
+            };
+        };
+        responses: {
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Sent"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "remove-queued-message": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Identifier of the session */
+                session_id: string;
+                message_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "restore-session": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Identifier of the session */
+                session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Session"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "run-items": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Identifier of the session */
+                session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RunItems"];
+            };
+        };
+        responses: {
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RanItems"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "ensure-session-sandbox": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Identifier of the session */
+                session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SessionSandbox"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "free-session-sandbox": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Identifier of the session */
+                session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "reset-session-sandbox": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Identifier of the session */
+                session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Accepted */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SessionSandbox"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "select-item": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Identifier of the session */
+                session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SelectItem"];
+            };
+        };
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "stop-answer": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Identifier of the session */
+                session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "get-session-table": {
+        parameters: {
+            query?: {
+                /** @description id of a table that a cell showed */
+                frame?: string;
+                /** @description Or the name of a variable */
+                variable?: string;
+                /** @description Or a file: CSV, TSV, JSON lines, Parquet, XLSX */
+                path?: string;
+                /** @description Of a workbook; default: the first */
+                sheet?: string;
+                offset?: number;
+                limit?: number;
+                /** @description Name of a column; rows without a value come last */
+                sort?: string;
+                descending?: boolean;
+            };
+            header?: never;
+            path: {
+                /** @description Identifier of the session */
+                session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The page */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Table"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "get-session-usage": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Identifier of the session */
+                session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Usage"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "list-session-variables": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Identifier of the session */
+                session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["VariableList"];
                 };
             };
             /** @description Error */

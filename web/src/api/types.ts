@@ -115,7 +115,7 @@ export interface Output {
   output_type: "stream" | "display_data" | "execute_result" | "error";
   name?: string;
   readonly text?: string;
-  execution_count?: number | null;
+  execution_count?: number;
   data?: Record<string, Json>;
   metadata?: Record<string, Json>;
   ename?: string;
@@ -272,6 +272,10 @@ export interface File {
   mode: string;
   modified_at: string;
   target?: string;
+  /** The sandbox is gone; this is the copy that was kept. */
+  kept?: boolean;
+  /** A sentence for people about files that were not kept. */
+  notice?: string;
   entries?: File[];
   truncated?: boolean;
 }

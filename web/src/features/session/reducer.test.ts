@@ -8,7 +8,10 @@ import { emptyThread, load, reduce, type Thread } from "./reducer";
 function plain(thread: Thread): Item[] {
   const items = thread.order.map((id) => thread.items.get(id));
   const copy = JSON.parse(JSON.stringify(items)) as Item[];
-  for (const item of copy) if (item.outputs?.length === 0) delete item.outputs;
+  for (const item of copy) {
+    if (item.outputs?.length === 0) delete item.outputs;
+    for (const output of item.outputs ?? []) if (output.evalue === "") delete output.evalue; // as the server's omitempty
+  }
   return copy;
 }
 
