@@ -11,10 +11,6 @@ import (
 	"github.com/caesarion/caesarion/internal/session"
 )
 
-const childEnv = "CAESARION_SESSION_TEST_CHILD"
-
-func child() {}
-
 // same checks that the log of a session gives what its detail shows.
 func same(t *testing.T, s *session.Session) {
 	t.Helper()

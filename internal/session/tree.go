@@ -25,7 +25,8 @@ type node struct {
 // removal remembers where a removed node was, for its return.
 type removal struct {
 	after    string   // the node before it
-	children []string // the nodes behind it, all alternatives
+	siblings []string // its own alternatives
+	rank     int      // among them
 	selected string
 }
 
@@ -36,7 +37,7 @@ type place struct {
 	Selected string   `json:"selected,omitempty"`
 	Removed  bool     `json:"removed,omitempty"`
 	After    string   `json:"after,omitempty"`
-	Children []string `json:"children,omitempty"`
+	Siblings []string `json:"siblings,omitempty"`
 	Was      string   `json:"was,omitempty"` // selected when it was removed
 	Pending  bool     `json:"pending,omitempty"`
 }
@@ -115,8 +116,9 @@ func (t *tree) take(n *node) {
 	}
 	p.children = slices.Replace(slices.Clone(p.children), i, i+1, n.children...)
 	if p.selected == n {
-		if p.selected = n.selected; p.selected == nil && len(n.children) > 0 {
-			p.selected = n.children[len(n.children)-1]
+		// An alternative that is left over must be seen: nothing else leads to it.
+		if p.selected = n.selected; p.selected == nil && len(p.children) > 0 {
+			p.selected = p.children[min(i, len(p.children)-1)]
 		}
 	}
 	n.parent, n.children, n.selected = nil, nil, nil
@@ -125,8 +127,12 @@ func (t *tree) take(n *node) {
 // remove is take, remembering the place.
 func (t *tree) remove(n *node) {
 	r := &removal{after: n.parent.item.ID}
-	for _, c := range n.children {
-		r.children = append(r.children, c.item.ID)
+	for i, c := range n.parent.children {
+		if c == n {
+			r.rank = i
+		} else {
+			r.siblings = append(r.siblings, c.item.ID)
+		}
 	}
 	if n.selected != nil {
 		r.selected = n.selected.item.ID
@@ -135,7 +141,9 @@ func (t *tree) remove(n *node) {
 	n.removed = r
 }
 
-// restore brings a removed node back to its place, as far as that still is.
+// restore brings a removed node back to its place, as far as that still is:
+// what were its alternatives are so again, all else behind its place is behind
+// it.
 func (t *tree) restore(n *node) {
 	r := n.removed
 	n.removed = nil
@@ -143,36 +151,25 @@ func (t *tree) restore(n *node) {
 	if p == nil {
 		p = t.last()
 	}
-	if len(r.children) == 0 && len(p.children) > 0 && r.after != "" {
-		// It was an end; what came meanwhile stands behind it if nothing did before.
-		t.insert(n, p)
-		return
-	}
-	n.parent = p
-	first := len(p.children)
-	var mine, others []*node
-	for i, c := range p.children {
-		if slices.Contains(r.children, c.item.ID) {
-			mine = append(mine, c)
-			first = min(first, i)
+	var behind, beside []*node
+	for _, c := range p.children {
+		if slices.Contains(r.siblings, c.item.ID) {
+			beside = append(beside, c)
 		} else {
-			others = append(others, c)
+			behind = append(behind, c)
 		}
 	}
-	if len(mine) == 0 {
-		t.insert(n, p)
-		return
-	}
-	for _, c := range mine {
+	for _, c := range behind {
 		c.parent = n
-		if p.selected == c {
+		if p.selected == c || n.selected == nil && c.item.ID == r.selected {
 			n.selected = c
 		}
 	}
-	if n.children = mine; n.selected == nil {
-		n.selected = mine[len(mine)-1]
+	if n.children = behind; n.selected == nil && len(behind) > 0 {
+		n.selected = behind[len(behind)-1]
 	}
-	p.children = slices.Insert(others, min(first, len(others)), n)
+	n.parent = p
+	p.children = slices.Insert(beside, min(r.rank, len(beside)), n)
 	p.selected = n
 }
 
@@ -229,7 +226,7 @@ func (n *node) place() place {
 		p.Rank = slices.Index(n.parent.children, n)
 	}
 	if r := n.removed; r != nil {
-		p.Removed, p.After, p.Children, p.Was = true, r.after, r.children, r.selected
+		p.Removed, p.After, p.Siblings, p.Rank, p.Was = true, r.after, r.siblings, r.rank, r.selected
 	}
 	return p
 }
@@ -240,7 +237,7 @@ func (t *tree) link(places map[string]place, selected string) {
 		p := places[id]
 		n.out.pending = p.Pending
 		if p.Removed {
-			n.removed = &removal{after: p.After, children: p.Children, selected: p.Was}
+			n.removed = &removal{after: p.After, siblings: p.Siblings, rank: p.Rank, selected: p.Was}
 			continue
 		}
 		parent := &t.root
