@@ -2,6 +2,7 @@ package llmtest_test
 
 import (
 	"encoding/json"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -117,5 +118,32 @@ func TestDemo(t *testing.T) {
 				t.Errorf("%q plays another scenario", question)
 			}
 		})
+	}
+}
+
+func TestForecast(t *testing.T) {
+	script, err := llmtest.Parse([]byte("key: k\nscenarios: [{steps: [{}]}]"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	url := serve(t, llmtest.NewServer(script))
+	for query, want := range map[string]int{"latitude=52.5&longitude=13.4": 200, "latitude=152&longitude=1": 400, "": 400} {
+		resp, err := http.Get(url + "/forecast?" + query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		var body struct {
+			Hourly struct {
+				Time        []string  `json:"time"`
+				Temperature []float64 `json:"temperature_2m"`
+			} `json:"hourly"`
+		}
+		if err := json.NewDecoder(resp.Body).Decode(&body); err != nil || resp.StatusCode != want {
+			t.Errorf("%s: %d, %v", query, resp.StatusCode, err)
+		}
+		if want == 200 && (len(body.Hourly.Time) != 168 || len(body.Hourly.Temperature) != 168) {
+			t.Errorf("%d hours", len(body.Hourly.Time))
+		}
 	}
 }
