@@ -87,7 +87,9 @@ func (l *loop) runCell(ctx context.Context, c *call, cut bool) (v1.Item, error) 
 	it := v1.Item{ID: c.item, Kind: "cell", Code: code, Tool: &tool}
 	if ctx.Err() != nil {
 		it.Status = statusStopped
-		l.finish(c.item, statusStopped, "")
+		if !closing(ctx) {
+			l.finish(c.item, statusStopped, "")
+		}
 		return it, nil
 	}
 	ran, err := l.perform(ctx, c.item)
@@ -174,10 +176,12 @@ func (l *loop) runTool(ctx context.Context, c *call, cut bool) v1.Item {
 		return it
 	}
 	it.Tool.Error = "Aborted by the user."
-	if ctx.Err() == nil || context.Cause(ctx) == context.DeadlineExceeded {
+	if ctx.Err() == nil || errors.Is(context.Cause(ctx), context.DeadlineExceeded) {
 		it.Tool.Error = toolError(err)
 	}
-	l.finishTool(c.item, nil, it.Tool.Error)
+	if !closing(ctx) {
+		l.finishTool(c.item, nil, it.Tool.Error)
+	}
 	return it
 }
 

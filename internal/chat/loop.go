@@ -100,10 +100,7 @@ func (a *answer) outcome() outcome {
 
 // failed says how an error ends the turn.
 func (l *loop) failed(ctx context.Context, err error) outcome {
-	if cause := context.Cause(ctx); cause != nil {
-		if errors.Is(cause, errClosing) {
-			return outcome{"cut", codeClosing, "The server was stopped in the middle of this. Let the model continue."}
-		}
+	if ctx.Err() != nil {
 		return outcome{status: statusStopped}
 	}
 	o := outcome{statusError, "internal", "Something went wrong in the server; its log has the reason. Try again."}
@@ -120,37 +117,45 @@ func (l *loop) failed(ctx context.Context, err error) outcome {
 	return o
 }
 
-// request is what the model gets next; share is the part of its window that
-// the history may fill.
-func (l *loop) request(share float64) llm.Request {
+// closing says that the server stops. What is under way is left as it is: the
+// next process cuts it, and follows a cell that still runs.
+func closing(ctx context.Context) bool { return errors.Is(context.Cause(ctx), errClosing) }
+
+// request is what the model gets next, in a history of at most so many tokens,
+// and how many it took.
+func (l *loop) request(budget int64) (llm.Request, int64) {
 	entries := make([]entry, 0, len(l.before)+len(l.own))
 	for _, it := range l.before {
 		entries = append(entries, entry{Item: it})
 	}
 	entries = append(entries, l.own...)
-	budget := int64(float64(windowBudget(l.model.Info(), l.system)) * share)
 	blocks := fit(history(entries, l.history), budget)
-	return llm.Request{Messages: flatten(l.system, blocks), Tools: l.s.tools()}
+	return llm.Request{Messages: flatten(l.system, blocks), Tools: l.s.tools()}, blocksSize(blocks)
 }
+
+// minBudget is the smallest history that is worth a request.
+const minBudget = 300
 
 // ask calls the model once, and puts what it says into the session as it comes.
 func (l *loop) ask(ctx context.Context, round int) (*answer, error) {
-	share := 1.0
+	budget := windowBudget(l.model.Info(), l.system)
 	for {
 		a := &answer{l: l, round: round}
-		err := l.stream(ctx, a, l.request(share))
-		a.finishTexts(err, ctx)
+		req, size := l.request(budget)
+		err := l.stream(ctx, a, req)
 		if err == nil {
+			a.closeText(statusOK)
 			l.t.Round(round, v1.TokenUsage{InputTokens: a.usage.InputTokens, CachedInputTokens: a.usage.CachedInputTokens, OutputTokens: a.usage.OutputTokens})
 			return a, nil
 		}
-		a.abandon(ctx)
+		if !closing(ctx) {
+			a.abandon(ctx)
+		}
 		e, _ := errors.AsType[*errdefs.Error](err)
-		if e == nil || e.Code != llm.CodeContextLength || share < 0.3 || a.began {
+		if budget = min(budget, size) / 2; e == nil || e.Code != llm.CodeContextLength || a.began || budget < minBudget {
 			return nil, err
 		}
 		// The estimate, or what is known of the window, was wrong.
-		share /= 2
 	}
 }
 
@@ -278,24 +283,13 @@ func (a *answer) closeText(status string) {
 	a.item, a.itemText = "", ""
 }
 
-// finishTexts ends the open text as the answer ended.
-func (a *answer) finishTexts(err error, ctx context.Context) { //nolint:revive // err is the subject, ctx only says why
-	switch {
-	case err == nil:
-		a.closeText(statusOK)
-	case ctx.Err() != nil:
-		a.closeText(statusStopped)
-	default:
-		a.closeText(statusError)
-	}
-}
-
-// abandon ends the calls of an answer that broke off: none of them runs.
+// abandon ends what an answer that broke off has begun: no call of it runs.
 func (a *answer) abandon(ctx context.Context) {
 	status, text := statusError, "The model's answer broke off here; this did not run."
 	if ctx.Err() != nil {
 		status, text = statusStopped, ""
 	}
+	a.closeText(status)
 	for _, c := range a.calls {
 		switch {
 		case c.item == "":

@@ -1,6 +1,7 @@
 package chat
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"hash/maphash"
@@ -23,15 +24,13 @@ func (s *Service) Send(ctx context.Context, sessionID string, msg v1.SendMessage
 		return Sent{}, err
 	}
 	defer s.lock(sessionID)()
-	if err := s.checkModel(ctx, sess, msg.Model); err != nil {
+	if msg.Model, err = s.checkModel(ctx, sess, msg.Model); err != nil {
 		return Sent{}, err
 	}
 	waiting := len(sess.View().Queue) > 0
 	if msg.Replaces == "" && (sess.Running() != nil || waiting) {
-		if msg.Model != "" {
-			if _, err := sess.Update(v1.UpdateSession{Model: &msg.Model}); err != nil {
-				return Sent{}, err
-			}
+		if _, err := sess.Update(v1.UpdateSession{Model: &msg.Model}); err != nil {
+			return Sent{}, err
 		}
 		q, err := sess.Enqueue(msg)
 		if err != nil {
@@ -60,7 +59,7 @@ func (s *Service) again(ctx context.Context, sessionID string, start session.Tur
 		return Sent{}, err
 	}
 	defer s.lock(sessionID)()
-	if err := s.checkModel(ctx, sess, start.Model); err != nil {
+	if start.Model, err = s.checkModel(ctx, sess, start.Model); err != nil {
 		return Sent{}, err
 	}
 	return s.begin(ctx, sess, start)
@@ -78,13 +77,13 @@ func (s *Service) Stop(ctx context.Context, sessionID string) (bool, error) {
 }
 
 // checkModel refuses a message that no model could answer, before anything of
-// it is kept.
-func (s *Service) checkModel(ctx context.Context, sess *session.Session, name string) error {
-	if name == "" {
-		name = sess.View().Model
+// it is kept, and gives the name of the model that will.
+func (s *Service) checkModel(ctx context.Context, sess *session.Session, name string) (string, error) {
+	model, err := s.models.Get(ctx, cmp.Or(name, sess.View().Model))
+	if err != nil {
+		return "", err
 	}
-	_, err := s.models.Get(ctx, name)
-	return err
+	return model.Info().Name, nil
 }
 
 // lock keeps the starts of turns in one session apart. Sessions share locks,
@@ -121,11 +120,11 @@ func (s *Service) work(sess *session.Session, t *session.Turn) {
 	defer cancel(nil)
 	defer context.AfterFunc(s.ctx, func() { cancel(errClosing) })()
 	o := s.answer(ctx, sess, t, log)
-	t.Finish(o.status, o.code, o.message)
-	log.Info("a turn ended", slog.String("status", o.status), slog.String("code", o.code))
-	if o.code == codeClosing {
+	if closing(ctx) {
 		return
 	}
+	t.Finish(o.status, o.code, o.message)
+	log.Info("a turn ended", slog.String("status", o.status), slog.String("code", o.code))
 	defer s.lock(sess.ID())()
 	s.nextLocked(sess)
 }
