@@ -63,6 +63,33 @@ func (w *Workspace) restore(ctx context.Context, st *state, sb *fleet.Sandbox, t
 	return w.change(context.WithoutCancel(ctx), st, change)
 }
 
+// impossible are the failures of files that no sandbox can hold: one below
+// another file, for instance. An honest listing has none; what a broken one has
+// must not keep a session from its other files.
+var impossible = map[string]bool{
+	"invalid-path": true, "name-too-long": true, "path-too-long": true, "path-escapes": true, "not-a-directory": true,
+	"is-a-directory": true, "file-exists": true, "too-many-links": true, "not-a-file": true, "file-not-found": true,
+}
+
+// absent gives the paths of files that are not in a sandbox.
+func (w *Workspace) absent(ctx context.Context, sb *fleet.Sandbox, files []store.File) []string {
+	tree, err := w.list(ctx, sb)
+	if err != nil || tree.Truncated {
+		return nil // the next sync finds them gone
+	}
+	there := make(map[string]bool, len(tree.Entries))
+	for _, e := range tree.Entries {
+		there[e.RawPath()] = true
+	}
+	var paths []string
+	for _, f := range files {
+		if !there[f.Path] {
+			paths = append(paths, f.Path)
+		}
+	}
+	return paths
+}
+
 // put writes files into a sandbox. It gives the paths whose bytes are lost.
 func (w *Workspace) put(ctx context.Context, session string, sb *fleet.Sandbox, files []store.File) (damaged []string, err error) {
 	slices.SortFunc(files, func(a, b store.File) int { return strings.Compare(a.Path, b.Path) }) // folders before what is in them
@@ -88,14 +115,19 @@ func (w *Workspace) put(ctx context.Context, session string, sb *fleet.Sandbox, 
 	if err != nil {
 		return nil, sb.Explain(err)
 	}
-	if done.Failed > 0 && len(done.Failures) > 0 {
-		first := done.Failures[0]
-		kind := errdefs.ErrUnavailable
-		if first.Code == "disk-full" {
-			kind = errdefs.ErrExhausted
+	for _, f := range done.Failures {
+		if !impossible[f.Code] {
+			kind := errdefs.ErrUnavailable
+			if f.Code == "disk-full" {
+				kind = errdefs.ErrExhausted
+			}
+			return nil, errdefs.New(kind, "restore-incomplete", "%d files could not be put into the sandbox: %s", done.Failed, f.Detail).
+				WithHint("delete what is not needed, or give the sandbox more disk")
 		}
-		return nil, errdefs.New(kind, "restore-incomplete", "%d files could not be put into the sandbox: %s", done.Failed, first.Detail).
-			WithHint("delete what is not needed, or give the sandbox more disk")
+	}
+	if done.Failed > 0 {
+		damaged = append(damaged, w.absent(ctx, sb, files)...)
+		w.log.Warn("files of a session cannot be where they are said to be", "session_id", session, "sandbox_id", string(sb.ID()), "files", done.Failed)
 	}
 	return damaged, nil
 }

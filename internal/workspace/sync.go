@@ -72,6 +72,9 @@ func (w *Workspace) list(ctx context.Context, sb *fleet.Sandbox) (agentapi.Tree,
 	if err != nil {
 		return tree, sb.Explain(err)
 	}
+	if len(tree.Entries) > agentapi.MaxTree {
+		tree.Entries, tree.Truncated = tree.Entries[:agentapi.MaxTree], true
+	}
 	tree.Entries = slices.DeleteFunc(tree.Entries, func(e agentapi.TreeEntry) bool {
 		// What an agent says is foreign: only what could have been asked for counts.
 		clean, err := cleanPath(e.RawPath())

@@ -341,6 +341,41 @@ func TestASyncThatIsCutKeepsWhatHadArrivedAndTheRestOfBefore(t *testing.T) {
 	}
 }
 
+// A sandbox whose agent lies must not keep the session from its files.
+func TestAListingThatCannotBeTrueIsRestoredAsFarAsItCan(t *testing.T) {
+	r := newRig(t, workspace.Options{})
+	sb, root := r.sandbox()
+	write(t, root+"/workspace/good", "good")
+	r.sync(sb)
+	files, _, err := r.store.Files(t.Context(), "ses_a")
+	if err != nil || len(files) != 1 {
+		t.Fatalf("%+v, %v", files, err)
+	}
+	file := func(path string) store.File {
+		f := files[0]
+		f.Path = path
+		return f
+	}
+	err = r.store.ChangeFiles(t.Context(), "ses_a", store.FileChanges{Put: []store.File{
+		file("/workspace/a"), file("/workspace/a/below"),
+		{Path: "/workspace/out", Type: "symlink", Target: "/etc"}, file("/workspace/out/hostile"), {Path: "/workspace/link", Type: "symlink"},
+		file("/workspace/" + strings.Repeat("n", 300)), file("/etc/hostile"), file("/workspace/../../etc/hostile"),
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.restart()
+	sb2, root2 := r.sandbox()
+	if err := r.Restore(t.Context(), "ses_a", sb2); err != nil {
+		t.Fatal(err)
+	}
+	got := contents(t, root2+"/workspace")
+	if len(got) != 3 || !strings.HasSuffix(got["good"], "good") || !strings.HasSuffix(got["a"], "good") || got["out"] == "" {
+		t.Errorf("got %v", got)
+	}
+	wantTold(t, "after it", r.sync(sb2))
+}
+
 func TestBlobsGoWithTheLastWhoNamesThem(t *testing.T) {
 	r := newRig(t, workspace.Options{})
 	sb, root := r.sandbox()
