@@ -14,7 +14,6 @@ import (
 	v1 "github.com/caesarion/caesarion/api/v1"
 	"github.com/caesarion/caesarion/internal/fleet"
 	"github.com/caesarion/caesarion/internal/kernel"
-	"github.com/caesarion/caesarion/internal/sandbox"
 	"github.com/caesarion/caesarion/internal/sandbox/fake"
 	"github.com/caesarion/caesarion/internal/session"
 	"github.com/caesarion/caesarion/internal/store"
@@ -206,4 +205,9 @@ func everything(tb testing.TB, s *session.Session, to int64) [][]byte {
 	return lines
 }
 
-var _ = sandbox.NewID
+type rawJSON = json.RawMessage
+
+func openStore(tb testing.TB, path string) (*store.Store, error) {
+	tb.Helper()
+	return store.Open(tb.Context(), path, store.Options{})
+}
