@@ -144,7 +144,7 @@ func dropOutputs(b *block) int64 {
 // firstTurn gives how many blocks the oldest turn has; 0 if it is the last one.
 func firstTurn(blocks []block) int {
 	for i := 1; i < len(blocks); i++ {
-		if blocks[i].user && !blocks[i-1].user {
+		if blocks[i].user {
 			return i
 		}
 	}
@@ -153,7 +153,7 @@ func firstTurn(blocks []block) int {
 
 // shorten takes tokens away from the longest texts, in the middle.
 func shorten(blocks []block, tokens int64) {
-	for range 8 { // each pass takes from the longest; more would leave crumbs
+	for range 32 { // each pass takes from the longest
 		var longest *llm.Message
 		for i := range blocks {
 			for j := range blocks[i].messages {
@@ -163,13 +163,14 @@ func shorten(blocks []block, tokens int64) {
 				}
 			}
 		}
-		if longest == nil || tokens <= 0 || len(longest.Text) < 4*keptOutput {
+		if longest == nil || tokens <= 0 || len(longest.Text) < 3*keptOutput {
 			return
 		}
 		before := messageSize(*longest)
 		// In the script that this text has.
 		perToken := max(1, int64(len(longest.Text))/max(1, textTokens(longest.Text)))
-		keep := max(int64(2*keptOutput), int64(len(longest.Text))-(tokens+60)*perToken)
+		// A tenth more, as texts of mixed scripts are not cut evenly.
+		keep := max(int64(keptOutput), int64(len(longest.Text))-(tokens+tokens/10+60)*perToken)
 		longest.Text = headTail(longest.Text, int(keep*2/3), int(keep/3))
 		longest.Images = nil
 		tokens -= before - messageSize(*longest)
