@@ -31,7 +31,7 @@ export function explanation(s: Strings, state: Shown, sandbox: SessionSandbox | 
       return sandbox?.message || (known ? (state === "lost" ? `${known} ${s.lostText}` : known) : general);
     }
     case "ready":
-      return s.readyText;
+      return sandbox?.message || s.readyText;
     case "busy":
       return s.busyText;
     case "paused":

@@ -12,6 +12,10 @@ export interface VariablesState {
 
 const nothing: VariablesState = { list: null, stale: false, problem: "" };
 const retryAfter = 1500;
+/** What comes within this time of each other is one reason to read. */
+const settle = 60;
+/** A list is called old only when a run takes longer: a flicker tells nobody anything. */
+const staleAfter = 500;
 
 /** The variables of the session's kernel, read again after each run. */
 export function useVariables(): VariablesState & { live: boolean; retry: () => void } {
@@ -24,34 +28,44 @@ export function useVariables(): VariablesState & { live: boolean; retry: () => v
   const busy = sandbox?.state === "busy";
   const paused = sandbox?.state === "paused"; // and not to be woken for this
   const kernel = `${id}/${sandbox?.id ?? ""}/${sandbox?.kernel_id ?? ""}`;
-  const shown = useRef(kernel);
+  const shown = useRef({ kernel: "", runs: -1, again: 0 });
 
-  // biome-ignore lint/correctness/useExhaustiveDependencies: kernel, runs, busy and again say when
+  // The sandbox is told of anew whenever its kernel got busy, ready or was
+  // restarted; the end of a run and what follows come together, and are one reason.
+  // biome-ignore lint/correctness/useExhaustiveDependencies: sandbox says when
   useEffect(() => {
-    if (shown.current !== kernel || !live) {
-      shown.current = kernel;
-      setState(nothing); // another process has other variables
-    }
+    const before = shown.current;
+    const other = before.kernel !== kernel;
+    if (other || !live) setState(nothing); // another process has other variables
     if (!live || paused) return;
     const abort = new AbortController();
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    call<VariableList>("GET", sessionPath(id, "variables"), { signal: abort.signal })
-      .then((list) => setState({ list, stale: false, problem: "" }))
-      .catch((err: unknown) => {
+    let timer: ReturnType<typeof setTimeout>;
+    if (busy && !other && before.runs === runs && before.again === again) {
+      timer = setTimeout(() => setState((now) => (now.list ? { ...now, stale: true } : now)), staleAfter);
+      return () => clearTimeout(timer);
+    }
+    const read = async () => {
+      shown.current = { kernel, runs, again };
+      try {
+        const list = await call<VariableList>("GET", sessionPath(id, "variables"), { signal: abort.signal });
+        setState({ list, stale: false, problem: "" });
+      } catch (err) {
         if (abort.signal.aborted) return;
         if (err instanceof ApiError && err.code === "kernel-busy") {
-          setState((before) => ({ ...before, stale: true, problem: "" }));
+          setState((now) => ({ ...now, stale: true, problem: "" }));
           if (!busy) timer = setTimeout(() => setAgain((n) => n + 1), retryAfter); // else the end of the run asks again
           return;
         }
         const problem = err instanceof ApiError ? [err.detail, err.hint].filter(Boolean).join(" ") : String(err);
-        setState((before) => ({ ...before, stale: before.list !== null, problem }));
-      });
+        setState((now) => ({ ...now, stale: now.list !== null, problem }));
+      }
+    };
+    timer = setTimeout(read, settle);
     return () => {
       abort.abort();
       clearTimeout(timer);
     };
-  }, [kernel, live, paused, runs, busy, again]);
+  }, [sandbox, kernel, live, paused, runs, again]);
 
   return { ...state, live, retry: () => setAgain((n) => n + 1) };
 }
