@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -63,6 +62,15 @@ func openModels(cfg config.Server, log *slog.Logger) (*llm.Registry, error) {
 		opts.Discover = slices.DeleteFunc(llm.LocalServers(), func(s llm.LocalServer) bool { return strings.HasSuffix(s.BaseURL, ":"+own) })
 	}
 	return llm.NewRegistry(models, opts), nil
+}
+
+// modelNames lists the models that there are now.
+func modelNames(ctx context.Context, models *llm.Registry) []string {
+	var names []string
+	for _, m := range models.Models(ctx) {
+		names = append(names, m.Name)
+	}
+	return names
 }
 
 type modelCmd struct {
@@ -189,6 +197,5 @@ func loadModels(g *globals) (*llm.Registry, error) {
 	if err != nil {
 		return nil, err
 	}
-	registry, err := openModels(cfg, newLogger(g.Stderr, g.LogLevel, g.LogFormat, slog.LevelWarn))
-	return registry, errors.Join(err)
+	return openModels(cfg, newLogger(g.Stderr, g.LogLevel, g.LogFormat, slog.LevelWarn))
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/caesarion/caesarion/internal/config"
+	"github.com/caesarion/caesarion/internal/llm"
 )
 
 // serveCmd runs the server. Its flags are the settings themselves.
@@ -70,6 +71,11 @@ func (c *serveCmd) Run(ctx context.Context, g *globals) error {
 		return err
 	}
 	sweepSolo(ctx, g.DataDir, c.Server, log)
+	if names := modelNames(ctx, models); len(names) > 0 {
+		log.Info("language models", "models", names)
+	} else {
+		log.Info("no language model", "hint", llm.Hint)
+	}
 	s, err := startServer(ctx, serverOptions{
 		base:     g.Base,
 		cfg:      c.Server,
