@@ -101,8 +101,14 @@ func (a *API) sessionRoutes() {
 		if err != nil {
 			return nil, err
 		}
-		d := s.Detail()
-		return stream(func() { writeJSON(in.w, http.StatusOK, d) }), nil
+		return stream(func() {
+			body := s.DetailJSON()
+			h := in.w.Header()
+			h.Set("Content-Type", v1.MediaJSON)
+			h.Set("Content-Length", strconv.Itoa(len(body)))
+			in.w.WriteHeader(http.StatusOK)
+			_, _ = in.w.Write(body) // the client may have left
+		}), nil
 	})
 	register(a, huma.Operation{
 		OperationID: "update-session", Method: http.MethodPatch, Path: path + "/{session_id}", Tags: tags,

@@ -139,18 +139,7 @@ func (s *Session) rowLocked(n *node, whole bool) store.Item {
 	n.seq, n.dirty = s.seq, false
 	row := store.Item{ID: n.item.ID, Seq: n.seq, Tree: encode(n.place()), Body: encode(n.item), Keep: !whole || n.short}
 	if !row.Keep {
-		if list := n.out.values(); list != nil {
-			row.Outputs = encode(list)
-			if short, cut := shorten(list); cut {
-				row.Short = encode(short)
-				// What is finished needs its long values no more.
-				if finished(n.item.Status) {
-					pending := n.out.pending
-					n.out, n.short = newOutputs(short), true
-					n.out.pending = pending
-				}
-			}
-		}
+		s.outputsLocked(n, &row)
 	}
 	if text := searchText(n.item); n.removed == nil && text != n.indexed || n.removed != nil && n.indexed != "" {
 		if n.removed != nil {
@@ -163,6 +152,29 @@ func (s *Session) rowLocked(n *node, whole bool) store.Item {
 		}
 	}
 	return row
+}
+
+// outputsLocked puts the outputs of a node into its row. Those of an item that
+// is finished then rest as JSON, without their long values.
+func (s *Session) outputsLocked(n *node, row *store.Item) {
+	if n.out.raw != nil { // as they were read or written before
+		row.Outputs = n.out.raw
+		return
+	}
+	list := n.out.values()
+	if list == nil {
+		return
+	}
+	row.Outputs = encode(list)
+	rest := row.Outputs
+	if short, cut := shorten(list); cut {
+		row.Short = encode(short)
+		rest = row.Short
+	}
+	if finished(n.item.Status) {
+		n.short = row.Short != nil
+		n.out.rest(rest)
+	}
 }
 
 func searchText(item v1.Item) string {

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"encoding/json"
 	"slices"
 	"strconv"
@@ -15,7 +16,8 @@ import (
 // clear_output applied. A slice it gave away is never changed.
 type outputs struct {
 	list    []output
-	pending bool // clear_output(wait=True): clear when the next output comes
+	raw     json.RawMessage // instead of list while nothing changes: its JSON
+	pending bool            // clear_output(wait=True): clear when the next output comes
 }
 
 type output struct {
@@ -35,8 +37,31 @@ func newOutputs(list []v1.Output) outputs {
 	return o
 }
 
+// rest keeps the outputs as their JSON until they change: most never do again,
+// and are asked for as JSON.
+func (o *outputs) rest(raw json.RawMessage) { o.list, o.raw = nil, raw }
+
+// open makes a list of what rests.
+func (o *outputs) open() {
+	if o.raw == nil {
+		return
+	}
+	var list []v1.Output
+	_ = json.Unmarshal(o.raw, &list) // written by this program
+	pending := o.pending
+	*o = newOutputs(list)
+	o.pending = pending
+}
+
+func (o *outputs) empty() bool { return len(o.list) == 0 && o.raw == nil }
+
 // values gives the outputs so far, nil if there are none.
 func (o *outputs) values() []v1.Output {
+	if o.raw != nil {
+		var list []v1.Output
+		_ = json.Unmarshal(o.raw, &list) // see open
+		return list
+	}
 	if len(o.list) == 0 {
 		return nil
 	}
@@ -50,10 +75,11 @@ func (o *outputs) values() []v1.Output {
 	return list
 }
 
-func (o *outputs) reset() { o.list, o.pending = nil, false }
+func (o *outputs) reset() { *o = outputs{} }
 
 // add takes one event of the item's own execution; updates go to update.
 func (o *outputs) add(typ event.Type, data json.RawMessage) {
+	o.open()
 	switch typ {
 	case event.OutputStream:
 		var d event.Stream
@@ -112,11 +138,16 @@ func (o *outputs) stream(name, text string) {
 
 // shows reports whether one of the outputs was shown under a display_id.
 func (o *outputs) shows(id string) bool {
+	if o.raw != nil && !bytes.Contains(o.raw, append([]byte(`"display_id":`), encode(id)...)) {
+		return false
+	}
+	o.open()
 	return slices.ContainsFunc(o.list, func(out output) bool { return out.v.DisplayID == id })
 }
 
 // update changes the displays that were shown under the id.
 func (o *outputs) update(id string, d event.Display) {
+	o.open()
 	for i := range o.list {
 		if o.list[i].v.DisplayID == id {
 			fill(&o.list[i].v, d)

@@ -2,6 +2,7 @@ package session_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -10,6 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	v1 "github.com/caesarion/caesarion/api/v1"
 	"github.com/caesarion/caesarion/internal/event"
@@ -250,7 +253,7 @@ func TestASessionOf500ItemsOpensFast(t *testing.T) {
 	for i := range items {
 		items[i] = v1.Item{Kind: "cell", Status: "ok", Code: strings.Repeat("x = 1\n", 10), Outputs: []v1.Output{
 			{Type: "stream", Name: "stdout", Text: strings.Repeat("a line of output\n", 200)},
-			{Type: "display_data", Data: map[string]rawJSON{"image/png": rawJSON(`"` + strings.Repeat("A", 40000) + `"`)}, Metadata: rawJSON("{}")},
+			{Type: "display_data", Data: map[string]rawJSON{"image/png": rawJSON(`"` + strings.Repeat("A", 8000) + `"`)}, Metadata: rawJSON("{}")},
 		}}
 	}
 	s, err := svc.Import(t.Context(), v1.CreateSession{}, items)
@@ -266,8 +269,17 @@ func TestASessionOf500ItemsOpensFast(t *testing.T) {
 	if n := len(s.Detail().Items); n != 500 {
 		t.Fatalf("%d items", n)
 	}
-	t.Logf("read from the store in %v, detail after %v", loaded, time.Since(start))
-	if d := time.Since(start); d > 5*time.Second {
+	start = time.Now()
+	body := s.DetailJSON()
+	t.Logf("read from the store in %v, %d bytes of detail in %v", loaded, len(body), time.Since(start))
+	var d v1.SessionDetail
+	if err := json.Unmarshal(body, &d); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(asJSON(t, s.Detail()), asJSON(t, d)); diff != "" {
+		t.Errorf("the two details differ:\n%s", diff)
+	}
+	if d := loaded + time.Since(start); d > 5*time.Second {
 		t.Errorf("it took %v", d)
 	}
 }

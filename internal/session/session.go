@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"slices"
@@ -176,12 +177,8 @@ func nodeOf(it store.Item) (*node, place, error) {
 	if it.Short != nil {
 		outs = it.Short
 	}
-	if outs != nil {
-		if err := json.Unmarshal(outs, &item.Outputs); err != nil {
-			return nil, p, err
-		}
-	}
 	n := &node{entry: newEntry(item), seq: it.Seq, short: it.Short != nil}
+	n.out.raw = outs
 	if !p.Removed {
 		n.indexed = searchText(item)
 	}
@@ -304,6 +301,47 @@ func (s *Session) Detail() v1.SessionDetail {
 		<-c.done
 	}
 	return d
+}
+
+// DetailJSON is Detail as it is sent. It costs little even when there is much
+// output, since that rests as JSON.
+func (s *Session) DetailJSON() []byte {
+	s.mu.Lock()
+	size := 4 << 10
+	for n := s.tree.root.selected; n != nil; n = n.selected {
+		size += len(n.out.raw) + 2*len(n.item.Code) + 2*len(n.item.Text) + 1<<10
+	}
+	b := bytes.NewBuffer(make([]byte, 0, size))
+	b.Write(bytes.TrimSuffix(encode(s.viewLocked()), []byte("}")))
+	b.WriteString(`,"items":[`)
+	for i, n := range s.tree.path() {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		outs := n.out.raw
+		if outs == nil {
+			if list, _ := shorten(n.out.values()); list != nil {
+				outs = encode(list)
+			}
+		}
+		body := encode(n.item)
+		if outs == nil {
+			b.Write(body)
+			continue
+		}
+		b.Write(bytes.TrimSuffix(body, []byte("}")))
+		b.WriteString(`,"outputs":`)
+		b.Write(outs)
+		b.WriteByte('}')
+	}
+	b.WriteString("]}\n")
+	c := s.latestLocked()
+	s.flushLocked()
+	s.mu.Unlock()
+	if c != nil {
+		<-c.done
+	}
+	return b.Bytes()
 }
 
 // brief gives the item with long values cut.

@@ -133,7 +133,7 @@ func (s *Session) changeAsLocked(n *node, executionID string, change func(*v1.It
 // last run, and changes more fields with it.
 func (s *Session) clearLocked(n *node, executionID string, change func(*v1.Item)) {
 	before, _ := fieldsOf(n.item) // plain values
-	had := len(n.out.list) > 0
+	had := !n.out.empty()
 	n.out.reset()
 	n.short = false
 	it := &n.item
