@@ -65,10 +65,10 @@ func (s *Store) Files(ctx context.Context, session string) (files []File, sandbo
 }
 
 // ChangeFiles writes a change of a session's files.
-func (s *Store) ChangeFiles(ctx context.Context, session string, c FileChanges) error {
+func (s *Store) ChangeFiles(_ context.Context, session string, c FileChanges) error {
 	result := make(chan error, 1)
 	s.submit(func(t *tx) error { return c.write(t, session) }, func(err error) { result <- err })
-	return <-result // not given up with ctx: the caller must know what became of it
+	return <-result // not given up with the context: the caller must know what became of it
 }
 
 func (c *FileChanges) write(t *tx, session string) error {

@@ -184,7 +184,7 @@ func (b *blobs) remove(hash string, used func() (bool, error)) error {
 
 // sweep removes the blobs that are not used.
 func (b *blobs) sweep(used func(hash string) (bool, error)) error {
-	return filepath.WalkDir(b.dir, func(path string, d fs.DirEntry, err error) error {
+	return filepath.WalkDir(b.dir, func(_ string, d fs.DirEntry, err error) error {
 		if err != nil {
 			if errors.Is(err, fs.ErrNotExist) {
 				return nil

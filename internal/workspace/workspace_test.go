@@ -358,7 +358,9 @@ func TestAListingThatCannotBeTrueIsRestoredAsFarAsItCan(t *testing.T) {
 	}
 	err = r.store.ChangeFiles(t.Context(), "ses_a", store.FileChanges{Put: []store.File{
 		file("/workspace/a"), file("/workspace/a/below"),
-		{Path: "/workspace/out", Type: "symlink", Target: "/etc"}, file("/workspace/out/hostile"), {Path: "/workspace/link", Type: "symlink"},
+		{Path: "/workspace/out", Type: "symlink", Target: "/etc"},
+		file("/workspace/out/hostile"),
+		{Path: "/workspace/link", Type: "symlink"},
 		file("/workspace/" + strings.Repeat("n", 300)), file("/etc/hostile"), file("/workspace/../../etc/hostile"),
 	}})
 	if err != nil {

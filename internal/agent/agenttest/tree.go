@@ -54,11 +54,11 @@ wo' && touch __pycache__/x && ln -s /etc out && ln -s a in && mkfifo pipe && pri
 	if _, err := s.Tree(ctx, agentapi.TreeRequest{Paths: []string{dir + "/out"}}); !errors.Is(err, errdefs.ErrForbidden) {
 		s.T.Errorf("a link that leads out: %v", err)
 	}
-	testPack(s, ctx, dir, when)
-	testUnpack(s, ctx, dir, when)
+	testPack(ctx, s, dir, when)
+	testUnpack(ctx, s, dir, when)
 }
 
-func testPack(s *Sandbox, ctx context.Context, dir string, when time.Time) {
+func testPack(ctx context.Context, s *Sandbox, dir string, when time.Time) {
 	s.T.Helper()
 	var req agentapi.PackRequest
 	for _, name := range []string{"a/one", "gone", "out", "pipe", "n\xffme", "a/b/t\nwo"} {
@@ -93,7 +93,7 @@ func testPack(s *Sandbox, ctx context.Context, dir string, when time.Time) {
 	}
 }
 
-func testUnpack(s *Sandbox, ctx context.Context, dir string, when time.Time) {
+func testUnpack(ctx context.Context, s *Sandbox, dir string, when time.Time) {
 	s.T.Helper()
 	var archive bytes.Buffer
 	out := tar.NewWriter(&archive)
