@@ -65,6 +65,8 @@ func (c *scriptedCmd) Run(ctx context.Context, g *globals) error {
 		}
 	}
 	err = errors.Join(err, srv.Close())
-	<-ended
+	if served := <-ended; !errors.Is(served, http.ErrServerClosed) {
+		err = errors.Join(err, served)
+	}
 	return err
 }
