@@ -21,11 +21,17 @@ const framePolicy = "sandbox allow-scripts; default-src 'none'; script-src 'unsa
 	"img-src data: blob:; media-src data: blob:; font-src data:; connect-src 'none'; worker-src 'none'; frame-src 'none'; " +
 	"form-action 'none'; base-uri 'none'; frame-ancestors 'self'"
 
+// frameConnections names the servers that a frame may connect to, by whatever
+// means: none. The policy above does not know WebRTC, which would carry an
+// output's data past it; browsers that know this header hold it back also in
+// documents that an output makes inside of its own.
+const frameConnections = "()"
+
 // frameFeatures are those of the browser that a frame could use without asking.
-const frameFeatures = "accelerometer=(), autoplay=(), bluetooth=(), camera=(), clipboard-read=(), clipboard-write=(), " +
+const frameFeatures = "accelerometer=(), autoplay=(), camera=(), clipboard-read=(), clipboard-write=(), " +
 	"display-capture=(), encrypted-media=(), fullscreen=(), gamepad=(), geolocation=(), gyroscope=(), hid=(), " +
 	"idle-detection=(), local-fonts=(), magnetometer=(), microphone=(), midi=(), payment=(), picture-in-picture=(), " +
-	"publickey-credentials-get=(), screen-wake-lock=(), serial=(), storage-access=(), usb=(), web-share=(), xr-spatial-tracking=()"
+	"publickey-credentials-get=(), screen-wake-lock=(), serial=(), storage-access=(), usb=(), xr-spatial-tracking=()"
 
 // frameFiles serves what the frames of outputs are made of, from the folder
 // frame/ of the built page. Nothing of it is secret, so it needs no token.
@@ -47,6 +53,7 @@ func frameFiles(page fs.FS) http.HandlerFunc {
 		h.Set("Referrer-Policy", "no-referrer")
 		if document {
 			h.Set("Content-Security-Policy", framePolicy)
+			h.Set("Connection-Allowlist", frameConnections)
 			h.Set("Permissions-Policy", frameFeatures)
 			h.Set("X-DNS-Prefetch-Control", "off")
 			h.Set("Content-Type", "text/html; charset=utf-8")
