@@ -371,7 +371,7 @@ func Run(t *testing.T, newDriver func(testing.TB) sandbox.Driver, opts Options) 
 	s := Start(t, newDriver(t), opts)
 	sb := into[v1.Sandbox](t, s.send(t, "POST", "/v1/sandboxes", v1.CreateSandbox{}), 201)
 	t.Cleanup(func() { s.delete(t, sb.ID) })
-	for _, group := range [][]test{accessTests, requestTests, sandboxTests, executionTests, streamTests, kernelTests, fileTests, processTests, seedTests} {
+	for _, group := range [][]test{accessTests, requestTests, sandboxTests, executionTests, streamTests, kernelTests, fileTests, processTests, seedTests, sessionTests} {
 		for _, tt := range group {
 			t.Run(tt.name, func(t *testing.T) { tt.run(t, s, sb.ID) })
 		}
