@@ -152,10 +152,11 @@ func (w *Workspace) checkUpload(p string, total int64) error {
 		return errdefs.New(errdefs.ErrTooLarge, "upload-too-large", "the file has %s, and an upload may have %s", size(total), size(w.opts.UploadMaxBytes)).
 			WithHint("upload a smaller file, or have the operator raise upload_max_bytes")
 	}
-	allowed := w.opts.UploadExtensions
-	ext := strings.ToLower(path.Ext(p))
-	if len(allowed) > 0 && !slices.ContainsFunc(allowed, func(a string) bool { return strings.EqualFold("."+strings.TrimPrefix(a, "."), ext) }) {
-		return errdefs.New(errdefs.ErrForbidden, "upload-extension", "files of type %.20q may not be uploaded here", ext).
+	allowed, name := w.opts.UploadExtensions, strings.ToLower(path.Base(p))
+	if len(allowed) > 0 && !slices.ContainsFunc(allowed, func(a string) bool {
+		return strings.HasSuffix(name, "."+strings.ToLower(strings.TrimPrefix(a, "."))) // also of two parts, such as tar.gz
+	}) {
+		return errdefs.New(errdefs.ErrForbidden, "upload-extension", "files of type %.20q may not be uploaded here", path.Ext(name)).
 			WithHint("allowed are %s", strings.Join(allowed, ", "))
 	}
 	return nil

@@ -62,13 +62,18 @@ func TestAnUploadIsResumedAfterACutAndARestart(t *testing.T) {
 }
 
 func TestUploadsThatAreRefused(t *testing.T) {
-	r := newRig(t, workspace.Options{UploadMaxBytes: 20, SessionBytes: 30, UploadExtensions: []string{"csv", ".TXT"}})
+	r := newRig(t, workspace.Options{UploadMaxBytes: 20, SessionBytes: 30, UploadExtensions: []string{"csv", ".TXT", "tar.gz"}})
 	put := func(p workspace.Part, text string) error {
 		p.Body = strings.NewReader(text)
 		_, _, err := r.Upload(t.Context(), "ses_a", p, noSandbox)
 		return err
 	}
 	wantCode(t, put(workspace.Part{Path: "a.exe", Length: 1, Total: 1}, "x"), "upload-extension")
+	wantCode(t, put(workspace.Part{Path: "a.gz", Length: 1, Total: 1}, "x"), "upload-extension")
+	wantCode(t, put(workspace.Part{Path: "csv", Length: 1, Total: 1}, "x"), "upload-extension")
+	if err := put(workspace.Part{Path: "a.tar.gz", Length: 1, Total: 1}, "x"); err != nil {
+		t.Error(err)
+	}
 	wantCode(t, put(workspace.Part{Path: "a.csv", Length: 21, Total: 21}, strings.Repeat("x", 21)), "upload-too-large")
 	wantCode(t, put(workspace.Part{Path: "a.csv", Length: -1, Total: -1}, strings.Repeat("x", 21)), "upload-too-large")
 	wantCode(t, put(workspace.Part{Path: "a.csv", Start: 2, Length: 2, Total: 4}, "xx"), "upload-id-missing")
