@@ -7,6 +7,9 @@ import css from "./frame.css?inline";
 import { drawPlotly, retintPlotly } from "./plotly";
 import type { Content, FromFrame, Hello, Libraries, Theme, ToFrame } from "./protocol";
 
+// These connect past the policy in browsers that don't know Connection-Allowlist.
+for (const name of ["RTCPeerConnection", "webkitRTCPeerConnection"]) Reflect.deleteProperty(globalThis, name);
+
 let port: MessagePort | undefined;
 let theme: Theme;
 let snapshot: (() => Promise<string>) | undefined; // a PNG as data: URL

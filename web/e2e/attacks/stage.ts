@@ -1,3 +1,4 @@
+import { createSocket } from "node:dgram";
 import { createServer, type Server as HTTPServer, type IncomingMessage } from "node:http";
 import type { AddressInfo } from "node:net";
 import { expect } from "vitest";
@@ -33,11 +34,16 @@ export async function startForeign(): Promise<Foreign> {
   });
   await new Promise<void>((done) => server.listen(0, "127.0.0.1", done));
   const { port } = server.address() as AddressInfo;
+  server.on("connection", () => heard.push("connection"));
+  const datagrams = createSocket("udp4");
+  datagrams.on("message", () => heard.push("datagram"));
+  await new Promise<void>((done) => datagrams.bind(port, "127.0.0.1", done));
   return {
     url: `http://localhost:${port}`,
     heard,
     close: () =>
       new Promise((done) => {
+        datagrams.close();
         server.closeAllConnections();
         server.close(() => done());
       }),
@@ -52,7 +58,7 @@ export class Stage {
 
   async open(): Promise<void> {
     [this.server, this.browser, this.foreign] = await Promise.all([
-      startServer({ auth: "token" }),
+      startServer({ auth: "token", args: ["--log-level", "debug"] }),
       startBrowser(),
       startForeign(),
     ]);

@@ -179,12 +179,7 @@ function DisplayView(props: OutputProps) {
           ))}
         </fieldset>
       )}
-      <Shown
-        {...props}
-        key={current.mime}
-        representation={current}
-        preview={current.kind === all[0]?.kind ? all : []}
-      />
+      <Shown {...props} key={current.mime} representation={current} preview={current === all[0] ? all : []} />
     </div>
   );
 }
@@ -238,6 +233,7 @@ function ByKind({ representation, preview, output, sessionId, download, value }:
   const s = useStrings();
   const { mime, kind } = representation;
   const image = preview.find((r) => r.kind === "image" && r.value !== undefined);
+  const text = preview.find((r) => r.kind === "text");
   const still = image && kind !== "image" && (
     <ImageView mime={image.mime} value={image.value} metadata={output.metadata} />
   );
@@ -270,7 +266,12 @@ function ByKind({ representation, preview, output, sessionId, download, value }:
     case "json":
       return <JSONTree value={value} />;
     case "widget":
-      return <p className="rounded-md border border-dashed px-3 py-2 text-muted text-sm">{s.widget}</p>;
+      return (
+        <div>
+          <p className="rounded-md border border-dashed px-3 py-2 text-muted text-sm">{s.widget}</p>
+          {text !== undefined && <TextView source={textOf(text.value)} />}
+        </div>
+      );
     case "text":
       return <TextView source={textOf(value)} download={download} />;
     default:

@@ -21,12 +21,13 @@ export interface FrameEvents {
 // data take seconds.
 const patience = 10_000;
 
-// Within this time after a load a document that is still ours answers, unless
-// it draws something large; then its port is what tells.
-const grace = 5_000;
+// Within this time after a load a document that is still ours answers. While
+// it draws, that may be something large.
+const grace = 1_500;
+const graceDrawing = 6_000;
 
 // A frame that takes the focus this often within the window is stopped.
-const focusTimes = 5;
+const focusTimes = 3;
 const focusWindow = 10_000;
 
 /** One iframe with one output. */
@@ -38,6 +39,7 @@ export class Frame {
   private readonly nonce = crypto.randomUUID?.() ?? String(Math.random());
   private content: Content | undefined;
   private ready = false;
+  private drawing = false;
   private loads = 0;
   private closed = false;
   private silence: ReturnType<typeof setTimeout> | undefined;
@@ -123,7 +125,7 @@ export class Frame {
     // The output was written, which is a load too, or the frame has gone elsewhere.
     this.send({ type: "ping" });
     clearTimeout(this.away);
-    this.away = setTimeout(() => this.end(() => this.events.left()), grace);
+    this.away = setTimeout(() => this.end(() => this.events.left()), this.drawing ? graceDrawing : grace);
   }
 
   private greet(): void {
@@ -146,6 +148,7 @@ export class Frame {
 
   private render(): void {
     if (!this.content) return;
+    this.drawing = true;
     this.send({ type: "render", content: this.content });
     this.listen();
   }
@@ -171,6 +174,7 @@ export class Frame {
         break;
       case "rendered":
         clearTimeout(this.silence);
+        this.drawing = false;
         this.events.rendered();
         break;
       case "pong":
@@ -198,7 +202,8 @@ export class Frame {
 }
 
 // Who has the keyboard: a script in a frame can focus itself, and what a person
-// types would go there. The focus goes back unless a person can have moved it.
+// types would go there. The focus goes back unless a person can have moved it,
+// and the frame can't take it again until a person turns to it.
 const frames = new Map<HTMLIFrameElement, Frame>();
 let lastFocus: Element | null = null;
 let lastKey = Number.NEGATIVE_INFINITY;
@@ -208,13 +213,26 @@ let hovered: Element | null = null;
 const typing = 700; // ms after a key in which a person is not clicking
 const tabbing = 500;
 
-function onKey(event: KeyboardEvent): void {
-  if (event.key === "Tab" || event.key === "F6") lastTab = performance.now();
-  else lastKey = performance.now();
+function release(within?: Element): void {
+  for (const el of frames.keys()) {
+    if (!within || within.contains(el)) el.inert = false;
+  }
 }
 
+function onKey(event: KeyboardEvent): void {
+  if (event.key === "Tab" || event.key === "F6") {
+    lastTab = performance.now();
+    release(); // the person may be on the way there
+  } else {
+    lastKey = performance.now();
+  }
+}
+
+// What is inert is not found under the pointer; the place around it is.
 function onPointer(event: Event): void {
-  hovered = event.target instanceof HTMLIFrameElement ? event.target : null;
+  const target = event.target instanceof Element ? event.target : null;
+  hovered = target?.closest("[data-frame]") ?? null;
+  if (hovered && performance.now() - lastKey > typing) release(hovered);
 }
 
 function onFocus(event: FocusEvent): void {
@@ -222,18 +240,32 @@ function onFocus(event: FocusEvent): void {
 }
 
 function onBlur(): void {
+  // Where the focus went is known a moment later.
+  setTimeout(() => check(true));
+}
+
+// Not every way into a frame blurs the window.
+function onFocusOut(): void {
+  setTimeout(() => check(false));
+}
+
+function check(blurred: boolean): void {
   const active = document.activeElement;
-  const frame = active instanceof HTMLIFrameElement ? frames.get(active) : undefined;
-  if (!frame) return;
+  const taker = active instanceof HTMLIFrameElement ? frames.get(active) : undefined;
+  // A window that lost the focus and has it still: a frame has it, without being the active element.
+  if (!taker && !(blurred && document.hasFocus() && !(active instanceof HTMLIFrameElement))) return;
   const now = performance.now();
-  const byTab = now - lastTab < tabbing;
   const touch = typeof matchMedia === "function" && matchMedia("(pointer: coarse)").matches;
-  const byPointer = now - lastKey > typing && (hovered === active || touch);
-  if (byTab || byPointer) return;
-  frame.element.blur();
+  const byPointer = now - lastKey > typing && (hovered !== null || touch);
+  if (now - lastTab < tabbing || byPointer) return;
+  const earlier = [...frames.values()].filter((frame) => frame.element.inert);
+  const suspects = taker ? [taker] : earlier.length > 0 ? earlier : [...frames.values()];
+  for (const frame of suspects) frame.element.inert = true;
+  if (active instanceof HTMLElement) active.blur();
   window.focus();
   if (lastFocus instanceof HTMLElement && lastFocus.isConnected) lastFocus.focus({ preventScroll: true });
-  frame.focusWasTaken();
+  // Where nobody can be named, nobody is stopped for the first time.
+  if (taker || earlier.length > 0) for (const frame of suspects) frame.focusWasTaken();
 }
 
 function watchFocus(frame: Frame): void {
@@ -242,6 +274,7 @@ function watchFocus(frame: Frame): void {
     document.addEventListener("keydown", onKey, true);
     document.addEventListener("pointerover", onPointer, true);
     document.addEventListener("focusin", onFocus, true);
+    document.addEventListener("focusout", onFocusOut, true);
     window.addEventListener("blur", onBlur);
   }
   frames.set(frame.element, frame);
@@ -253,5 +286,6 @@ function unwatchFocus(frame: Frame): void {
   document.removeEventListener("keydown", onKey, true);
   document.removeEventListener("pointerover", onPointer, true);
   document.removeEventListener("focusin", onFocus, true);
+  document.removeEventListener("focusout", onFocusOut, true);
   window.removeEventListener("blur", onBlur);
 }

@@ -97,7 +97,10 @@ function Node({
   index: boolean;
 }) {
   const s = useStrings();
-  const [open, setOpen] = useState(openLevels > 0);
+  // What is long stays closed, except for the whole.
+  const [open, setOpen] = useState(
+    openLevels > 0 && (name === undefined || !isBranch(value) || entriesOf(value).length <= 60),
+  );
   const [shown, setShown] = useState(step);
   const label = name !== undefined && (
     <span className={index ? "text-muted" : "text-ink"}>{index ? name : JSON.stringify(name)}: </span>
