@@ -103,11 +103,15 @@ func (s *Service) begin(ctx context.Context, sess *session.Session, start sessio
 	}
 	s.turns.Add(1)
 	s.mu.Unlock()
+	after := sess.View().LastSeq
 	t, err := sess.BeginTurn(ctx, start)
 	if err != nil {
 		s.turns.Done()
 		return Sent{}, err
 	}
+	s.mu.Lock()
+	s.running[sess.ID()] = Running{t.ID(), after}
+	s.mu.Unlock()
 	go s.work(sess, t)
 	return Sent{ItemID: t.MessageID(), TurnID: t.ID()}, nil
 }
@@ -115,6 +119,7 @@ func (s *Service) begin(ctx context.Context, sess *session.Session, start sessio
 // work is the goroutine of a turn.
 func (s *Service) work(sess *session.Session, t *session.Turn) {
 	defer s.turns.Done()
+	defer s.forget(sess.ID(), t.ID())
 	log := s.log.With(slog.String("session_id", sess.ID()), slog.String("turn_id", t.ID()))
 	ctx, cancel := context.WithCancelCause(t.Context())
 	defer cancel(nil)
@@ -127,6 +132,26 @@ func (s *Service) work(sess *session.Session, t *session.Turn) {
 	log.Info("a turn ended", slog.String("status", o.status), slog.String("code", o.code))
 	defer s.lock(sess.ID())()
 	s.nextLocked(sess)
+}
+
+func (s *Service) forget(sessionID, turnID string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.running[sessionID].TurnID == turnID {
+		delete(s.running, sessionID)
+	}
+}
+
+// Running gives the turn that runs in a session.
+func (s *Service) Running(sess *session.Session) (Running, bool) {
+	t := sess.Running()
+	if t == nil {
+		return Running{}, false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r, ok := s.running[sess.ID()]
+	return r, ok && r.TurnID == t.ID()
 }
 
 func (s *Service) answer(ctx context.Context, sess *session.Session, t *session.Turn, log *slog.Logger) outcome {

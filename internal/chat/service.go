@@ -55,8 +55,9 @@ type Service struct {
 	seed   maphash.Seed
 	starts [64]sync.Mutex // by session: held while a turn is started
 
-	mu     sync.Mutex
-	closed bool // guards turns against a start after Close
+	mu      sync.Mutex
+	closed  bool               // guards turns against a start after Close
+	running map[string]Running // by session
 }
 
 var errClosing = errors.New("chat: closing")
@@ -81,7 +82,7 @@ func New(sessions *session.Service, models *llm.Registry, opts Options) (*Servic
 	if opts.now == nil {
 		opts.now = time.Now
 	}
-	s := &Service{sessions: sessions, models: models, opts: opts, prompt: prompt, log: opts.Logger, seed: maphash.MakeSeed()}
+	s := &Service{sessions: sessions, models: models, opts: opts, prompt: prompt, log: opts.Logger, seed: maphash.MakeSeed(), running: map[string]Running{}}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	return s, nil
 }
@@ -102,4 +103,10 @@ type Sent struct {
 	ItemID string            `json:"item_id,omitempty" doc:"The message in the session's list"`
 	TurnID string            `json:"turn_id,omitempty" doc:"The turn that answers it"`
 	Queued *v1.QueuedMessage `json:"queued,omitempty" doc:"Set instead when the model is still busy: the message waits"`
+}
+
+// Running is a turn at work.
+type Running struct {
+	TurnID string
+	After  int64 // number of an event before its first
 }

@@ -81,6 +81,7 @@ func New(fl *fleet.Fleet, opts Options) *API {
 	a.sessionVariableRoutes()
 	a.sessionTableRoutes()
 	a.chatRoutes()
+	a.aisdkRoutes()
 	a.modelRoutes()
 	a.seedRoutes()
 	a.loginRoutes()
