@@ -49,7 +49,7 @@ export function AnswerActions({ last }: { last: Item }) {
   const model = last.model ?? start.model ?? turn?.model ?? "";
   const usage = turn?.usage;
   return (
-    <div className="flex h-8 items-center gap-0.5 text-muted text-xs">
+    <div className="-ml-1.5 flex h-8 items-center gap-0.5 text-muted text-xs">
       <CopyButton
         bare
         text={() => answerText(last.turn_id ?? "", store.get().order, store.get().items)}

@@ -25,6 +25,7 @@ function ComposerBox() {
   const s = useStrings();
   const actions = useActions();
   const store = useSessionStore();
+  const storeKey = useStoreKey();
   const models = useModels();
   const sessionId = useSession((state) => state.id);
   const chosen = useSession((state) => state.session?.model ?? state.draftModel);
@@ -155,7 +156,7 @@ function ComposerBox() {
           ) : (
             <PythonInput
               ref={python}
-              id={`composer-${sessionId}`}
+              id={`composer-${storeKey}`} // not the session's id: it comes with the first key, and the editor stays
               value={draft.code}
               hint={s.composer.python}
               label={s.composer.pythonLabel}
@@ -187,7 +188,7 @@ function ComposerBox() {
                 keys="Esc"
                 variant="primary"
                 size="sm"
-                className="size-8 rounded-full"
+                className="size-8 rounded-full!"
                 onClick={() => void actions.stop()}
               >
                 <Square className="fill-current p-0.5" aria-hidden />
@@ -200,7 +201,7 @@ function ComposerBox() {
                 keys="Shift+Enter"
                 variant="primary"
                 size="sm"
-                className="size-8 rounded-full"
+                className="size-8 rounded-full!"
                 disabled={draft.code.trim() === "" || sending}
               >
                 <Play className="ml-0.5 fill-current p-px" aria-hidden />
@@ -212,7 +213,7 @@ function ComposerBox() {
                 keys="Enter"
                 variant={running ? "plain" : "primary"}
                 size="sm"
-                className="size-8 rounded-full"
+                className="size-8 rounded-full!"
                 disabled={!canSend}
                 aria-busy={sending || undefined}
               >
@@ -223,7 +224,8 @@ function ComposerBox() {
         </div>
         {model === "" ? (
           <p className="mt-1.5 truncate px-1 text-muted text-xs" title={models.data?.hint}>
-            {s.composer.noModel} {models.data && models.data.models.length === 0 ? s.composer.noModelHint : null}
+            {s.composer.noModel}{" "}
+            {models.data?.models.length === 0 ? s.composer.noModelHint : models.data ? s.composer.noModelChosen : null}
           </p>
         ) : null}
       </form>

@@ -4,6 +4,7 @@
 import { type RefObject, useEffect, useMemo, useState } from "react";
 
 const margin = 1200; // pixels around the visible part
+const atATime = 3;
 
 export interface Reveal {
   observe(element: Element, show: () => void): () => void;
@@ -23,15 +24,11 @@ export function useReveal(root: RefObject<HTMLElement | null>): Reveal {
       observer?.unobserve(element);
       found?.();
     };
-    // From the end upwards, a few at a time.
+    // From the end upwards, a few at a time, so that each turn takes less than a frame.
     const work = () => {
       idle = undefined;
-      const until = performance.now() + 8;
-      for (const element of [...waiting.keys()].reverse()) {
-        show(element);
-        if (performance.now() > until) break;
-      }
-      if (waiting.size > 0) idle = setTimeout(work, 60);
+      for (const element of [...waiting.keys()].slice(-atATime).reverse()) show(element);
+      if (waiting.size > 0) idle = setTimeout(work, 40);
     };
     return {
       shown,

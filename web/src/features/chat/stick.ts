@@ -36,7 +36,7 @@ export function useStickToEnd(scroller: RefObject<HTMLElement | null>, content: 
     if (typeof ResizeObserver === "undefined") return () => element.removeEventListener("scroll", onScroll);
     const observer = new ResizeObserver(() => {
       if (stuck.current) toEnd();
-      else onScroll();
+      onScroll();
     });
     observer.observe(inner);
     observer.observe(element);

@@ -81,8 +81,7 @@ function CellCard({ item }: { item: Item }) {
       data-status={status}
       className={cx(
         "group/cell relative rounded-xl border bg-raised transition-colors",
-        selected ? "border-accent/60 shadow-card" : "border-line",
-        writing && "border-gold/50",
+        writing ? "border-gold/60" : selected ? "border-accent/60 shadow-card" : "border-line",
       )}
     >
       <DragHandle id={id} />
@@ -90,7 +89,7 @@ function CellCard({ item }: { item: Item }) {
         <div className="flex w-10 shrink-0 justify-center pt-1 sm:w-11">
           <RunButton item={item} />
         </div>
-        <div className="min-w-0 flex-1 [--cell-pad:0px]">
+        <div className="min-w-0 flex-1">
           {hidden ? (
             <button
               type="button"
@@ -100,7 +99,7 @@ function CellCard({ item }: { item: Item }) {
               {s.hiddenCode(code.split("\n").length)}
             </button>
           ) : writing ? (
-            <StaticCode code={code} caret lineNumbers={lines} className="cell-code" />
+            <StaticCode code={code} caret lineNumbers={lines} />
           ) : (
             <CodeEditor ref={editor} id={id} value={code} context={context} lineNumbers={lines} hint={s.empty} />
           )}
@@ -143,7 +142,7 @@ function CellOutputs({ item, sessionId, filled }: { item: Item; sessionId: strin
     );
   }
   return (
-    <div className={had.current ? "min-w-0 border-line border-t px-3 py-2.5 sm:px-4" : undefined}>
+    <div className={had.current ? "min-w-0 border-line border-t px-1 py-1.5 sm:pr-3 sm:pl-11" : undefined}>
       <Outputs item={item} sessionId={sessionId} />
     </div>
   );

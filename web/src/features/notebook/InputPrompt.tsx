@@ -5,6 +5,14 @@ import { useActions } from "@/features/session";
 import { Button } from "@/ui";
 import { useStrings } from "./strings";
 
+// Whether an element holds text that was begun, outside of the entry that asks.
+function isWriting(element: Element | null, entry: Element | null | undefined): boolean {
+  if (!element || entry?.contains(element)) return false;
+  if (element instanceof HTMLTextAreaElement || element instanceof HTMLInputElement) return element.value !== "";
+  const editor = element.closest(".cm-editor");
+  return editor !== null && !editor.querySelector(".cm-placeholder");
+}
+
 /** Where code that called input() gets its answer. */
 export function InputPrompt({ item, request }: { item: Item; request: InputRequest }) {
   const s = useStrings();
@@ -13,11 +21,17 @@ export function InputPrompt({ item, request }: { item: Item; request: InputReque
   const [sending, setSending] = useState(false);
   const field = useRef<HTMLInputElement>(null);
   useEffect(() => {
-    // Takes the focus unless somebody is writing elsewhere.
-    const busy = document.activeElement;
-    const own = field.current?.closest("[data-entry]");
-    const typing = busy instanceof HTMLElement && busy.closest("textarea, input, .cm-editor") && !own?.contains(busy);
-    if (!typing) field.current?.focus();
+    // Takes the focus unless somebody is writing elsewhere, and gives it back.
+    const before = document.activeElement;
+    const own = field.current;
+    if (isWriting(before, own?.closest("[data-entry]"))) return;
+    own?.focus();
+    return () => {
+      if (document.activeElement === own || document.activeElement === document.body) {
+        if (before instanceof HTMLElement)
+          setTimeout(() => before.isConnected && before.focus({ preventScroll: true }));
+      }
+    };
   }, []);
   const label = request.password ? s.inputPassword : s.input;
   return (

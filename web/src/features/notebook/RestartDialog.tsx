@@ -12,7 +12,12 @@ export function RestartDialog() {
   return (
     <ConfirmDialog
       open={open}
-      onOpenChange={(restarting) => notebook.state.setState({ restarting })}
+      onOpenChange={(restarting) => {
+        notebook.state.setState({ restarting });
+        const { selected } = notebook.state.getState();
+        // The dialog has no button that opened it, to which the focus could go back.
+        if (!restarting && selected) setTimeout(() => notebook.select(selected), 50);
+      }}
       title={s.restartTitle}
       description={s.restartText}
       confirm={s.restart}

@@ -21,7 +21,7 @@ import {
   insertNewlineAndIndent,
   toggleComment,
 } from "@codemirror/commands";
-import { markdown } from "@codemirror/lang-markdown";
+
 import { pythonLanguage } from "@codemirror/lang-python";
 import { bracketMatching, indentOnInput, indentUnit, LanguageSupport, syntaxHighlighting } from "@codemirror/language";
 import { highlightSelectionMatches, searchKeymap } from "@codemirror/search";
@@ -39,6 +39,7 @@ import {
 } from "@codemirror/view";
 import { tags as t, tagHighlighter } from "@lezer/highlight";
 import type { Json } from "@/api/types";
+import { markdownTokens } from "./markdownTokens";
 import { styledRoot } from "./root";
 import type { EditorContext } from "./types";
 import { plainText, toCharacters, toUnits } from "./unicode";
@@ -315,7 +316,7 @@ export function newState(
     indentUnit.of("    "),
     EditorState.tabSize.of(4),
     EditorState.allowMultipleSelections.of(true),
-    python ? new LanguageSupport(pythonLanguage) : [markdown(), EditorView.lineWrapping],
+    python ? new LanguageSupport(pythonLanguage) : [markdownTokens, EditorView.lineWrapping],
     syntaxHighlighting(highlighter),
     theme,
     // Tooltips hang on the page, where no cell's edge cuts them off.
