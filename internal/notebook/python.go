@@ -83,9 +83,9 @@ func plainCode(it *v1.Item) (code string, future []string) {
 		head, rest, _ := strings.Cut(source[strings.Index(source, "%%"):], "\n")
 		source = "# " + head + "\n" + rest
 	}
-	statements, whole := splitStatements(source)
-	if !whole {
-		return "# not complete:\n" + comment(source), nil
+	statements, plain := splitStatements(source)
+	if !plain {
+		return "# not plain Python:\n" + comment(source), nil
 	}
 	var out []string
 	inAsync := false
@@ -138,9 +138,10 @@ func isMagic(text string) bool {
 }
 
 // splitStatements splits Python into logical lines: what is inside of
-// brackets, strings of three quotes, or behind a backslash goes on. whole is
-// false if something is open at the end.
-func splitStatements(source string) (statements []string, whole bool) {
+// brackets, strings of three quotes, or behind a backslash goes on. plain is
+// false if something is open at the end, or stands where Python has no such
+// character, as in "if x: !ls".
+func splitStatements(source string) (statements []string, plain bool) {
 	start, depth := 0, 0
 	quote := "" // that ends the string we are in
 	atStart := true
@@ -184,6 +185,8 @@ func splitStatements(source string) (statements []string, whole bool) {
 				quote = triple
 				i += 2
 			}
+		case c == '?' || c == '$' || c == '`' || c == '!' && !strings.HasPrefix(rest, "!="):
+			return nil, false
 		case c == '(' || c == '[' || c == '{':
 			depth++
 		case c == ')' || c == ']' || c == '}':
