@@ -30,7 +30,7 @@ const silence = 25_000;
 // server, and many tabs would use them up.
 const hiddenFor = 60_000;
 const firstWait = 250;
-const longestWait = 10_000;
+const longestWait = 5_000;
 
 /**
  * Follows a stream of events for as long as it is not closed: comes back after

@@ -272,9 +272,9 @@ export interface File {
   mode: string;
   modified_at: string;
   target?: string;
-  /** The sandbox is gone; this is the copy that was kept. */
+  /** Of a session's files, false: it is lost when the sandbox ends. */
   kept?: boolean;
-  /** A sentence for people about files that were not kept. */
+  /** Of a session's top folders: which files are not kept, as a sentence for people. */
   notice?: string;
   entries?: File[];
   truncated?: boolean;
