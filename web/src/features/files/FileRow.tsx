@@ -1,5 +1,5 @@
 import { ChevronRight, MoreHorizontal } from "lucide-react";
-import { type DragEvent, type MouseEvent, memo, useEffect, useRef, useState } from "react";
+import { type DragEvent, type MouseEvent, memo, useEffect, useId, useRef, useState } from "react";
 import { cx } from "@/lib/cx";
 import { formatAgo, formatBytes } from "@/lib/format";
 import { Menu } from "@/ui";
@@ -40,8 +40,10 @@ export const FileRow = memo(function FileRow(props: FileRowProps) {
   const { row, name, cursor, selected, renaming, target, mark, holdsMark, handlers } = props;
   const s = useStrings();
   const [menu, setMenu] = useState(false);
+  const label = useId();
   const { entry } = row;
-  const facts = entry && !row.folder ? [formatBytes(entry.size_bytes), formatAgo(entry.modified_at)].join(", ") : "";
+  const age = entry ? formatAgo(entry.modified_at) : "";
+  const facts = entry && !row.folder ? [formatBytes(entry.size_bytes), age].join(", ") : "";
   const marked = mark ? (mark.change === "created" ? s.madeBy(mark.count) : s.changedBy(mark.count)) : "";
   const openMenu = (open: boolean) => {
     if (open) handlers.menuOpened(row);
@@ -58,7 +60,8 @@ export const FileRow = memo(function FileRow(props: FileRowProps) {
       aria-setsize={row.of}
       aria-expanded={row.folder ? row.expanded : undefined}
       aria-selected={selected}
-      aria-label={[name, facts, marked, entry?.kept === false ? s.notKept : ""].filter(Boolean).join(", ")}
+      // What is to be seen, and then what it means: labels that say something else confuse those who speak to the page.
+      aria-labelledby={[`${label}n`, `${label}m`, `${label}f`, `${label}x`].join(" ")}
       tabIndex={cursor ? 0 : -1}
       title={[row.path, facts, marked].filter(Boolean).join("\n")}
       draggable={!renaming && row.level > 1}
@@ -71,7 +74,7 @@ export const FileRow = memo(function FileRow(props: FileRowProps) {
       onDragOver={(e) => handlers.dragOver(row, e)}
       onDrop={(e) => handlers.drop(row, e)}
       className={cx(
-        "group/row flex h-8 cursor-default select-none items-center gap-1.5 rounded-md pr-1 text-sm pointer-coarse:h-10",
+        "group/row relative flex h-8 cursor-default select-none items-center gap-1.5 rounded-md pr-1 text-sm pointer-coarse:h-10",
         "focus-visible:outline-offset-[-2px]",
         target ? "bg-accent-soft ring-1 ring-accent ring-inset" : selected ? "bg-accent-soft" : "hover:bg-hover",
         entry?.name.startsWith(".") && "opacity-70",
@@ -99,10 +102,14 @@ export const FileRow = memo(function FileRow(props: FileRowProps) {
           cancel={handlers.stopRename}
         />
       ) : (
-        <span className={cx("min-w-0 flex-1 truncate", row.level === 1 && "font-medium")}>{name}</span>
+        <span id={`${label}n`} className={cx("min-w-0 flex-1 truncate", row.level === 1 && "font-medium")}>
+          {name}
+        </span>
       )}
+      {" " /* not to be seen, but text that is read along has words of its own */}
       {!renaming && mark && (
         <span
+          id={`${label}m`}
           className={cx(
             "shrink-0 rounded-full px-1.5 font-medium text-2xs leading-4",
             mark.change === "created" ? "bg-success-soft text-success" : "bg-warning-soft text-warning",
@@ -113,25 +120,31 @@ export const FileRow = memo(function FileRow(props: FileRowProps) {
       )}
       {!renaming && !mark && holdsMark && (
         <span
+          id={`${label}m`}
           title={s.holdsNew}
           className="size-2 shrink-0 rounded-full bg-success"
           role="img"
           aria-label={s.holdsNew}
         />
-      )}
+      )}{" "}
       {!renaming && entry && (
-        <span className="flex shrink-0 gap-2 text-2xs text-muted tabular-nums" aria-hidden>
+        <span id={`${label}f`} className="flex shrink-0 gap-2 text-2xs text-muted tabular-nums">
           {entry.kept === false && (
             <span className="text-warning" title={s.notKept}>
               {s.notKeptShort}
             </span>
-          )}
-          {!row.folder && <span>{formatBytes(entry.size_bytes)}</span>}
+          )}{" "}
+          {!row.folder && <span>{formatBytes(entry.size_bytes)}</span>}{" "}
           {!row.folder && (
             <span className="hidden w-8 text-right @[17rem]:inline">{compactAge(entry.modified_at)}</span>
           )}
         </span>
-      )}
+      )}{" "}
+      <span id={`${label}x`} className="sr-only">
+        {[renaming ? name : "", marked, entry?.kept === false ? s.notKept : "", row.folder ? "" : age]
+          .filter(Boolean)
+          .join(", ")}
+      </span>
       {!renaming && (
         <Menu
           open={menu}
