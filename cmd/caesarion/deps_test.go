@@ -20,6 +20,10 @@ func TestImportsFollowThePicture(t *testing.T) {
 		"internal/sandbox/kube":   {"cmd/caesarion", "test"},
 		"internal/agent":          {"cmd/caesarion-agent", "internal/sandbox/fake", "test"},
 		"internal/client":         {"cmd/caesarion", "internal/bench", "test"},
+		"internal/chat":           {"cmd/caesarion", "internal/httpapi", "test"},
+		"internal/session":        {"cmd/caesarion", "internal/httpapi", "internal/chat", "test"},
+		"internal/workspace":      {"cmd/caesarion", "internal/httpapi", "test"},
+		"internal/store":          {"cmd/caesarion", "internal/session", "internal/workspace", "internal/httpapi/httpapitest", "test"},
 		"internal/config":         {"cmd/caesarion", "test"},
 	}
 	packages := packagesOf(t)
