@@ -137,19 +137,32 @@ describe("uploads", () => {
     await row(/^big\.bin/).waitFor({ timeout: 30_000 });
     expect((await content("/uploaded_files/big.bin")).length).toBe(bytes.length);
 
-    // The same with a page that is gone in the middle.
-    puts = 0;
-    await page.route("**/files/content?*", (route) =>
-      route.request().method() === "PUT" && ++puts >= 2 ? route.abort("connectionreset") : route.continue(),
-    );
-    const second = { ...file, name: "second.bin" };
-    await page.locator("input[type=file][multiple]").first().setInputFiles(second);
-    await page.getByText("connection cut, trying again").waitFor();
-    page.on("dialog", (dialog) => void dialog.accept()); // "leave the page?"
-    await page.unroute("**/files/content?*");
-    // A file that is given by a test has no date of its own; the same bytes have the same name all the same.
-    await page.reload();
-    await page.getByText(/% are there\. Drop the same file again/).waitFor();
+    // The same with a page that is gone in the middle, and the file chosen again.
+    const dir = await mkdtemp(join(tmpdir(), "caesarion-upload-"));
+    const second = join(dir, "second.bin");
+    await writeFile(second, bytes);
+    try {
+      puts = 0;
+      await page.route("**/files/content?*", (route) =>
+        route.request().method() === "PUT" && ++puts >= 2 ? route.abort("connectionreset") : route.continue(),
+      );
+      await page.locator("input[type=file][multiple]").first().setInputFiles(second);
+      await page.getByText("connection cut, trying again").waitFor();
+      page.on("dialog", (dialog) => void dialog.accept()); // "leave the page?"
+      await page.reload();
+      await page.getByText("40 % are there. Drop the same file again to go on.").waitFor();
+      await page.unroute("**/files/content?*");
+      const next = page.waitForRequest((request) => request.method() === "PUT");
+      await page.locator("input[type=file][multiple]").first().setInputFiles(second);
+      expect(await (await next).headerValue("content-range")).toBe(
+        `bytes ${8 << 20}-${(16 << 20) - 1}/${bytes.length}`,
+      );
+      await row(/^second\.bin/).waitFor({ timeout: 30_000 });
+      expect((await content("/uploaded_files/second.bin")).length).toBe(bytes.length);
+      expect(await page.getByText("% are there").count()).toBe(0);
+    } finally {
+      await rm(dir, { recursive: true, force: true });
+    }
   });
 
   test("asks before it replaces, and does what was answered", async () => {
@@ -212,6 +225,38 @@ describe("the tree", () => {
     await page.getByRole("button", { name: "Undo" }).click();
     await row(/^renamed\.txt/).waitFor();
     expect(await content("/workspace/renamed.txt")).toBe("1");
+  });
+
+  test("takes files that are dropped on a folder, and those that are pasted", async () => {
+    await drop('[data-path="/workspace/box"]', [{ name: "new.txt", text: "5" }]);
+    await until("the file", async () => (await content("/workspace/box/new.txt")) === "5");
+    await page.evaluate(() => {
+      const data = new DataTransfer();
+      data.items.add(new File(["png"], "image.png", { type: "image/png" }));
+      document.body.dispatchEvent(
+        new ClipboardEvent("paste", { clipboardData: data, bubbles: true, cancelable: true }),
+      );
+    });
+    await row(/^pasted-.*\.png/).waitFor();
+  });
+
+  test("puts a path where the person was writing", async () => {
+    const item = await server.api<{ id: string }>("POST", `/v1/sessions/${session}/items`, {
+      kind: "cell",
+      code: "open()",
+    });
+    const editor = page.locator(`[data-item-id="${item.id}"] .cm-content`);
+    await page.locator(`[data-item-id="${item.id}"]`).getByText("open").click();
+    await editor.click();
+    await page.keyboard.press("End");
+    await page.keyboard.press("ArrowLeft");
+    await row(/^one\.txt/).click({ button: "right" });
+    await page.getByRole("menuitem", { name: "Insert path into code" }).click();
+    await editor.getByText('open("/workspace/one.txt")').waitFor();
+    await until("the saved code", async () => {
+      const detail = await server.api<{ items: { code?: string }[] }>("GET", `/v1/sessions/${session}`);
+      return detail.items[0]?.code === 'open("/workspace/one.txt")';
+    });
   });
 
   test("moves what is dragged onto a folder", async () => {

@@ -80,7 +80,7 @@ export default function PictureView({ sessionId, entry }: { sessionId: string; e
             alt={entry.name}
             onError={() => setFailed(true)}
             onLoad={(e) => setSize({ w: e.currentTarget.naturalWidth, h: e.currentTarget.naturalHeight })}
-            className={zoom === null ? "max-h-full max-w-full object-contain" : "max-w-none"}
+            className={cx("dark:bg-white", zoom === null ? "max-h-full max-w-full object-contain" : "max-w-none")}
             style={
               zoom !== null && size
                 ? { width: size.w * zoom, height: size.h * zoom, imageRendering: zoom > 2 ? "pixelated" : "auto" }
