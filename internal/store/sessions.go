@@ -6,6 +6,7 @@ import (
 	"errors"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/caesarion/caesarion/internal/errdefs"
 )
@@ -287,7 +288,7 @@ func (s *Store) Sessions(ctx context.Context, l List) ([]Session, error) {
 	if l.Deleted {
 		where[0] = "deleted_at IS NOT NULL"
 	}
-	if words := strings.Fields(l.Query); len(words) > 0 {
+	if words := strings.FieldsFunc(l.Query, separates); len(words) > 0 {
 		cond, more := searchCondition(words)
 		where, args = append(where, cond), append(args, more...)
 	}
@@ -299,6 +300,10 @@ func (s *Store) Sessions(ctx context.Context, l List) ([]Session, error) {
 	return collect(ctx, s.read, scanSession,
 		`SELECT `+sessionColumns+` FROM sessions WHERE `+strings.Join(where, " AND ")+` ORDER BY pinned DESC, updated_at DESC, id DESC LIMIT ?`, args...)
 }
+
+// separates reports whether a character of a search stands between words; the
+// index can't be asked for a NUL, for one.
+func separates(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }
 
 // searchCondition finds words in titles by LIKE and in items by the trigram
 // index, which needs three letters; shorter words are then looked for in what

@@ -49,19 +49,20 @@ func (s *Store) Write(ctx context.Context, fn func(ctx context.Context, tx *sql.
 	}
 }
 
-// tx is the writer's transaction with its prepared statements.
+// tx is the writer's transaction.
 type tx struct {
 	*sql.Tx
 	ctx   context.Context //nolint:containedctx // lives as long as the transaction
 	stmts map[string]*sql.Stmt
 }
 
-// exec runs a statement that is prepared once for the writer's life.
+// exec runs a statement that is prepared once for a transaction: a burst of
+// events runs the same one many times.
 func (t *tx) exec(query string, args ...any) error {
 	stmt, ok := t.stmts[query]
 	if !ok {
 		var err error
-		if stmt, err = t.PrepareContext(t.ctx, query); err != nil { //nolint:sqlclosecheck // with the transaction
+		if stmt, err = t.PrepareContext(t.ctx, query); err != nil {
 			return err
 		}
 		t.stmts[query] = stmt
