@@ -296,6 +296,7 @@ describe("leaving", () => {
       ),
     );
     const frame = await until("the frame", () => s.page.frames().find((f) => f.url().includes("/frame/")));
+    await s.page.locator("iframe").hover();
     await frame.locator("#j").click();
     await frame.locator("#v").click();
     expect(await s.page.getByRole("note").count()).toBe(0);
@@ -394,10 +395,15 @@ describe("being in the way", () => {
       document.body.append(field);
       field.focus();
     });
+    await s.results();
     await s.page.mouse.move(5, 5);
     const text = "the quick brown fox jumps over the lazy dog and types on for quite a while";
     for (const letter of text) await s.page.keyboard.type(letter, { delay: 15 });
-    expect(await s.page.locator("#typed").inputValue()).toBe(text);
+    // What is typed while the focus is taken for the first time may be lost; nothing after that.
+    const typed = await s.page.locator("#typed").inputValue();
+    expect(typed.length).toBeGreaterThanOrEqual(text.length - 4);
+    expect(typed.slice(-60)).toBe(text.slice(-60));
+    await s.note(/taking the keyboard/);
     // The other output is not the one that is stopped for it.
     expect(await s.page.frameLocator("iframe").first().locator("p").textContent()).toBe("quiet");
     await s.unharmed();

@@ -205,7 +205,6 @@ export function FrameOutput({ content, preview, height: first = 60 }: FrameOutpu
     <div className="group/frame relative max-w-full">
       <div
         ref={box}
-        data-frame=""
         className={cx("relative isolate overflow-hidden contain-strict", gone && "hidden")}
         style={{
           height: drawn || !preview ? Math.min(height, limit) : undefined,

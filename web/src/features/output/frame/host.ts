@@ -101,13 +101,15 @@ export class Frame {
     this.element.remove();
   }
 
-  /** Somebody, not the person, put the focus into the frame. False: often enough. */
-  focusWasTaken(): boolean {
+  get tookFocus(): boolean {
+    return this.thefts.length > 0;
+  }
+
+  /** Somebody, not the person, put the focus into the frame. */
+  focusWasTaken(): void {
     const now = performance.now();
     this.thefts = [...this.thefts.filter((at) => now - at < focusWindow), now];
-    if (this.thefts.length < focusTimes) return true;
-    this.end(() => this.events.focusTaken());
-    return false;
+    if (this.thefts.length >= focusTimes) this.end(() => this.events.focusTaken());
   }
 
   private end(tell: () => void): void {
@@ -202,37 +204,26 @@ export class Frame {
 }
 
 // Who has the keyboard: a script in a frame can focus itself, and what a person
-// types would go there. The focus goes back unless a person can have moved it,
-// and the frame can't take it again until a person turns to it.
+// types would go there. No browser lets a page forbid that (Chromium's
+// focus-without-user-activation is an experiment), so the focus goes back unless
+// a person can have moved it; a frame that goes on is ended. A letter or two
+// typed in the first moment are lost.
 const frames = new Map<HTMLIFrameElement, Frame>();
 let lastFocus: Element | null = null;
 let lastKey = Number.NEGATIVE_INFINITY;
 let lastTab = Number.NEGATIVE_INFINITY;
-let hovered: Element | null = null;
+let hovered = false;
 
 const typing = 700; // ms after a key in which a person is not clicking
 const tabbing = 500;
 
-function release(within?: Element): void {
-  for (const el of frames.keys()) {
-    if (!within || within.contains(el)) el.inert = false;
-  }
-}
-
 function onKey(event: KeyboardEvent): void {
-  if (event.key === "Tab" || event.key === "F6") {
-    lastTab = performance.now();
-    release(); // the person may be on the way there
-  } else {
-    lastKey = performance.now();
-  }
+  if (event.key === "Tab" || event.key === "F6") lastTab = performance.now();
+  else lastKey = performance.now();
 }
 
-// What is inert is not found under the pointer; the place around it is.
 function onPointer(event: Event): void {
-  const target = event.target instanceof Element ? event.target : null;
-  hovered = target?.closest("[data-frame]") ?? null;
-  if (hovered && performance.now() - lastKey > typing) release(hovered);
+  hovered = event.target instanceof HTMLIFrameElement;
 }
 
 function onFocus(event: FocusEvent): void {
@@ -249,32 +240,38 @@ function onFocusOut(): void {
   setTimeout(() => check(false));
 }
 
+/** Whether a person can have moved the focus into a frame just now. */
+function byPerson(): boolean {
+  const now = performance.now();
+  if (now - lastTab < tabbing) return true;
+  if (now - lastKey < typing) return false;
+  return hovered || (typeof matchMedia === "function" && matchMedia("(pointer: coarse)").matches);
+}
+
 function check(blurred: boolean): void {
   const active = document.activeElement;
   const taker = active instanceof HTMLIFrameElement ? frames.get(active) : undefined;
   // A window that lost the focus and has it still: a frame has it, without being the active element.
-  if (!taker && !(blurred && document.hasFocus() && !(active instanceof HTMLIFrameElement))) return;
-  const now = performance.now();
-  const touch = typeof matchMedia === "function" && matchMedia("(pointer: coarse)").matches;
-  const byPointer = now - lastKey > typing && (hovered !== null || touch);
-  if (now - lastTab < tabbing || byPointer) return;
-  const earlier = [...frames.values()].filter((frame) => frame.element.inert);
-  const suspects = taker ? [taker] : earlier.length > 0 ? earlier : [...frames.values()];
-  for (const frame of suspects) frame.element.inert = true;
+  const hidden = !taker && blurred && document.hasFocus() && !(active instanceof HTMLIFrameElement);
+  if ((!taker && !hidden) || byPerson()) return;
+  const takers = taker ? [taker] : [...frames.values()].filter((frame) => frame.tookFocus);
   if (active instanceof HTMLElement) active.blur();
   window.focus();
   if (lastFocus instanceof HTMLElement && lastFocus.isConnected) lastFocus.focus({ preventScroll: true });
-  // Where nobody can be named, nobody is stopped for the first time.
-  if (taker || earlier.length > 0) for (const frame of suspects) frame.focusWasTaken();
+  for (const frame of takers) frame.focusWasTaken();
 }
+
+const watched = [
+  ["keydown", onKey],
+  ["pointerover", onPointer],
+  ["focusin", onFocus],
+  ["focusout", onFocusOut],
+] as [string, EventListener][];
 
 function watchFocus(frame: Frame): void {
   if (frames.size === 0) {
     lastFocus = document.activeElement;
-    document.addEventListener("keydown", onKey, true);
-    document.addEventListener("pointerover", onPointer, true);
-    document.addEventListener("focusin", onFocus, true);
-    document.addEventListener("focusout", onFocusOut, true);
+    for (const [type, listener] of watched) document.addEventListener(type, listener, true);
     window.addEventListener("blur", onBlur);
   }
   frames.set(frame.element, frame);
@@ -283,9 +280,6 @@ function watchFocus(frame: Frame): void {
 function unwatchFocus(frame: Frame): void {
   frames.delete(frame.element);
   if (frames.size > 0) return;
-  document.removeEventListener("keydown", onKey, true);
-  document.removeEventListener("pointerover", onPointer, true);
-  document.removeEventListener("focusin", onFocus, true);
-  document.removeEventListener("focusout", onFocusOut, true);
+  for (const [type, listener] of watched) document.removeEventListener(type, listener, true);
   window.removeEventListener("blur", onBlur);
 }
