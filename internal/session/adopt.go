@@ -8,6 +8,7 @@ import (
 	v1 "github.com/caesarion/caesarion/api/v1"
 	"github.com/caesarion/caesarion/internal/event"
 	"github.com/caesarion/caesarion/internal/fleet"
+	"github.com/caesarion/caesarion/internal/sandbox"
 	"github.com/caesarion/caesarion/internal/store"
 )
 
@@ -58,7 +59,7 @@ func (s *Session) adoptSandboxLocked(sb *fleet.Sandbox) {
 		s.lease.had = s.view.Sandbox.Reason != ""
 	default:
 		s.lease.had = true
-		s.setSandboxLocked(s.goneLocked(fleet.ReasonIdle))
+		s.setSandboxLocked(s.goneLocked(s.svc.goneReason(sandbox.ID(s.view.Sandbox.ID), reasonRestart)))
 	}
 }
 

@@ -102,6 +102,7 @@ func (s *Session) flushLocked() {
 	}
 	c := s.pending
 	s.pending, s.inflight = nil, c
+	s.pruneLocked(c)
 	b := store.Batch{SessionID: s.id, Ended: c.ended, PruneTo: c.pruneTo}
 	for _, r := range c.records {
 		b.Events = append(b.Events, store.Event{Seq: r.Seq, Type: string(r.Type), Line: r.Line})

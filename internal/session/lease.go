@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"github.com/caesarion/caesarion/internal/errdefs"
 	"github.com/caesarion/caesarion/internal/event"
 	"github.com/caesarion/caesarion/internal/fleet"
+	"github.com/caesarion/caesarion/internal/sandbox"
 )
 
 // States of a session's sandbox.
@@ -19,6 +21,9 @@ const (
 	sandboxBusy     = "busy"
 	sandboxLost     = "lost"
 )
+
+// reasonRestart is why a sandbox is gone that nobody remembers.
+const reasonRestart = "server_restarted"
 
 // lease is the session's right to one sandbox.
 type lease struct {
@@ -132,8 +137,9 @@ func (s *Session) makeSandbox(st *starting) {
 	template, had := s.view.Template, s.lease.had
 	s.mu.Unlock()
 	sb, err := s.createSandbox(ctx, template)
-	if s.broken != nil || s.svc.ctx.Err() != nil {
-		st.err = cmpErr(err, errClosed)
+	if s.ctx.Err() != nil {
+		// The next who needs it finds it by its label.
+		st.err = cmp.Or(err, error(errClosed))
 		close(st.done)
 		return
 	}
@@ -239,12 +245,16 @@ func (s *Session) lostLocked(sb *fleet.Sandbox) {
 		return
 	}
 	s.lease.sb = nil
-	reason := fleet.ReasonLost
-	_, err := s.svc.fleet.Get(sb.ID())
+	s.setSandboxLocked(s.goneLocked(s.svc.goneReason(sb.ID(), fleet.ReasonLost)))
+}
+
+// goneReason says why a sandbox is gone, or otherwise when that is forgotten.
+func (svc *Service) goneReason(id sandbox.ID, otherwise string) string {
+	_, err := svc.fleet.Get(id)
 	if gone, ok := errors.AsType[*fleet.GoneError](err); ok {
-		reason = gone.Reason
+		return gone.Reason
 	}
-	s.setSandboxLocked(s.goneLocked(reason))
+	return otherwise
 }
 
 // goneLocked describes a sandbox that is no more.
@@ -260,6 +270,8 @@ func (s *Session) goneLocked(reason string) v1.SessionSandbox {
 		out.State, out.Message = sandboxNone, "The sandbox reached the end of its life and was freed. "+kept
 	case string(event.ReasonOutOfMemory):
 		out.Message = "The sandbox used more memory than it may and was stopped. " + kept + " Work on less data at a time."
+	case reasonRestart:
+		out.State, out.Message = sandboxNone, "The sandbox ended with the server that had it. "+kept
 	case fleet.ReasonUnresponsive:
 		out.Message = "The sandbox no longer answered and was ended. " + kept
 	default:
@@ -325,6 +337,27 @@ func (s *Session) RestartKernel(ctx context.Context) error {
 	})
 }
 
+// extend moves the end of a sandbox's life when half of it is over: one that is
+// worked in should not go.
+func (s *Session) extend(ctx context.Context, sb *fleet.Sandbox) {
+	templates, _ := s.svc.fleet.Templates()
+	v := sb.View()
+	if time.Until(v.ExpiresAt) > templates[v.Template].Lifetime/2 {
+		return
+	}
+	if err := sb.Extend(ctx, 0); err != nil {
+		return // it runs until its end
+	}
+	s.apply(func() {
+		if s.lease.sb == sb {
+			next := s.view.Sandbox
+			until := sb.View().ExpiresAt
+			next.ExpiresAt = &until
+			s.setSandboxLocked(next)
+		}
+	})
+}
+
 // farewell keeps the files of a sandbox whose time is over.
 func (svc *Service) farewell(ctx context.Context, sb *fleet.Sandbox) {
 	id := sb.View().Session
@@ -358,11 +391,4 @@ func sentenceOf(err error) string {
 		return e.Msg + " " + e.Hint
 	}
 	return e.Msg
-}
-
-func cmpErr(err, otherwise error) error {
-	if err != nil {
-		return err
-	}
-	return otherwise
 }

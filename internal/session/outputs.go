@@ -3,6 +3,7 @@ package session
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
 	"slices"
 	"strconv"
 	"unicode/utf8"
@@ -201,11 +202,7 @@ func shorten(list []v1.Output) ([]v1.Output, bool) {
 			}
 			if out.Refs == nil {
 				out.Refs = map[string]v1.OutputRef{}
-				data := make(map[string]json.RawMessage, len(out.Data))
-				for k, v := range out.Data {
-					data[k] = v
-				}
-				out.Data = data
+				out.Data = maps.Clone(out.Data)
 			}
 			var text string
 			isText := json.Unmarshal(value, &text) == nil

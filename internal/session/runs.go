@@ -205,6 +205,7 @@ func (s *Session) submit(r *run) error {
 		if err != nil {
 			return err
 		}
+		s.extend(r.ctx, sb)
 		// The store must know the execution before it can be there: only so it
 		// is found after a kill.
 		if err := s.do(func() error {
@@ -337,7 +338,6 @@ func (s *Session) take(r *run, batch []event.Record) (ended bool, err error) {
 		} else if s.runs.current == r {
 			s.pendingLocked().executions[r.id] = store.Execution{ID: r.id, ItemID: r.n.item.ID, SandboxID: string(r.exec.Sandbox().ID()), Seq: r.after}
 		}
-		s.pruneLocked(s.pendingLocked().records)
 		return nil
 	})
 	return ended, err

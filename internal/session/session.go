@@ -408,13 +408,13 @@ const (
 )
 
 // pruneLocked drops old events from the store whose results stand in the rows.
-func (s *Session) pruneLocked(records []event.Record) {
+func (s *Session) pruneLocked(c *commit) {
 	last := &s.kept[len(s.kept)-1]
 	if last.bytes > markEvery {
 		s.kept = append(s.kept, mark{})
 		last = &s.kept[len(s.kept)-1]
 	}
-	for _, r := range records {
+	for _, r := range c.records {
 		last.seq = r.Seq
 		last.events++
 		last.bytes += int64(len(r.Line)) + 64
@@ -439,7 +439,6 @@ func (s *Session) pruneLocked(records []event.Record) {
 	}
 	if to > s.pruned {
 		s.pruned = to
-		s.pendingLocked().pruneTo = to
-		s.saveSessionLocked()
+		c.pruneTo, c.session = to, true
 	}
 }

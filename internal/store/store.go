@@ -138,8 +138,7 @@ func explainOpen(path string, err error) error {
 		return errdefs.New(errdefs.ErrUnsupported, "store-newer", "The database %s is of a newer Caesarion: %v.", path, newer).
 			WithHint("Start the newer program again, or move the file away to begin without its sessions.")
 	}
-	var se *sqlite.Error
-	if errors.As(err, &se) {
+	if se, ok := errors.AsType[*sqlite.Error](err); ok {
 		switch se.Code() & 0xff {
 		case sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT:
 			return errdefs.New(errdefs.ErrUnavailable, "store-corrupt", "The database %s is damaged.", path).
@@ -157,8 +156,7 @@ func explainOpen(path string, err error) error {
 
 // explainWrite gives a failed write a kind and a sentence.
 func explainWrite(err error) error {
-	var se *sqlite.Error
-	if errors.As(err, &se) && se.Code()&0xff == sqlite3.SQLITE_FULL {
+	if se, ok := errors.AsType[*sqlite.Error](err); ok && se.Code()&0xff == sqlite3.SQLITE_FULL {
 		return errdefs.New(errdefs.ErrUnavailable, "host-disk-full", "The server's disk is full, so nothing more can be kept.").
 			WithHint("Free space on the disk of the data directory.").WithCause(err)
 	}
