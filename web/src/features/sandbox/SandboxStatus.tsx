@@ -17,6 +17,7 @@ const dots: Record<Shown, string> = {
   busy: "bg-accent",
   paused: "bg-warning",
   lost: "bg-danger",
+  failed: "bg-danger",
   unknown: "bg-line-strong",
 };
 
@@ -76,7 +77,12 @@ export function SandboxStatus() {
                 className={cx("size-2 rounded-full", dots[state], state === "busy" && "animate-pulse")}
               />
             )}
-            <span className={cx("tabular-nums max-sm:sr-only", (state === "lost" || full !== "") && "font-medium")}>
+            <span
+              className={cx(
+                "tabular-nums max-sm:sr-only",
+                (state === "lost" || state === "failed" || full !== "") && "font-medium",
+              )}
+            >
               {text}
             </span>
             {full !== "" && (
@@ -104,7 +110,7 @@ export function SandboxStatus() {
                   <span className="text-muted text-xs">{s.startedAt(clock(sandbox.started_at))}</span>
                 )}
               </p>
-              <p className={cx("mt-1 text-xs", state === "lost" ? "text-danger" : "text-muted")}>
+              <p className={cx("mt-1 text-xs", state === "lost" || state === "failed" ? "text-danger" : "text-muted")}>
                 {explanation(s, state, sandbox, seconds)}
               </p>
               {state === "unknown" && sandbox && sandbox.state !== "none" && (
@@ -134,7 +140,7 @@ export function SandboxStatus() {
                   {s.fresh}
                 </Button>
               )}
-              {state === "none" && (
+              {(state === "none" || state === "failed") && (
                 <Button size="sm" onClick={() => void actions.ensureSandbox()}>
                   <Play aria-hidden className="size-3.5" />
                   {s.start}

@@ -45,7 +45,7 @@ function Variables() {
   }
   if (problem !== "" && !list) {
     return (
-      <EmptyState icon={<VariableGlyph />} title={s.failed} action={<Button onClick={retry}>{s.again}</Button>}>
+      <EmptyState icon={<VariableGlyph />} title={s.unreadable} action={<Button onClick={retry}>{s.again}</Button>}>
         {problem}
       </EmptyState>
     );

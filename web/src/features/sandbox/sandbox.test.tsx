@@ -91,6 +91,9 @@ describe("SandboxStatus", () => {
     expect(screen.getByText("The host went away. Run again.")).toBeVisible();
     set({ state: "none", reason: "idle" });
     expect(screen.getByText(/freed after a rest/)).toBeVisible();
+    set({ state: "none", reason: "too-many-sandboxes", message: "All 8 are in use. Wait a little." });
+    expect(pill()).toHaveAccessibleName("Sandbox: Did not start");
+    expect(screen.getByText("All 8 are in use. Wait a little.")).toBeVisible();
     // Without a connection it does not claim to know.
     set({ state: "ready", id: "sbx_1" });
     act(() => store.state.setState({ connection: "offline" }));

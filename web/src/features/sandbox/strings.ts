@@ -16,7 +16,11 @@ export const useStrings = defineStrings({
     pausedText: "It rests and goes on with the next thing you run. Variables and files are still there.",
     lost: "Lost",
     lostText: "The sandbox is gone, and its variables with it. The next run starts a new one with your files.",
+    failed: "Did not start",
+    failedText:
+      "The sandbox could not be made. Try again; if it goes on, whoever runs this server should look at its log.",
     reasons: {
+      server_restarted: "It ended with the server that had it. Variables are gone; files come back with the next one.",
       out_of_memory: "It used more memory than it may. Load less at once, or free what you no longer need with del.",
       disk_full: "Its disk was full. Delete files that are not needed.",
       process_limit: "It started more processes than it may.",
@@ -61,7 +65,7 @@ export const useStrings = defineStrings({
     noMatch: "No variable is called so.",
     stale: "Python is busy: as of the last run that ended.",
     truncated: "There are more variables than are listed.",
-    failed: "The variables can't be read",
+    unreadable: "The variables can't be read",
     openTable: (name: string) => `Show ${name} as a table`,
     insert: (name: string) => `Insert ${name} into the code`,
     again: "Try again",
@@ -81,7 +85,12 @@ export const useStrings = defineStrings({
     pausedText: "Sie ruht und macht weiter, sobald Du etwas ausführst. Variablen und Dateien sind noch da.",
     lost: "Verloren",
     lostText: "Die Sandbox ist weg und ihre Variablen mit ihr. Der nächste Lauf startet eine neue mit Deinen Dateien.",
+    failed: "Startete nicht",
+    failedText:
+      "Die Sandbox ließ sich nicht erzeugen. Versuch es noch einmal; bleibt es so, sollte jemand ins Log des Servers sehen.",
     reasons: {
+      server_restarted:
+        "Sie endete mit dem Server, der sie hatte. Variablen sind weg; Dateien kommen mit der nächsten zurück.",
       out_of_memory:
         "Sie brauchte mehr Speicher, als sie darf. Lade weniger auf einmal, oder gib mit del frei, was Du nicht mehr brauchst.",
       disk_full: "Ihre Platte war voll. Lösche Dateien, die Du nicht brauchst.",
@@ -128,7 +137,7 @@ export const useStrings = defineStrings({
     noMatch: "Keine Variable heißt so.",
     stale: "Python ist beschäftigt: Stand des letzten beendeten Laufs.",
     truncated: "Es gibt mehr Variablen, als aufgezählt werden.",
-    failed: "Die Variablen lassen sich nicht lesen",
+    unreadable: "Die Variablen lassen sich nicht lesen",
     openTable: (name) => `${name} als Tabelle zeigen`,
     insert: (name) => `${name} in den Code einfügen`,
     again: "Noch einmal",
