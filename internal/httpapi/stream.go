@@ -20,6 +20,10 @@ const writeTimeout = 60 * time.Second
 // Records are put together up to this size before they are written.
 const streamBuffer = 256 << 10
 
+// A stream that has nothing to say for so long says that it is there. Most have
+// their first record sooner, and then it costs no write of its own.
+const firstBeat = 20 * time.Millisecond
+
 // Causes that end the waiting for records.
 var (
 	errHeartbeat = errors.New("httpapi: time for a heartbeat")
@@ -69,8 +73,9 @@ func (a *API) streamRecords(w http.ResponseWriter, r *http.Request, src records,
 	defer cancel(nil)
 	defer context.AfterFunc(a.draining, func() { cancel(errDraining) })()
 	var beat heartbeat
-	beat.start(ctx, a.opts.Heartbeat)
+	beat.start(ctx, min(firstBeat, a.opts.Heartbeat))
 	defer func() { beat.stop() }()
+	greeted := false
 	encode := encoderFor(form)
 	for {
 		batch, err := src.Next(beat.ctx)
@@ -88,7 +93,11 @@ func (a *API) streamRecords(w http.ResponseWriter, r *http.Request, src records,
 		case errors.Is(err, errHeartbeat):
 			beat.stop()
 			beat.start(ctx, a.opts.Heartbeat)
-			if out.sse {
+			if !greeted {
+				// Nothing has come yet: without this a reader would not
+				// even learn that it is connected.
+				greeted = true
+			} else if out.sse {
 				out.buf = append(out.buf, ":\n\n"...)
 			}
 		case errors.As(err, &gap):

@@ -95,7 +95,12 @@ func TestSilentStreamsGiveSignsOfLife(t *testing.T) {
 			defer close(done)
 			a.streamRecords(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil), logReader{log.Subscribe(0)}, 7, v1.MediaSSE)
 		}()
-		time.Sleep(50 * time.Second)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if !w.Flushed || w.Body.Len() != 0 {
+			t.Errorf("after a second: flushed %v, body %q; want the head of the answer and no more", w.Flushed, w.Body)
+		}
+		time.Sleep(49 * time.Second)
 		a.drain()
 		<-done
 		if got := w.Body.String(); strings.Count(got, ":\n\n") != 3 || !strings.HasSuffix(got, "retry: 1000\nevent: stream.interrupted\ndata: {\"type\":\"stream.interrupted\",\"data\":{\"after\":7}}\n\n") {

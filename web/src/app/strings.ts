@@ -73,7 +73,7 @@ export const useStrings = defineStrings({
       "This server asks for its token. It printed an address with the token when it started, and keeps it in the file “token” in its data directory.",
     token: "Token",
     loginButton: "Log in",
-    loginWrong: "This is not the server's token. Copy it again, without spaces.",
+    loginWrong: "That is not the token. Copy it again.",
     loginEmpty: "Paste the token first.",
 
     crashed: "The page ran into a mistake of its own",
@@ -197,7 +197,7 @@ export const useStrings = defineStrings({
       "Dieser Server verlangt sein Token. Beim Start hat er eine Adresse mit dem Token ausgegeben; es steht auch in der Datei „token“ in seinem Datenverzeichnis.",
     token: "Token",
     loginButton: "Anmelden",
-    loginWrong: "Das ist nicht das Token dieses Servers. Kopier es noch einmal, ohne Leerzeichen.",
+    loginWrong: "Das ist nicht das Token. Kopier es noch einmal.",
     loginEmpty: "Füg erst das Token ein.",
 
     crashed: "Die Seite ist über einen eigenen Fehler gestolpert",
