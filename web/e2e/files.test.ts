@@ -93,6 +93,16 @@ describe("uploads", () => {
     expect(view.errors).toEqual([]);
   });
 
+  test("a file that is dropped on the empty page begins a session", async () => {
+    await page.goto("/");
+    await page.getByText("No files yet").waitFor();
+    await drop("main", [{ name: "first.csv", text: "a,b\n1,2\n" }]);
+    await page.waitForURL(/\/s\/ses_/);
+    await row(/^first\.csv/).waitFor();
+    session = new URL(page.url()).pathname.slice("/s/".length);
+    expect(await content("/uploaded_files/first.csv")).toBe("a,b\n1,2\n");
+  });
+
   test("a folder keeps its shape", async () => {
     const dir = await mkdtemp(join(tmpdir(), "caesarion-folder-"));
     await mkdir(join(dir, "set/deep"), { recursive: true });

@@ -296,11 +296,14 @@ describe("leaving", () => {
       ),
     );
     const frame = await until("the frame", () => s.page.frames().find((f) => f.url().includes("/frame/")));
+    s.page.on("console", (m) => console.log(m.text()));
+    await s.page.evaluate(() => { for (const t of ["pointerover","focusin","focusout","pointerout"]) document.addEventListener(t, (e) => console.log(t, (e.target as Element).tagName, document.activeElement?.tagName), true); window.addEventListener("blur", () => console.log("wblur")); });
     await s.page.locator("iframe").hover();
     await frame.locator("#j").click();
     await frame.locator("#v").click();
     expect(await s.page.getByRole("note").count()).toBe(0);
     await frame.locator("#l").click();
+    await new Promise(r=>setTimeout(r,1000)); console.log("NOTES", await s.page.getByRole("note").allInnerTexts(), await s.page.locator("iframe").count());
     await s.note(/wants to open/);
     expect(await s.page.getByRole("link", { name: "Open" }).getAttribute("href")).toBe(`${stage.foreign.url}/clicked`);
     expect(await s.page.getByRole("link", { name: "Open" }).getAttribute("rel")).toContain("noopener");

@@ -19,8 +19,10 @@
  * (vite build --outDir), CAESARION_IMAGES other images, CHROMIUM another browser.
  */
 export * from "./browser";
+export * from "./model";
 export * from "./notebook";
 export * from "./server";
+export * from "./thread";
 export * from "./until";
 
 import type { Server } from "./server";

@@ -106,6 +106,10 @@ export async function startServer(options: ServerOptions = {}): Promise<Server> 
         } catch {
           return; // not whole yet
         }
+        if (!said.url) {
+          failed(out); // what it says when it ends at once
+          return;
+        }
         token = said.token ?? "";
         clearTimeout(timer);
         done();
