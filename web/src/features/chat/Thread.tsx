@@ -41,7 +41,7 @@ function ThreadOf() {
 
   useEffect(() => {
     // By the time somebody clicks into a cell its editor is here.
-    const idle = setTimeout(() => void loadEditor(), 600);
+    const idle = setTimeout(() => void loadEditor(), 150);
     return () => clearTimeout(idle);
   }, []);
   useEffect(() => {

@@ -3,6 +3,7 @@ import type { Item } from "@/api/types";
 import { Outputs } from "@/features/output/Outputs";
 import { useActions, useItem, useSession } from "@/features/session";
 import { cx } from "@/lib/cx";
+import { useSettled } from "@/lib/hooks";
 import { CellActions } from "./CellActions";
 import { CellFooter } from "./CellFooter";
 import { useNotebook, useNotebookState } from "./controller";
@@ -126,9 +127,22 @@ function CellCard({ item }: { item: Item }) {
 function CellOutputs({ item, sessionId, filled }: { item: Item; sessionId: string; filled: boolean }) {
   const s = useStrings();
   const actions = useActions();
-  // While it runs again, the room of what it showed before is kept.
-  const had = useRef(filled);
-  had.current = filled || (had.current && active(item.status));
+  // A run begins by taking the old outputs away. Their room is kept until the
+  // new ones have had a moment to be drawn, so that what is below stays in place.
+  const box = useRef<HTMLDivElement>(null);
+  const height = useRef(0);
+  const runs = active(item.status);
+  const ran = useSettled(runs, 500);
+  const kept = runs || ran ? Math.min(height.current, 1200) : 0;
+  useEffect(() => {
+    const element = box.current;
+    if (!element || runs || ran || typeof ResizeObserver === "undefined") return;
+    const observer = new ResizeObserver(() => {
+      height.current = element.offsetHeight;
+    });
+    observer.observe(element);
+    return () => observer.disconnect();
+  }, [runs, ran]);
   if (item.outputs_hidden) {
     if (!filled) return null;
     return (
@@ -142,7 +156,11 @@ function CellOutputs({ item, sessionId, filled }: { item: Item; sessionId: strin
     );
   }
   return (
-    <div className={had.current ? "min-w-0 border-line border-t px-1 py-1.5 sm:pr-3 sm:pl-11" : undefined}>
+    <div
+      ref={box}
+      className={filled || kept > 0 ? "min-w-0 border-line border-t px-1 py-1.5 sm:pr-3 sm:pl-11" : undefined}
+      style={kept > 0 ? { minHeight: kept } : undefined}
+    >
       <Outputs item={item} sessionId={sessionId} />
     </div>
   );

@@ -1,4 +1,13 @@
-import { type Ref, useCallback, useEffect, useImperativeHandle, useLayoutEffect, useRef, useState } from "react";
+import {
+  type KeyboardEvent,
+  type Ref,
+  useCallback,
+  useEffect,
+  useImperativeHandle,
+  useLayoutEffect,
+  useRef,
+  useState,
+} from "react";
 import { StaticCode } from "../highlight/StaticCode";
 import type { ContextBox, EditorState, EditorView } from "./codemirror";
 import type { EditorContext, EditorHandle } from "./types";
@@ -59,7 +68,8 @@ export function CodeEditor(props: CodeEditorProps) {
   const { id, value, context, language = "python", lineNumbers = false, hint, eager = false, ref } = props;
   const host = useRef<HTMLDivElement>(null);
   const view = useRef<EditorView>(null);
-  const focus = useRef<{ place: Place } | null>(null);
+  const focus = useRef<{ place: Place; typed: string } | null>(null);
+  const idle = useRef<HTMLDivElement>(null);
   const [module, setModule] = useState(() => loaded);
   const [wanted, setWanted] = useState(eager);
   const mounted = wanted && module !== undefined;
@@ -93,8 +103,10 @@ export function CodeEditor(props: CodeEditorProps) {
     module.replaceText(made, value);
     view.current = made;
     if (focus.current) {
+      const { typed } = focus.current;
       place(made, focus.current.place);
       focus.current = null;
+      if (typed !== "") made.dispatch(made.state.replaceSelection(typed), { userEvent: "input.type" });
     }
     const seen = new IntersectionObserver(
       ([e]) => {
@@ -119,6 +131,26 @@ export function CodeEditor(props: CodeEditorProps) {
     if (view.current && module) module.setLineNumbers(view.current, lineNumbers);
   }, [lineNumbers, module]);
 
+  // Till the editor is loaded its place takes the focus, and the keys for it.
+  const ask = useCallback(
+    (at: Place) => {
+      focus.current = { place: at, typed: "" };
+      idle.current?.focus({ preventScroll: true });
+      mount();
+    },
+    [mount],
+  );
+  const type = (event: KeyboardEvent) => {
+    const pending = focus.current;
+    if (!pending || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.key.length === 1) pending.typed += event.key;
+    else if (event.key === "Enter" && !event.shiftKey) pending.typed += "\n";
+    else if (event.key === "Backspace") pending.typed = pending.typed.slice(0, -1);
+    else return;
+    event.preventDefault();
+    event.stopPropagation();
+  };
+
   useImperativeHandle(
     ref,
     () => ({
@@ -127,8 +159,7 @@ export function CodeEditor(props: CodeEditorProps) {
           place(view.current, at);
           return;
         }
-        focus.current = { place: at };
-        mount();
+        ask(at);
       },
       blur: () => {
         focus.current = null;
@@ -141,22 +172,25 @@ export function CodeEditor(props: CodeEditorProps) {
         editor.dispatch(editor.state.replaceSelection(text), { userEvent: "input.paste", scrollIntoView: true });
       },
     }),
-    [mount],
+    [ask],
   );
 
   if (mounted) return <div ref={host} className="code-editor" data-editor={id} />;
   return (
     // biome-ignore lint/a11y/noStaticElementInteractions: the entry around it answers the keyboard
-    // biome-ignore lint/a11y/useKeyWithClickEvents: see above
     <div
-      className="code-editor cursor-text"
+      className="code-editor cursor-text outline-none"
       data-editor={id}
       onPointerEnter={mount}
-      onClick={(event) => {
-        if (getSelection()?.isCollapsed === false) return; // somebody selects text to copy it
-        focus.current = { place: { x: event.clientX, y: event.clientY } };
-        mount();
+      onMouseDown={(event) => {
+        // The editor may take this place before the button is up: then no click comes.
+        if (event.button !== 0) return;
+        event.preventDefault();
+        ask({ x: event.clientX, y: event.clientY });
       }}
+      ref={idle}
+      tabIndex={-1}
+      onKeyDown={type}
     >
       {value === "" && hint ? (
         <pre className="code-view text-[color:var(--code-comment)]">{hint}</pre>
