@@ -70,6 +70,7 @@ func (a *API) seedReceive(w http.ResponseWriter, r *http.Request, s *fleet.Sandb
 		writeDetail(w, r, err)
 		return
 	}
+	a.keepSoon(r.Context(), s)
 	writeSeed(w, http.StatusOK, struct {
 		Message  string `json:"message"`
 		Filename string `json:"filename"`

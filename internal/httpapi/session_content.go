@@ -88,6 +88,18 @@ func shown(name, media string) (disposition, contentType string) {
 	return "inline" + strings.TrimPrefix(attachment(name), "attachment"), media
 }
 
+// keepSoon has the files of a sandbox kept, in the background, if it is a
+// session's.
+func (a *API) keepSoon(ctx context.Context, sb *fleet.Sandbox) {
+	id := sb.View().Session
+	if a.opts.Sessions == nil || id == "" {
+		return
+	}
+	if s, err := a.opts.Sessions.Get(ctx, id); err == nil {
+		s.SyncFiles()
+	}
+}
+
 func isForm(r *http.Request) bool {
 	media, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	return media == "multipart/form-data"

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"mime/multipart"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -20,6 +21,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	v1 "github.com/caesarion/caesarion/api/v1"
+	"github.com/caesarion/caesarion/internal/event"
 	"github.com/caesarion/caesarion/internal/fleet"
 	"github.com/caesarion/caesarion/internal/httpapi"
 	"github.com/caesarion/caesarion/internal/sandbox"
@@ -31,8 +33,10 @@ import (
 // sessionRig is the API with one session, over a real socket.
 type sessionRig struct {
 	t    *testing.T
+	url  string
 	base string // of the session's routes
 	s    *session.Session
+	svc  *session.Service
 }
 
 func newSessionRig(t *testing.T, files workspace.Options) *sessionRig {
@@ -70,7 +74,7 @@ func newSessionRig(t *testing.T, files workspace.Options) *sessionRig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &sessionRig{t: t, base: server.URL + "/v1/sessions/" + s.ID(), s: s}
+	return &sessionRig{t: t, url: server.URL, base: server.URL + "/v1/sessions/" + s.ID(), s: s, svc: svc}
 }
 
 type reply struct {
@@ -404,4 +408,47 @@ func TestVariablesAndTablesOfASession(t *testing.T) {
 		"replies.HANDLERS['variables_request'] = lambda k, c: {'status': 'error', 'problem': {'status': 401, 'code': 'UNAUTHORIZED <b>', 'detail': 'x'}}")
 	r.want(r.ask("GET", "/table?variable=df", nil), 503, "kernel-bad-answer")
 	r.want(r.ask("GET", "/variables", nil), 503, "kernel-bad-answer")
+}
+
+func TestWhatClientsOfTheOriginalUploadIsKept(t *testing.T) {
+	r := newSessionRig(t, workspace.Options{})
+	r.base = r.url
+	r.want(r.ask("POST", "/api/sessions/client-1/initialize", nil), 200, "")
+	var form bytes.Buffer
+	w := multipart.NewWriter(&form)
+	part, err := w.CreateFormFile("file", "up.csv")
+	if err == nil {
+		_, err = io.WriteString(part, "a,b\n")
+	}
+	if err = errors.Join(err, w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	r.want(r.ask("POST", "/api/sandboxes/upload?session_id=client-1", &form, "Content-Type", w.FormDataContentType()), 200, "")
+	s, err := r.svc.ByClientID(t.Context(), "client-1", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sb, ok := s.LiveSandbox()
+	if !ok {
+		t.Fatal("the session has no sandbox")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for reader := s.Reader(0); ; { // the sandbox ends without a farewell only once the file is kept
+		lines, err := reader.Next(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if slices.ContainsFunc(lines, func(l event.Record) bool { return l.Type == event.FilesChanged }) {
+			reader.Close()
+			break
+		}
+	}
+	if err := sb.Delete(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.base = r.url + "/v1/sessions/" + s.ID()
+	if a := r.ask("GET", content("/uploaded_files/up.csv"), nil); string(a.body) != "a,b\n" {
+		t.Errorf("got %d %q", a.status, a.body)
+	}
 }
