@@ -276,6 +276,90 @@ describe("the tree", () => {
   });
 });
 
+describe("the preview", () => {
+  const png = Buffer.from(
+    "iVBORw0KGgoAAAANSUhEUgAAAAoAAAAKCAYAAACNMs+9AAAAFUlEQVR42mNk+M9Qz0AEYBxVSF+FABJADveWkH6oAAAAAElFTkSuQmCC",
+    "base64",
+  );
+  const notebook = {
+    nbformat: 4,
+    nbformat_minor: 5,
+    metadata: {},
+    cells: [
+      { id: "a", cell_type: "markdown", metadata: {}, source: ["# Old ", "work"] },
+      {
+        id: "b",
+        cell_type: "code",
+        metadata: {},
+        source: "6 * 7",
+        execution_count: 5,
+        outputs: [{ output_type: "execute_result", execution_count: 5, data: { "text/plain": ["42"] }, metadata: {} }],
+      },
+    ],
+  };
+
+  test("shows each kind of file as what it is, and goes on with the arrows", async () => {
+    const svg = '<svg xmlns="http://www.w3.org/2000/svg" width="20" height="10"><script>top.hacked = 1</script></svg>';
+    const files: [string, string | Uint8Array][] = [
+      ["a.png", png],
+      ["b.svg", svg],
+      ["c.md", "# Heading\n\n<script>top.hacked = 1</script> *text*"],
+      ["d.json", '{"deep": [1, {"x": null}]}'],
+      ["e.py", "def f():\n    return 1\n"],
+      ["f.log", `${"line of a long log\n".repeat(200_000)}`],
+      ["g.bin", new Uint8Array(300).map((_, i) => i)],
+      ["h.ipynb", JSON.stringify(notebook)],
+      ["i.pdf", "%PDF-1.7"],
+      ["j.txt", ""],
+    ];
+    for (const [name, body] of files) {
+      await server.api("PUT", `/v1/sessions/${session}/files/content?path=/workspace/${name}`, body);
+    }
+    await open();
+    await row(/^a\.png/).click();
+    const dialog = page.getByRole("dialog");
+    await dialog.getByText("10 × 10 pixels").waitFor();
+    await dialog.getByRole("button", { name: "Zoom in" }).click();
+    await dialog.getByText(/150 % · /).waitFor();
+    await dialog.getByRole("button", { name: "Fit" }).click();
+    const next = async (name: string) => {
+      await dialog.getByRole("button", { name: "Next file" }).focus();
+      await page.keyboard.press("ArrowRight");
+      await page.getByRole("dialog", { name, exact: true }).waitFor();
+    };
+    await next("b.svg");
+    await dialog.getByText("20 × 10 pixels").waitFor();
+    await dialog.getByRole("button", { name: "As text" }).click();
+    await dialog.getByText("top.hacked").first().waitFor();
+    await next("c.md");
+    await dialog.getByRole("heading", { name: "Heading" }).waitFor();
+    await next("d.json");
+    await dialog.getByText('"deep"').waitFor();
+    await next("e.py");
+    await dialog.locator(".code-numbered").getByText("return").waitFor();
+    await next("f.log");
+    await dialog.getByText(/The first 1 MB of 3\.6\d MB/).waitFor();
+    await next("g.bin");
+    await dialog.getByText("00000010").first().waitFor();
+    await next("h.ipynb");
+    await dialog.getByRole("heading", { name: "Old work" }).waitFor();
+    await dialog.getByText("42", { exact: true }).waitFor();
+    await next("i.pdf");
+    await dialog.getByText(/keep the browser's PDF viewer out/).waitFor();
+    await next("j.txt");
+    await dialog.getByText("The file is empty.").waitFor();
+    expect(await dialog.getByRole("button", { name: "Next file" }).isDisabled()).toBe(true);
+    expect(await page.evaluate(() => (window as unknown as { hacked?: number }).hacked)).toBeUndefined();
+    await page.keyboard.press("Escape");
+    await dialog.waitFor({ state: "detached" });
+    // The focus is where the last one was.
+    await until("the focus", () =>
+      page.evaluate(() => document.activeElement?.getAttribute("data-path") === "/workspace/j.txt"),
+    );
+    expect(view.errors).toEqual([]);
+  });
+});
+
 describe("beside a run", () => {
   test("files of a cell are marked until they are looked at, and variables are listed", async () => {
     await open();

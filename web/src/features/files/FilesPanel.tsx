@@ -17,7 +17,7 @@ import { useStore } from "zustand";
 import { useActions, useSession } from "@/features/session";
 import { Button, EmptyState, IconButton, Menu, MenuItem, toast } from "@/ui";
 import { addFiles } from "./add";
-import { contentUrl, download } from "./api";
+import { archiveUrl, contentUrl, download } from "./api";
 import { FileTree } from "./FileTree";
 import { showItem } from "./goto";
 import { insertText } from "./insert";
@@ -161,7 +161,8 @@ function Panel({ files }: { files: Files }) {
   const saveChosen = () => {
     for (const path of chosen) {
       const entry = files.entry(path);
-      if (entry?.type === "file") download(contentUrl(files.sessionId, entry), entry.name);
+      if (entry?.type === "directory") download(archiveUrl(files.sessionId, path), `${entry.name}.zip`);
+      else if (entry) download(contentUrl(files.sessionId, entry), entry.name);
     }
   };
 
