@@ -296,14 +296,12 @@ describe("leaving", () => {
       ),
     );
     const frame = await until("the frame", () => s.page.frames().find((f) => f.url().includes("/frame/")));
-    s.page.on("console", (m) => console.log(m.text()));
-    await s.page.evaluate(() => { for (const t of ["pointerover","focusin","focusout","pointerout"]) document.addEventListener(t, (e) => console.log(t, (e.target as Element).tagName, document.activeElement?.tagName), true); window.addEventListener("blur", () => console.log("wblur")); });
+    await s.page.mouse.move(5, 5);
     await s.page.locator("iframe").hover();
     await frame.locator("#j").click();
     await frame.locator("#v").click();
     expect(await s.page.getByRole("note").count()).toBe(0);
     await frame.locator("#l").click();
-    await new Promise(r=>setTimeout(r,1000)); console.log("NOTES", await s.page.getByRole("note").allInnerTexts(), await s.page.locator("iframe").count());
     await s.note(/wants to open/);
     expect(await s.page.getByRole("link", { name: "Open" }).getAttribute("href")).toBe(`${stage.foreign.url}/clicked`);
     expect(await s.page.getByRole("link", { name: "Open" }).getAttribute("rel")).toContain("noopener");
@@ -396,10 +394,9 @@ describe("being in the way", () => {
       field.id = "typed";
       field.className = "fixed bottom-0 left-0 z-50";
       document.body.append(field);
-      field.focus();
     });
     await s.results();
-    await s.page.mouse.move(5, 5);
+    await s.page.locator("#typed").click();
     const text = "the quick brown fox jumps over the lazy dog and types on for quite a while";
     for (const letter of text) await s.page.keyboard.type(letter, { delay: 15 });
     // What is typed while the focus is taken for the first time may be lost; nothing after that.

@@ -162,6 +162,7 @@ export class Scene {
   }
 
   text(): Promise<string> {
+    // biome-ignore lint/performance/useDomNodeTextContent: what a person sees, not what is hidden
     return this.page.locator("body").innerText();
   }
 

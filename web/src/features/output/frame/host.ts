@@ -212,10 +212,12 @@ const frames = new Map<HTMLIFrameElement, Frame>();
 let lastFocus: Element | null = null;
 let lastKey = Number.NEGATIVE_INFINITY;
 let lastTab = Number.NEGATIVE_INFINITY;
+let lastPress = Number.NEGATIVE_INFINITY;
 let hovered = false;
 
 const typing = 700; // ms after a key in which a person is not clicking
 const tabbing = 500;
+const activation = 5_000; // how long a browser calls a person active after a click
 
 function onKey(event: KeyboardEvent): void {
   if (event.key === "Tab" || event.key === "F6") lastTab = performance.now();
@@ -223,6 +225,7 @@ function onKey(event: KeyboardEvent): void {
 }
 
 function onPointer(event: Event): void {
+  if (event.type === "pointerdown") lastPress = performance.now();
   hovered = event.target instanceof HTMLIFrameElement;
 }
 
@@ -245,7 +248,9 @@ function byPerson(): boolean {
   const now = performance.now();
   if (now - lastTab < tabbing) return true;
   if (now - lastKey < typing) return false;
-  return hovered || (typeof matchMedia === "function" && matchMedia("(pointer: coarse)").matches);
+  if (hovered || (typeof matchMedia === "function" && matchMedia("(pointer: coarse)").matches)) return true;
+  // A click into a frame makes the page active too; if nothing was clicked or typed here, it was there.
+  return navigator.userActivation?.isActive === true && now - Math.max(lastKey, lastPress) > activation;
 }
 
 function check(blurred: boolean): void {
@@ -264,6 +269,7 @@ function check(blurred: boolean): void {
 const watched = [
   ["keydown", onKey],
   ["pointerover", onPointer],
+  ["pointerdown", onPointer],
   ["focusin", onFocus],
   ["focusout", onFocusOut],
 ] as [string, EventListener][];
