@@ -77,14 +77,10 @@ export function Shell({ onNew }: { onNew: () => void }) {
       ) : (
         <>
           {layout.sidebar && (
-            <>
-              <aside
-                aria-label={s.sessions}
-                className="h-full shrink-0 bg-sunken"
-                style={{ width: layout.sidebarWidth }}
-              >
+            <aside aria-label={s.sessions} className="flex h-full shrink-0 bg-sunken">
+              <div className="h-full min-w-0" style={{ width: layout.sidebarWidth }}>
                 {sidebar}
-              </aside>
+              </div>
               <Splitter
                 label={s.resizeSidebar}
                 side="left"
@@ -93,13 +89,13 @@ export function Shell({ onNew }: { onNew: () => void }) {
                 onChange={(sidebarWidth) => useLayout.setState({ sidebarWidth })}
                 onCollapse={toggleSidebar}
               />
-            </>
+            </aside>
           )}
           <div className="h-full min-w-0 flex-1">
             <Main onNew={onNew} />
           </div>
           {layout.panel && !failed && (
-            <>
+            <aside aria-label={s.panel} className="flex h-full max-w-[55vw] min-w-0 bg-surface">
               <Splitter
                 label={s.resizePanel}
                 side="right"
@@ -108,14 +104,10 @@ export function Shell({ onNew }: { onNew: () => void }) {
                 onChange={(panelWidth) => useLayout.setState({ panelWidth })}
                 onCollapse={togglePanel}
               />
-              <aside
-                aria-label={s.panel}
-                className="h-full min-w-0 bg-surface"
-                style={{ width: layout.panelWidth, maxWidth: "55vw" }}
-              >
+              <div className="h-full min-w-0" style={{ width: layout.panelWidth }}>
                 <Panel />
-              </aside>
-            </>
+              </div>
+            </aside>
           )}
         </>
       )}

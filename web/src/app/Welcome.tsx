@@ -1,6 +1,6 @@
 import { ChartSpline, Code, FileSearch, Table2 } from "lucide-react";
 import { useState } from "react";
-import { useActions, useSessionStore } from "@/features/session";
+import { useActions, useSession, useSessionStore } from "@/features/session";
 import { type Example, examples, startExample } from "@/features/session/examples";
 import { useLanguage } from "@/lib/i18n";
 import { Button, Spinner, toast } from "@/ui";
@@ -18,6 +18,9 @@ export function Welcome() {
   const actions = useActions();
   const model = useModelName();
   const [busy, setBusy] = useState<string>("");
+  // The title of a session, in the header, is the page's heading once there is one.
+  const Heading = useSession((state) => state.session !== null) ? "h2" : "h1";
+  const Examples = Heading === "h1" ? "h2" : "h3";
   const notebook = model === "";
 
   const start = async (example: Example) => {
@@ -35,9 +38,9 @@ export function Welcome() {
     <div className="mx-auto flex min-h-full w-full max-w-208 flex-col justify-center px-4 py-8 sm:px-8">
       <div className={model === undefined ? "invisible" : undefined}>
         <Mark className="size-10" />
-        <h2 className="mt-5 font-semibold text-[1.65rem] leading-tight tracking-[-0.02em]">
+        <Heading className="mt-5 font-semibold text-[1.65rem] leading-tight tracking-[-0.02em]">
           {notebook ? s.welcomeNotebook : s.welcome}
-        </h2>
+        </Heading>
         <p className="mt-2 max-w-[62ch] text-muted">{notebook ? s.welcomeNotebookDetail : s.welcomeDetail}</p>
         {notebook && (
           <div className="mt-5">
@@ -47,7 +50,7 @@ export function Welcome() {
             </Button>
           </div>
         )}
-        <h3 className="mt-9 mb-2.5 font-medium text-muted text-sm">{s.examples}</h3>
+        <Examples className="mt-9 mb-2.5 font-medium text-muted text-sm">{s.examples}</Examples>
         <ul className="grid gap-2.5 sm:grid-cols-3">
           {examples.map((example) => {
             const Icon = icons[example.id];
