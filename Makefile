@@ -61,7 +61,7 @@ image: deps-run build ## build the sandbox image, unless it is there
 ##@ Test it
 
 .PHONY: test
-test: test-unit test-web test-integration ## every test, with all the set-up it needs
+test: test-unit test-web test-integration test-e2e ## every test, with all the set-up it needs
 
 .PHONY: test-unit
 test-unit: $(TESTSUMMARY) venv ## tests without real sandboxes
@@ -76,6 +76,10 @@ test-integration: $(TESTSUMMARY) deps-test build image venv ## tests with real g
 test-web: deps-web ## tests of the page without a browser
 	@scripts/web.sh test
 
+.PHONY: test-e2e
+test-e2e: deps-e2e build image ## tests of the page in a real browser, with real sandboxes and a scripted model
+	@scripts/web.sh e2e
+
 .PHONY: test-kernel-suite
 test-kernel-suite: venv build ## the Jupyter project's own kernel tests, against ours
 	@$(VENV)/bin/python -m pytest -q test/kernelsuite
@@ -83,6 +87,10 @@ test-kernel-suite: venv build ## the Jupyter project's own kernel tests, against
 .PHONY: bench
 bench: build image venv ## measure, beside plain Jupyter, and print a table
 	@bin/caesarion bench --compare jupyter --python $(VENV)/bin/python
+
+.PHONY: bench-web
+bench-web: deps-e2e build image ## measure the page: first load, tokens, output, large sessions
+	@scripts/web.sh bench
 
 .PHONY: check
 check: generate-check lint web-check test ## all that CI checks before a merge
@@ -124,6 +132,10 @@ generate-check: generate
 .PHONY: venv
 venv: deps-test ## the tests' Python environment, from its locked list
 	@scripts/venv.sh $(VENV) test/kernelsuite/requirements.txt
+
+.PHONY: screens
+screens: deps-e2e build image ## take the pictures of docs/screens
+	@scripts/web.sh screens
 
 .PHONY: deps-run deps-test deps-lint deps-web deps-e2e
 deps-run: ; @scripts/deps.sh run
