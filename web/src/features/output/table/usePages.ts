@@ -36,6 +36,9 @@ export interface Pages {
 
 const pageSize = 200;
 
+// How soon a kernel that was busy is asked again.
+const busyWait = 1500;
+
 /** Frames come from a cell, which is foreign: what is no table must not break the page. */
 export function readTable(value: Partial<Table>): Table {
   const columns = Array.isArray(value.columns) ? value.columns : [];
@@ -146,7 +149,10 @@ export function usePages(source: TableSource, sort: Sort | undefined): Pages {
           if (keyNow.current !== mine) return;
           pages.current.delete(page);
           const failure = err instanceof ApiError ? err : new ApiError(0, "table", String(err));
-          if (sourceNow.current.kind === "frame" && [404, 409, 410].includes(failure.status)) setGone(true);
+          if (failure.code === "kernel-busy") {
+            // The cell that runs will end; the rows that are here can be looked at meanwhile.
+            setTimeout(() => keyNow.current === mine && redraw((n) => n + 1), busyWait);
+          } else if (sourceNow.current.kind === "frame" && [404, 409, 410].includes(failure.status)) setGone(true);
           else setError(failure);
         },
       );
