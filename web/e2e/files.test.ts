@@ -397,3 +397,23 @@ describe("beside a run", () => {
     expect(view.errors).toEqual([]);
   });
 });
+
+describe("an installation with bounds", () => {
+  test("says what it does not take, and why", async () => {
+    const strict = await startServer({ args: ["--upload-extensions", ".csv", "--upload-max-bytes", "1MiB"] });
+    const visitor = await visit(browser, strict);
+    try {
+      await visitor.page.goto("/");
+      const input = visitor.page.locator("input[type=file][multiple]").first();
+      await visitor.page.getByText("No files yet").waitFor();
+      const file = (name: string, size: number) => ({ name, mimeType: "x", buffer: Buffer.alloc(size, 65) });
+      await input.setInputFiles([file("large.csv", 20 << 20), file("tool.exe", 300), file("fine.csv", 10)]);
+      await visitor.page.getByText(/an upload may have 1/).waitFor();
+      await visitor.page.getByText(/\.exe" may not be uploaded here\. Allowed are \.csv/).waitFor();
+      await visitor.page.getByRole("treeitem", { name: /^fine\.csv/ }).waitFor();
+    } finally {
+      await visitor.close();
+      await strict.stop();
+    }
+  });
+});

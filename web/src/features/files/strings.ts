@@ -49,7 +49,7 @@ export const useStrings = defineStrings({
     showMore: (count: number) => `Show ${count} more`,
     emptyTitle: "No files yet",
     emptyText: "Drop files or a folder anywhere on the page. What your code writes to /workspace shows up here too.",
-    keptCopy: "No sandbox runs. These are the files that were kept; they come back with the next one.",
+    keptCopy: "No sandbox runs right now. Your files are kept, and the next one gets them.",
     taken: (name: string) => `“${name}” exists there already. Rename it first.`,
     nameTaken: "Something here has this name already.",
     badName: "A name can't be empty and can't contain “/”.",
@@ -167,7 +167,7 @@ export const useStrings = defineStrings({
     emptyTitle: "Noch keine Dateien",
     emptyText:
       "Zieh Dateien oder einen Ordner irgendwo auf die Seite. Auch was Dein Code nach /workspace schreibt, erscheint hier.",
-    keptCopy: "Es läuft keine Sandbox. Dies sind die behaltenen Dateien; mit der nächsten kommen sie zurück.",
+    keptCopy: "Gerade läuft keine Sandbox. Deine Dateien sind aufgehoben, und die nächste bekommt sie.",
     taken: (name) => `„${name}“ gibt es dort schon. Benenne sie erst um.`,
     nameTaken: "Hier heißt schon etwas so.",
     badName: "Ein Name darf nicht leer sein und kein „/“ enthalten.",
