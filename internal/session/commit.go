@@ -173,7 +173,9 @@ func (s *Session) outputsLocked(n *node, row *store.Item) {
 		rest = row.Short
 	}
 	if finished(n.item.Status) {
-		n.short = row.Short != nil
+		if row.Short != nil {
+			n.short, n.full = true, row.Outputs
+		}
 		n.out.rest(rest)
 	}
 }
@@ -205,6 +207,11 @@ func (s *Session) committed(c *commit, err error) {
 	if err == nil && s.broken == nil {
 		if e := s.log.AppendRaw(c.records...); e != nil && e != event.ErrClosed { //nolint:errorlint // its own value
 			err = e
+		}
+	}
+	for n := range c.nodes {
+		if s.pending == nil || !s.pending.nodes[n] {
+			n.full = nil // the store has them
 		}
 	}
 	c.err = err

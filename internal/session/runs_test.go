@@ -244,3 +244,33 @@ func TestARunWhoseSandboxIsGoneAfterARestartSaysSo(t *testing.T) {
 	}
 	same(t, s)
 }
+
+func TestALargeOutputThatIsUpdatedLaterStaysWhole(t *testing.T) {
+	svc := newWorld(t, true).start(t)
+	s := create(t, svc)
+	a := addCell(t, s, "from IPython.display import display\nprint('x' * 200_000)\nh = display('one', display_id=True)")
+	b := addCell(t, s, "h.update('two')")
+	run(t, s, a, b)
+	await(t, s, "the end", status(b, "ok"))
+	c := addCell(t, s, "h.update('three')")
+	run(t, s, c)
+	d := await(t, s, "the end", status(c, "ok"))
+	check := func(s *session.Session) {
+		t.Helper()
+		whole, err := s.Item(t.Context(), a)
+		if err != nil || len(text(whole)) != 200_001 || string(whole.Outputs[1].Data["text/plain"]) != `"'three'"` {
+			t.Errorf("%d bytes, %v, %+v", len(text(whole)), err, whole.Outputs[len(whole.Outputs)-1])
+		}
+		if brief := item(s.Detail(), a); len(text(brief)) > 70_000 || string(brief.Outputs[1].Data["text/plain"]) != `"'three'"` {
+			t.Errorf("brief: %d bytes, %+v", len(text(brief)), brief.Outputs[1])
+		}
+	}
+	check(s)
+	same(t, s)
+	session.Forget(s)
+	s, err := svc.Get(t.Context(), d.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check(s)
+}

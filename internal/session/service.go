@@ -57,6 +57,7 @@ type Service struct {
 	closed  bool
 	live    map[string]*Session
 	loading map[string]*loading
+	purged  map[string]bool // never to be loaded again
 	naming  sync.Mutex // held while a client's session is found or made
 
 	list notifier // the list of sessions changed
@@ -84,7 +85,7 @@ func New(ctx context.Context, fl *fleet.Fleet, st *store.Store, opts Options) (*
 	if opts.EvictAfter == 0 {
 		opts.EvictAfter = 10 * time.Minute
 	}
-	svc := &Service{fleet: fl, store: st, opts: opts, log: opts.Logger, live: map[string]*Session{}, loading: map[string]*loading{}}
+	svc := &Service{fleet: fl, store: st, opts: opts, log: opts.Logger, live: map[string]*Session{}, loading: map[string]*loading{}, purged: map[string]bool{}}
 	svc.list.init()
 	svc.ctx, svc.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	open, err := st.OpenSessions(ctx)
@@ -147,6 +148,10 @@ func (svc *Service) Get(ctx context.Context, id string) (*Session, error) {
 		svc.mu.Unlock()
 		return nil, errClosed
 	}
+	if svc.purged[id] {
+		svc.mu.Unlock()
+		return nil, errGone(id)
+	}
 	if s := svc.live[id]; s != nil {
 		svc.mu.Unlock()
 		s.touch()
@@ -173,7 +178,11 @@ func (svc *Service) Get(ctx context.Context, id string) (*Session, error) {
 	}
 	svc.mu.Lock()
 	delete(svc.loading, id)
-	if l.err == nil {
+	switch {
+	case l.err == nil && svc.purged[id]: // meanwhile
+		l.s.cancel(errGone(id))
+		l.s, l.err = nil, errGone(id)
+	case l.err == nil:
 		svc.live[id] = l.s
 	}
 	svc.mu.Unlock()
@@ -379,24 +388,43 @@ func (svc *Service) janitor() {
 // purge forgets sessions that were deleted before a time.
 func (svc *Service) purge(ctx context.Context, before time.Time) error {
 	ids, err := svc.store.DeletedBefore(ctx, before)
+	errs := []error{err}
 	for _, id := range ids {
-		s, err := svc.Get(ctx, id)
-		if err != nil {
-			return err
+		if svc.bury(ctx, id) {
+			errs = append(errs, svc.forget(ctx, id))
 		}
-		s.mu.Lock()
-		s.breakLocked(errGone(id))
-		s.mu.Unlock()
-		if svc.opts.Files != nil {
-			if err := svc.opts.Files.Forget(ctx, id); err != nil {
-				return err
-			}
-		}
-		if err := svc.store.Purge(ctx, id); err != nil {
+	}
+	return errors.Join(errs...)
+}
+
+// bury takes a deleted session out of memory for good, unless it was restored
+// meanwhile.
+func (svc *Service) bury(ctx context.Context, id string) bool {
+	s, err := svc.Get(ctx, id)
+	if err != nil {
+		svc.mu.Lock()
+		defer svc.mu.Unlock()
+		return svc.purged[id] // what an earlier try left
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.view.DeletedAt == nil {
+		return false
+	}
+	svc.mu.Lock()
+	svc.purged[id] = true
+	svc.mu.Unlock()
+	s.breakLocked(errGone(id))
+	return true
+}
+
+func (svc *Service) forget(ctx context.Context, id string) error {
+	if svc.opts.Files != nil {
+		if err := svc.opts.Files.Forget(ctx, id); err != nil {
 			return err
 		}
 	}
-	return err
+	return svc.store.Purge(ctx, id)
 }
 
 func errGone(id string) error {

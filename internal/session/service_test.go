@@ -271,7 +271,8 @@ func TestASessionOf500ItemsOpensFast(t *testing.T) {
 	}
 	start = time.Now()
 	body := s.DetailJSON()
-	t.Logf("read from the store in %v, %d bytes of detail in %v", loaded, len(body), time.Since(start))
+	sent := time.Since(start)
+	t.Logf("read from the store in %v, %d bytes of detail in %v", loaded, len(body), sent)
 	var d v1.SessionDetail
 	if err := json.Unmarshal(body, &d); err != nil {
 		t.Fatal(err)
@@ -279,7 +280,7 @@ func TestASessionOf500ItemsOpensFast(t *testing.T) {
 	if diff := cmp.Diff(asJSON(t, s.Detail()), asJSON(t, d)); diff != "" {
 		t.Errorf("the two details differ:\n%s", diff)
 	}
-	if d := loaded + time.Since(start); d > 5*time.Second {
+	if d := loaded + sent; d > 5*time.Second { // bounds a mistake, not a busy machine
 		t.Errorf("it took %v", d)
 	}
 }

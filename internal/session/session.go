@@ -267,12 +267,17 @@ func (s *Session) wholeLocked(n *node) {
 	if !n.short {
 		return
 	}
+	if n.full != nil {
+		n.out.rest(n.full)
+		n.short, n.full = false, nil
+		return
+	}
+	pending := n.out.pending
 	list, err := s.readOutputs(s.ctx, n.item.ID)
 	if err != nil {
 		s.svc.log.Error("outputs can't be read", "session_id", s.id, "err", err)
 		return
 	}
-	pending := n.out.pending
 	n.out, n.short = newOutputs(list), false
 	n.out.pending = pending
 }

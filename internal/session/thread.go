@@ -135,7 +135,7 @@ func (s *Session) clearLocked(n *node, executionID string, change func(*v1.Item)
 	before, _ := fieldsOf(n.item) // plain values
 	had := !n.out.empty()
 	n.out.reset()
-	n.short = false
+	n.short, n.full = false, nil
 	it := &n.item
 	it.Reason, it.Message, it.ExecutionID, it.ExecutionCount = "", "", "", 0
 	it.StartedAt, it.FinishedAt, it.DurationMS, it.OutputBytes, it.DroppedBytes, it.OutputFile = nil, nil, 0, 0, 0, ""

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"encoding/json"
 	"slices"
 
 	"github.com/caesarion/caesarion/internal/errdefs"
@@ -18,6 +19,7 @@ type node struct {
 	dirty    bool   // its content is newer than its row
 	at       []byte // its place as its row has it
 	short    bool   // long values are cut: the whole outputs are in the store only
+	full     json.RawMessage // whole outputs on their way to the store, when short
 	indexed  string
 	search   bool // its text for the search is newer than the index
 }
