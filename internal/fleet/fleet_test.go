@@ -100,6 +100,21 @@ func TestSandboxesEndByThemselves(t *testing.T) {
 			t.Errorf("reason = %q, want idle", got)
 		}
 	})
+	t.Run("after a farewell, which is a use and does not keep it", func(t *testing.T) {
+		f := newFleet(t, h.Driver(), fleet.Template{IdleTimeout: 100 * time.Millisecond}, 0)
+		said := make(chan sandbox.ID, 10)
+		f.Farewell(func(_ context.Context, s *fleet.Sandbox) {
+			defer s.Use()()
+			said <- s.ID()
+		})
+		s := create(t, f, fleet.CreateRequest{})
+		if got := goneFor(t, f, s.ID()); got != fleet.ReasonIdle {
+			t.Errorf("reason = %q, want idle", got)
+		}
+		if got := <-said; got != s.ID() {
+			t.Errorf("farewell to %s, want %s", got, s.ID())
+		}
+	})
 	t.Run("at the end of its life, used or not", func(t *testing.T) {
 		f := newFleet(t, h.Driver(), fleet.Template{Lifetime: 300 * time.Millisecond}, 0)
 		s := create(t, f, fleet.CreateRequest{})

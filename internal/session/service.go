@@ -58,7 +58,7 @@ type Service struct {
 	live    map[string]*Session
 	loading map[string]*loading
 	purged  map[string]bool // never to be loaded again
-	naming  sync.Mutex // held while a client's session is found or made
+	naming  sync.Mutex      // held while a client's session is found or made
 
 	list notifier // the list of sessions changed
 }

@@ -15,10 +15,10 @@ type node struct {
 	children []*node // oldest first
 	selected *node   // nil: the thread ends here
 	removed  *removal
-	seq      int64  // events up to this number are in its row
-	dirty    bool   // its content is newer than its row
-	at       []byte // its place as its row has it
-	short    bool   // long values are cut: the whole outputs are in the store only
+	seq      int64           // events up to this number are in its row
+	dirty    bool            // its content is newer than its row
+	at       []byte          // its place as its row has it
+	short    bool            // long values are cut: the whole outputs are in the store only
 	full     json.RawMessage // whole outputs on their way to the store, when short
 	indexed  string
 	search   bool // its text for the search is newer than the index
