@@ -93,7 +93,7 @@ type plan struct {
 // take compares a listing with what is kept, reads what changed and keeps it.
 func (w *Workspace) take(ctx context.Context, st *state, sb *fleet.Sandbox, tree agentapi.Tree) ([]v1.FileChange, error) {
 	p := w.plan(ctx, st, tree)
-	st.cut = tree.Truncated
+	st.set(func() { st.cut = tree.Truncated })
 	var pinned []string
 	var failure error
 	if len(p.fetch) > 0 {

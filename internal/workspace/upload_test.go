@@ -103,3 +103,37 @@ func TestUnfinishedUploadsAreDroppedAfterADay(t *testing.T) {
 	_, err := r.Uploaded("ses_a", "f", "i")
 	wantCode(t, err, "upload-not-found")
 }
+
+// Whoever only looks at files does not wait for those who move them.
+func TestLookingDoesNotWait(t *testing.T) {
+	r := newRig(t, workspace.Options{})
+	put := func(name string, live func() *fleet.Sandbox) error {
+		_, _, err := r.Upload(t.Context(), "ses_a", workspace.Part{Path: name, Length: 1, Total: 1, Body: strings.NewReader("x")}, live)
+		return err
+	}
+	if err := put("first", noSandbox); err != nil {
+		t.Fatal(err)
+	}
+	entered, leave, done := make(chan struct{}, 2), make(chan struct{}), make(chan error, 1)
+	go func() {
+		done <- put("second", func() *fleet.Sandbox { // called while the session's files are its own
+			entered <- struct{}{}
+			<-leave
+			return nil
+		})
+	}()
+	<-entered
+	f, err := r.Stat(t.Context(), "ses_a", "/uploaded_files")
+	if err != nil || len(f.Entries) != 1 {
+		t.Errorf("stat: %+v, %v", f, err)
+	}
+	k, err := r.Open(t.Context(), "ses_a", "/uploaded_files/first")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = k.Close()
+	close(leave)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}

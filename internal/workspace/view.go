@@ -57,11 +57,11 @@ func (w *Workspace) Stat(ctx context.Context, session, name string) (v1.File, er
 	if err != nil {
 		return v1.File{}, err
 	}
-	st, unlock, err := w.lock(ctx, session)
+	st, done, err := w.look(ctx, session)
 	if err != nil {
 		return v1.File{}, err
 	}
-	defer unlock()
+	defer done()
 	f, known := st.files[p]
 	if !known && !isRoot(p) {
 		return v1.File{}, noFile(p)
@@ -86,11 +86,11 @@ func (w *Workspace) Stat(ctx context.Context, session, name string) (v1.File, er
 // Mark says in a sandbox's listing which files are not kept, as of the last
 // sync.
 func (w *Workspace) Mark(ctx context.Context, session string, listing *v1.File) error {
-	st, unlock, err := w.lock(ctx, session)
+	st, done, err := w.look(ctx, session)
 	if err != nil {
 		return err
 	}
-	defer unlock()
+	defer done()
 	mark := func(f *v1.File) {
 		if known, ok := st.files[f.Path]; ok && known.Lost != "" {
 			f.Kept = new(bool)
@@ -120,11 +120,11 @@ func (w *Workspace) Open(ctx context.Context, session, name string) (*Kept, erro
 	if err != nil {
 		return nil, err
 	}
-	st, unlock, err := w.lock(ctx, session)
+	st, done, err := w.look(ctx, session)
 	if err != nil {
 		return nil, err
 	}
-	defer unlock() // an open file stays readable, whatever becomes of its name
+	defer done() // an open file stays readable, whatever becomes of its name
 	f, known := st.files[p]
 	for range 8 { // as a sandbox would, links are followed inside
 		if !known || f.Type != string(agentapi.TypeSymlink) {
@@ -148,6 +148,7 @@ func (w *Workspace) Open(ctx context.Context, session, name string) (*Kept, erro
 		return nil, errdefs.New(errdefs.ErrNotFound, "file-not-kept", "%.300q was not kept: it is only in a sandbox that has ended", printable(p)).
 			WithHint("make it again by running the code that made it")
 	}
+	// What frees bytes waits for mu first, so they are there.
 	blob, err := w.blobs.open(f.Hash)
 	if err != nil {
 		w.log.Error("the bytes of a session's file are lost", "session_id", session, "err", err)
@@ -163,11 +164,11 @@ func (w *Workspace) Archive(ctx context.Context, session, name string) (func(io.
 	if err != nil {
 		return nil, err
 	}
-	st, unlock, err := w.lock(ctx, session)
+	st, done, err := w.look(ctx, session)
 	if err != nil {
 		return nil, err
 	}
-	defer unlock()
+	defer done()
 	if f, known := st.files[p]; !known && !isRoot(p) {
 		return nil, noFile(p)
 	} else if known && f.Type != string(agentapi.TypeDir) {

@@ -79,16 +79,28 @@ type Workspace struct {
 }
 
 // state is what is known of one session's files.
+//
+// Who changes files holds the turn, which may take as long as files take to be
+// moved. Who only looks does not wait for that: it takes mu, which is held for
+// moments.
 type state struct {
 	session string
-	turn    chan struct{} // held over all that follows
-	users   int           // guarded by Workspace.mu
-	used    time.Time     // guarded by Workspace.mu
+	turn    chan struct{}
+	users   int       // guarded by Workspace.mu
+	used    time.Time // guarded by Workspace.mu
 
+	mu      sync.RWMutex // taken for writing by the holder of the turn only
 	loaded  bool
 	files   map[string]store.File // by path
 	sandbox string                // that has them
 	cut     bool                  // the last listing had more files than are looked at
+}
+
+// set changes what others may look at. The turn is held.
+func (st *state) set(change func()) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	change()
 }
 
 // New makes a Workspace that keeps bytes below dir.
@@ -146,16 +158,43 @@ func (w *Workspace) Sweep(ctx context.Context) error {
 	)
 }
 
-// lock gives a session's state, loaded, to one caller at a time.
-func (w *Workspace) lock(ctx context.Context, session string) (*state, func(), error) {
+// enter gives a session's state, which the caller has to leave.
+func (w *Workspace) enter(session string) *state {
 	w.mu.Lock()
+	defer w.mu.Unlock()
 	st := w.states[session]
 	if st == nil {
 		st = &state{session: session, turn: make(chan struct{}, 1)}
 		w.states[session] = st
 	}
 	st.users++
-	w.mu.Unlock()
+	return st
+}
+
+// look gives a session's state, loaded, to callers who change nothing.
+func (w *Workspace) look(ctx context.Context, session string) (*state, func(), error) {
+	for {
+		st := w.enter(session)
+		st.mu.RLock()
+		if st.loaded {
+			return st, func() {
+				st.mu.RUnlock()
+				w.leave(st)
+			}, nil
+		}
+		st.mu.RUnlock()
+		w.leave(st)
+		_, unlock, err := w.lock(ctx, session) // it loads
+		if err != nil {
+			return nil, nil, err
+		}
+		unlock()
+	}
+}
+
+// lock gives a session's state, loaded, and its turn.
+func (w *Workspace) lock(ctx context.Context, session string) (*state, func(), error) {
+	st := w.enter(session)
 	unlock := func() {
 		<-st.turn
 		w.leave(st)
@@ -201,11 +240,11 @@ func (w *Workspace) load(ctx context.Context, st *state) error {
 	if err != nil {
 		return err
 	}
-	st.files = make(map[string]store.File, len(files))
+	byPath := make(map[string]store.File, len(files))
 	for _, f := range files {
-		st.files[f.Path] = f
+		byPath[f.Path] = f
 	}
-	st.sandbox, st.loaded = sandbox, true
+	st.set(func() { st.files, st.sandbox, st.loaded = byPath, sandbox, true })
 	return nil
 }
 
@@ -227,18 +266,20 @@ func (w *Workspace) change(ctx context.Context, st *state, c store.FileChanges) 
 		}
 	}
 	if err := w.store.ChangeFiles(ctx, st.session, c); err != nil {
-		st.loaded = false
+		st.set(func() { st.loaded = false })
 		return err
 	}
-	for _, p := range c.Delete {
-		delete(st.files, p)
-	}
-	for _, f := range c.Put {
-		st.files[f.Path] = f
-	}
-	if c.Sandbox != "" {
-		st.sandbox = c.Sandbox
-	}
+	st.set(func() {
+		for _, p := range c.Delete {
+			delete(st.files, p)
+		}
+		for _, f := range c.Put {
+			st.files[f.Path] = f
+		}
+		if c.Sandbox != "" {
+			st.sandbox = c.Sandbox
+		}
+	})
 	w.free(ctx, freed)
 	return nil
 }
@@ -284,7 +325,7 @@ func (w *Workspace) Forget(ctx context.Context, session string) error {
 			hashes = append(hashes, f.Hash)
 		}
 	}
-	st.loaded = false
+	st.set(func() { st.loaded = false })
 	if err := w.store.ForgetFiles(ctx, session); err != nil {
 		return err
 	}
@@ -296,11 +337,11 @@ func (w *Workspace) Forget(ctx context.Context, session string) error {
 // Notice is a sentence for people about files of the session that are not
 // kept; empty when all are.
 func (w *Workspace) Notice(ctx context.Context, session string) (string, error) {
-	st, unlock, err := w.lock(ctx, session)
+	st, done, err := w.look(ctx, session)
 	if err != nil {
 		return "", err
 	}
-	defer unlock()
+	defer done()
 	return w.notice(st), nil
 }
 
