@@ -62,11 +62,7 @@ function Buttons({ after }: { after: () => string | null }) {
 /** The same at the end of the thread, always there. */
 export function InsertRow() {
   return (
-    <div
-      className={cx(
-        "mt-3 flex items-center justify-center gap-1.5 opacity-70 focus-within:opacity-100 hover:opacity-100",
-      )}
-    >
+    <div className={cx("mt-3 flex items-center justify-center gap-1.5")}>
       <Buttons after={() => null} />
     </div>
   );

@@ -35,7 +35,7 @@ export function UserMessage({ item }: { item: Item }) {
           ) : null}
         </div>
       )}
-      <div className="flex h-8 items-center gap-0.5">
+      <div className="-mb-1 flex h-7 items-center gap-0.5">
         <div className="flex items-center opacity-0 transition-opacity focus-within:opacity-100 group-hover/message:opacity-100 pointer-coarse:opacity-100">
           <CopyButton
             bare

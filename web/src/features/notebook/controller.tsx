@@ -128,7 +128,8 @@ export class Notebook {
   }
 
   run(id: string): void {
-    if (this.session().items.get(id)?.kind === "cell") void this.actions.run([id]);
+    // A cell that was just made may not be among the items yet.
+    if (this.session().items.get(id)?.kind !== "note") void this.actions.run([id]);
     else {
       this.handles.get(id)?.finish?.();
       void this.actions.saveEdits(id);

@@ -107,10 +107,10 @@ function FileList({ files }: { files: readonly ListedFile[] }) {
   const label = s.tool.listing(roots.join(", "));
   return (
     <section aria-label={label} className="overflow-hidden rounded-xl border bg-raised">
-      <h3 className="flex h-9 items-center gap-2 px-3 text-muted text-sm">
+      <p className="flex h-9 items-center gap-2 px-3 text-muted text-sm">
         <FolderTree className="size-4 shrink-0" aria-hidden />
         <span className="truncate">{label}</span>
-      </h3>
+      </p>
       {files.length === roots.length ? (
         <p className="border-t px-3 py-2 text-muted text-sm">{s.tool.empty}</p>
       ) : (

@@ -10,7 +10,8 @@ export interface ListedFile {
 }
 
 /** The tree that the tool list_files tells the model as text, or null if this is none. */
-export function readFiles(result: Json | undefined): ListedFile[] | null {
+export function readFiles(value: Json | undefined): ListedFile[] | null {
+  const result = value !== null && typeof value === "object" && !Array.isArray(value) ? value.files : value;
   if (typeof result !== "string" || !/^\/\S*\/?( \(empty\))?$/m.test(result.split("\n", 1)[0] ?? "")) return null;
   const files: ListedFile[] = [];
   const folders: string[] = [];

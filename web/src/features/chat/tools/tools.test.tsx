@@ -94,6 +94,7 @@ describe("readFiles", () => {
       { name: "link", path: "/uploaded_files/link", folder: false, depth: 1, size: "" },
       { name: "/workspace", path: "/workspace", folder: true, depth: 0, size: "" },
     ]);
+    expect(readFiles({ files: "/workspace/ (empty)" })).toHaveLength(1);
     expect(readFiles("no such folder")).toBeNull();
     expect(readFiles({})).toBeNull();
   });

@@ -59,7 +59,11 @@ export function readWeather(result: Json | undefined, hours = 12): Weather | nul
     const time = times[i];
     const temperature = temperatures[i];
     if (time !== undefined && typeof temperature === "number") {
-      strip.push({ time: clock(time), temperature, day: up(i === first ? now : time) });
+      strip.push(
+        i === first
+          ? { time: clock(time), temperature: current.temperature_2m, day: up(now) }
+          : { time: clock(time), temperature, day: up(time) },
+      );
     }
   }
   const today = times.flatMap((t, i) => {

@@ -135,7 +135,7 @@ export function CodeEditor(props: CodeEditorProps) {
   const ask = useCallback(
     (at: Place) => {
       focus.current = { place: at, typed: "" };
-      idle.current?.focus({ preventScroll: true });
+      idle.current?.querySelector("pre")?.focus({ preventScroll: true });
       mount();
     },
     [mount],
@@ -179,7 +179,7 @@ export function CodeEditor(props: CodeEditorProps) {
   return (
     // biome-ignore lint/a11y/noStaticElementInteractions: the entry around it answers the keyboard
     <div
-      className="code-editor cursor-text outline-none"
+      className="code-editor cursor-text"
       data-editor={id}
       onPointerEnter={mount}
       onMouseDown={(event) => {
@@ -189,11 +189,16 @@ export function CodeEditor(props: CodeEditorProps) {
         ask({ x: event.clientX, y: event.clientY });
       }}
       ref={idle}
-      tabIndex={-1}
+      onFocus={() => {
+        if (!focus.current) ask(undefined);
+      }}
       onKeyDown={type}
     >
       {value === "" && hint ? (
-        <pre className="code-view text-[color:var(--code-comment)]">{hint}</pre>
+        // biome-ignore lint/a11y/noNoninteractiveTabindex: becomes the editor once it has the focus
+        <pre tabIndex={0} className="code-view text-[color:var(--code-comment)]">
+          {hint}
+        </pre>
       ) : (
         <StaticCode
           code={value}

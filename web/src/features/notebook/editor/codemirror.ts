@@ -39,6 +39,7 @@ import {
 } from "@codemirror/view";
 import { tags as t, tagHighlighter } from "@lezer/highlight";
 import type { Json } from "@/api/types";
+import { language } from "@/lib/i18n";
 import { markdownTokens } from "./markdownTokens";
 import { styledRoot } from "./root";
 import type { EditorContext } from "./types";
@@ -125,7 +126,10 @@ const theme = EditorView.theme({
   },
   ".cm-panels": { backgroundColor: "var(--sunken)", color: "var(--code-ink)" },
   ".cm-panels-bottom": { borderTop: "1px solid var(--line-strong)" },
-  ".cm-panel.cm-search": { padding: "6px 30px 6px 8px", fontFamily: "system-ui, sans-serif" },
+  ".cm-panel.cm-search": { padding: "6px 30px 6px 8px", fontFamily: "var(--font-sans, sans-serif)", fontSize: "12px" },
+  ".cm-panel.cm-search input, .cm-panel.cm-search button, .cm-panel.cm-search label": { fontSize: "12px" },
+  ".cm-panel.cm-search label": { whiteSpace: "nowrap" },
+  ".cm-panel.cm-search [name=close]": { fontSize: "18px", right: "6px" },
   ".cm-textfield, .cm-button": {
     backgroundColor: "var(--raised)",
     backgroundImage: "none",
@@ -289,7 +293,26 @@ function edge(box: ContextBox, direction: "up" | "down") {
   };
 }
 
-export const numbers = new Compartment();
+const numbers = new Compartment();
+
+const german = {
+  Find: "Suchen",
+  Replace: "Ersetzen",
+  next: "weiter",
+  previous: "zurück",
+  all: "alle",
+  "match case": "Groß/klein",
+  regexp: "Regex",
+  "by word": "ganze Wörter",
+  replace: "ersetzen",
+  "replace all": "alle ersetzen",
+  close: "schließen",
+  "current match": "dieser Treffer",
+  "replaced $ matches": "$ Treffer ersetzt",
+  "replaced match on line $": "Treffer in Zeile $ ersetzt",
+  "on line": "in Zeile",
+  Completions: "Vorschläge",
+};
 
 export function newState(
   code: string,
@@ -299,6 +322,7 @@ export function newState(
   const python = options.language === "python";
   const kernel = fromKernel(box);
   const extensions: Extension[] = [
+    language() === "de" ? EditorState.phrases.of(german) : [],
     Prec.highest(
       EditorView.domEventHandlers({
         keydown: (event, view) => {

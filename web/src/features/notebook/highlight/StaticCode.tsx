@@ -65,6 +65,8 @@ export const StaticCode = memo(function StaticCode(props: {
   }, [code, read]);
   return (
     <pre
+      // biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls must be reachable by keyboard
+      tabIndex={0}
       className={`code-view${caret ? " code-caret" : ""}${lineNumbers ? " code-numbered" : ""}${className ? ` ${className}` : ""}`}
     >
       <code>
