@@ -6,6 +6,8 @@ import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { type Browser, type Page, type Server, startBrowser, startServer, until, type Visit, visit } from "./lib";
 
+const long = 120_000; // of what takes many steps, on a machine with other work
+
 let server: Server;
 let browser: Browser;
 let view: Visit;
@@ -123,54 +125,59 @@ describe("uploads", () => {
     }
   });
 
-  test("goes on where it was after a cut, and after a reload", async () => {
-    await open();
-    await page.getByRole("button", { name: "Upload files" }).first().waitFor();
-    const bytes = Buffer.alloc(20 << 20, 7);
-    let puts = 0;
-    const ranges: string[] = [];
-    await page.route("**/files/content?*", async (route) => {
-      const request = route.request();
-      if (request.method() !== "PUT") return route.continue();
-      ranges.push((await request.headerValue("content-range")) ?? "");
-      if (++puts >= 2) return route.abort("connectionreset");
-      return route.continue();
-    });
-    const file = { name: "big.bin", mimeType: "application/octet-stream", buffer: bytes };
-    await page.locator("input[type=file][multiple]").first().setInputFiles(file);
-    await page.getByText("connection cut, trying again").waitFor();
-    expect(ranges[0]).toBe(`bytes 0-${(8 << 20) - 1}/${bytes.length}`);
-    await page.unroute("**/files/content?*");
-    await row(/^big\.bin/).waitFor({ timeout: 30_000 });
-    expect((await content("/uploaded_files/big.bin")).length).toBe(bytes.length);
-
-    // The same with a page that is gone in the middle, and the file chosen again.
-    const dir = await mkdtemp(join(tmpdir(), "caesarion-upload-"));
-    const second = join(dir, "second.bin");
-    await writeFile(second, bytes);
-    try {
-      puts = 0;
-      await page.route("**/files/content?*", (route) =>
-        route.request().method() === "PUT" && ++puts >= 2 ? route.abort("connectionreset") : route.continue(),
-      );
-      await page.locator("input[type=file][multiple]").first().setInputFiles(second);
+  test(
+    "goes on where it was after a cut, and after a reload",
+    async () => {
+      await open();
+      await page.getByRole("button", { name: "Upload files" }).first().waitFor();
+      const dir = await mkdtemp(join(tmpdir(), "caesarion-upload-"));
+      const big = join(dir, "big.bin");
+      const bytes = Buffer.alloc(17 << 20, 7);
+      await writeFile(big, bytes);
+      let puts = 0;
+      const ranges: string[] = [];
+      await page.route("**/files/content?*", async (route) => {
+        const request = route.request();
+        if (request.method() !== "PUT") return route.continue();
+        ranges.push((await request.headerValue("content-range")) ?? "");
+        if (++puts >= 2) return route.abort("connectionreset");
+        return route.continue();
+      });
+      await page.locator("input[type=file][multiple]").first().setInputFiles(big);
       await page.getByText("connection cut, trying again").waitFor();
-      page.on("dialog", (dialog) => void dialog.accept()); // "leave the page?"
-      await page.reload();
-      await page.getByText("40 % are there. Drop the same file again to go on.").waitFor();
+      expect(ranges[0]).toBe(`bytes 0-${(8 << 20) - 1}/${bytes.length}`);
       await page.unroute("**/files/content?*");
-      const next = page.waitForRequest((request) => request.method() === "PUT");
-      await page.locator("input[type=file][multiple]").first().setInputFiles(second);
-      expect(await (await next).headerValue("content-range")).toBe(
-        `bytes ${8 << 20}-${(16 << 20) - 1}/${bytes.length}`,
-      );
-      await row(/^second\.bin/).waitFor({ timeout: 30_000 });
-      expect((await content("/uploaded_files/second.bin")).length).toBe(bytes.length);
-      expect(await page.getByText("% are there").count()).toBe(0);
-    } finally {
-      await rm(dir, { recursive: true, force: true });
-    }
-  });
+      await row(/^big\.bin/).waitFor({ timeout: 30_000 });
+      expect((await content("/uploaded_files/big.bin")).length).toBe(bytes.length);
+
+      // The same with a page that is gone in the middle, and the file chosen again.
+      const second = join(dir, "second.bin");
+      await writeFile(second, bytes);
+      try {
+        puts = 0;
+        await page.route("**/files/content?*", (route) =>
+          route.request().method() === "PUT" && ++puts >= 2 ? route.abort("connectionreset") : route.continue(),
+        );
+        await page.locator("input[type=file][multiple]").first().setInputFiles(second);
+        await page.getByText("connection cut, trying again").waitFor();
+        page.on("dialog", (dialog) => void dialog.accept()); // "leave the page?"
+        await page.reload();
+        await page.getByText("47 % are there. Drop the same file again to go on.").waitFor();
+        await page.unroute("**/files/content?*");
+        const next = page.waitForRequest((request) => request.method() === "PUT");
+        await page.locator("input[type=file][multiple]").first().setInputFiles(second);
+        expect(await (await next).headerValue("content-range")).toBe(
+          `bytes ${8 << 20}-${(16 << 20) - 1}/${bytes.length}`,
+        );
+        await row(/^second\.bin/).waitFor({ timeout: 30_000 });
+        expect((await content("/uploaded_files/second.bin")).length).toBe(bytes.length);
+        expect(await page.getByText("% are there").count()).toBe(0);
+      } finally {
+        await rm(dir, { recursive: true, force: true });
+      }
+    },
+    long,
+  );
 
   test("asks before it replaces, and does what was answered", async () => {
     await open();
@@ -298,122 +305,135 @@ describe("the preview", () => {
     ],
   };
 
-  test("shows each kind of file as what it is, and goes on with the arrows", async () => {
-    const svg = '<svg xmlns="http://www.w3.org/2000/svg" width="20" height="10"><script>top.hacked = 1</script></svg>';
-    const files: [string, string | Uint8Array][] = [
-      ["a.png", png],
-      ["b.svg", svg],
-      ["c.md", "# Heading\n\n<script>top.hacked = 1</script> *text*"],
-      ["d.json", '{"deep": [1, {"x": null}]}'],
-      ["e.py", "def f():\n    return 1\n"],
-      ["f.log", `${"line of a long log\n".repeat(200_000)}`],
-      ["g.bin", new Uint8Array(300).map((_, i) => i)],
-      ["h.ipynb", JSON.stringify(notebook)],
-      ["i.pdf", "%PDF-1.7"],
-      ["j.txt", ""],
-    ];
-    for (const [name, body] of files) {
-      await server.api("PUT", `/v1/sessions/${session}/files/content?path=/workspace/${name}`, body);
-    }
-    await open();
-    await row(/^a\.png/).click();
-    const dialog = page.getByRole("dialog");
-    await dialog.getByText("10 × 10 pixels").waitFor();
-    await dialog.getByRole("button", { name: "Zoom in" }).click();
-    await dialog.getByText(/150 % · /).waitFor();
-    await dialog.getByRole("button", { name: "Fit" }).click();
-    const next = async (name: string) => {
-      await dialog.getByRole("button", { name: "Next file" }).focus();
-      await page.keyboard.press("ArrowRight");
-      await page.getByRole("dialog", { name, exact: true }).waitFor();
-    };
-    await next("b.svg");
-    await dialog.getByText("20 × 10 pixels").waitFor();
-    await dialog.getByRole("button", { name: "As text" }).click();
-    await dialog.getByText("top.hacked").first().waitFor();
-    await next("c.md");
-    await dialog.getByRole("heading", { name: "Heading" }).waitFor();
-    await next("d.json");
-    await dialog.getByText('"deep"').waitFor();
-    await next("e.py");
-    await dialog.locator(".code-numbered").getByText("return").waitFor();
-    await next("f.log");
-    await dialog.getByText(/The first 1 MB of 3\.6\d MB/).waitFor();
-    await next("g.bin");
-    await dialog.getByText("00000010").first().waitFor();
-    await next("h.ipynb");
-    await dialog.getByRole("heading", { name: "Old work" }).waitFor();
-    await dialog.getByText("42", { exact: true }).waitFor();
-    await next("i.pdf");
-    await dialog.getByText(/keep the browser's PDF viewer out/).waitFor();
-    await next("j.txt");
-    await dialog.getByText("The file is empty.").waitFor();
-    expect(await dialog.getByRole("button", { name: "Next file" }).isDisabled()).toBe(true);
-    expect(await page.evaluate(() => (window as unknown as { hacked?: number }).hacked)).toBeUndefined();
-    await page.keyboard.press("Escape");
-    await dialog.waitFor({ state: "detached" });
-    // The focus is where the last one was.
-    await until("the focus", () =>
-      page.evaluate(() => document.activeElement?.getAttribute("data-path") === "/workspace/j.txt"),
-    );
-    expect(view.errors).toEqual([]);
-  });
+  test(
+    "shows each kind of file as what it is, and goes on with the arrows",
+    async () => {
+      const svg =
+        '<svg xmlns="http://www.w3.org/2000/svg" width="20" height="10"><script>top.hacked = 1</script></svg>';
+      const files: [string, string | Uint8Array][] = [
+        ["a.png", png],
+        ["b.svg", svg],
+        ["c.md", "# Heading\n\n<script>top.hacked = 1</script> *text*"],
+        ["d.json", '{"deep": [1, {"x": null}]}'],
+        ["e.py", "def f():\n    return 1\n"],
+        ["f.log", `${"line of a long log\n".repeat(200_000)}`],
+        ["g.bin", new Uint8Array(300).map((_, i) => i)],
+        ["h.ipynb", JSON.stringify(notebook)],
+        ["i.pdf", "%PDF-1.7"],
+        ["j.txt", ""],
+      ];
+      for (const [name, body] of files) {
+        await server.api("PUT", `/v1/sessions/${session}/files/content?path=/workspace/${name}`, body);
+      }
+      await open();
+      await row(/^a\.png/).click();
+      const dialog = page.getByRole("dialog");
+      await dialog.getByText("10 × 10 pixels").waitFor();
+      await dialog.getByRole("button", { name: "Zoom in" }).click();
+      await dialog.getByText(/150 % · /).waitFor();
+      await dialog.getByRole("button", { name: "Fit" }).click();
+      const next = async (name: string) => {
+        await dialog.getByRole("button", { name: "Next file" }).focus();
+        await page.keyboard.press("ArrowRight");
+        await page.getByRole("dialog", { name, exact: true }).waitFor();
+      };
+      await next("b.svg");
+      await dialog.getByText("20 × 10 pixels").waitFor();
+      await dialog.getByRole("button", { name: "As text" }).click();
+      await dialog.getByText("top.hacked").first().waitFor();
+      await next("c.md");
+      await dialog.getByRole("heading", { name: "Heading" }).waitFor();
+      await next("d.json");
+      await dialog.getByText('"deep"').waitFor();
+      await next("e.py");
+      await dialog.locator(".code-numbered").getByText("return").waitFor();
+      await next("f.log");
+      await dialog.getByText(/The first 1 MB of 3\.6\d MB/).waitFor();
+      await next("g.bin");
+      await dialog.getByText("00000010").first().waitFor();
+      await next("h.ipynb");
+      await dialog.getByRole("heading", { name: "Old work" }).waitFor();
+      await dialog.getByText("42", { exact: true }).waitFor();
+      await next("i.pdf");
+      await dialog.getByText(/keep the browser's PDF viewer out/).waitFor();
+      await next("j.txt");
+      await dialog.getByText("The file is empty.").waitFor();
+      expect(await dialog.getByRole("button", { name: "Next file" }).isDisabled()).toBe(true);
+      expect(await page.evaluate(() => (window as unknown as { hacked?: number }).hacked)).toBeUndefined();
+      await page.keyboard.press("Escape");
+      await dialog.waitFor({ state: "detached" });
+      // The focus is where the last one was.
+      await until("the focus", () =>
+        page.evaluate(() => document.activeElement?.getAttribute("data-path") === "/workspace/j.txt"),
+      );
+      expect(view.errors).toEqual([]);
+    },
+    long,
+  );
 });
 
 describe("beside a run", () => {
-  test("files of a cell are marked until they are looked at, and variables are listed", async () => {
-    await open();
-    const item = await run(
-      "import pandas as pd\nframe = pd.DataFrame({'x': range(300)})\nframe.to_csv('made.csv', index=False)\nnumber = 41",
-    );
-    const made = row(/^made\.csv.*Made by cell/);
-    await made.waitFor();
-    expect(await page.locator(`[data-item-id="${item}"]`).count()).toBe(1);
-    await made.click();
-    await page
-      .getByRole("dialog", { name: "made.csv" })
-      .getByText(/300 rows/)
-      .waitFor();
-    await page.keyboard.press("Escape");
-    await row(/^made\.csv(?!.*Made by)/).waitFor();
+  test(
+    "files of a cell are marked until they are looked at, and variables are listed",
+    async () => {
+      await open();
+      const item = await run(
+        "import pandas as pd\nframe = pd.DataFrame({'x': range(300)})\nframe.to_csv('made.csv', index=False)\nnumber = 41",
+      );
+      const made = row(/^made\.csv.*Made by cell/);
+      await made.waitFor();
+      expect(await page.locator(`[data-item-id="${item}"]`).count()).toBe(1);
+      await made.click();
+      await page
+        .getByRole("dialog", { name: "made.csv" })
+        .getByText(/300 rows/)
+        .waitFor();
+      await page.keyboard.press("Escape");
+      await row(/^made\.csv(?!.*Made by)/).waitFor();
 
-    await page.getByRole("tab", { name: "Variables" }).click();
-    await page.locator("[data-variable=number]").getByText("41").waitFor();
-    await page.locator("[data-variable=frame]").click();
-    await page
-      .getByRole("dialog", { name: "frame" })
-      .getByText(/300 rows/)
-      .waitFor();
-    await page.keyboard.press("Escape");
-    await run("number = 42; del frame");
-    await page.locator("[data-variable=number]").getByText("42").waitFor();
-    await page.locator("[data-variable=frame]").waitFor({ state: "detached" });
+      await page.getByRole("tab", { name: "Variables" }).click();
+      await page.locator("[data-variable=number]").getByText("41").waitFor();
+      await page.locator("[data-variable=frame]").click();
+      await page
+        .getByRole("dialog", { name: "frame" })
+        .getByText(/300 rows/)
+        .waitFor();
+      await page.keyboard.press("Escape");
+      await run("number = 42; del frame");
+      await page.locator("[data-variable=number]").getByText("42").waitFor();
+      await page.locator("[data-variable=frame]").waitFor({ state: "detached" });
 
-    await page.getByRole("button", { name: "Sandbox: Ready" }).click();
-    await page.getByRole("meter", { name: "Memory" }).waitFor();
-    await page.getByRole("button", { name: "Restart Python" }).click();
-    await page.getByRole("dialog").getByRole("button", { name: "Restart Python" }).click();
-    await page.getByText("No variables yet").waitFor({ timeout: 30_000 });
-    expect(view.errors).toEqual([]);
-  });
+      await page.getByRole("button", { name: "Sandbox: Ready" }).click();
+      await page.getByRole("meter", { name: "Memory" }).waitFor();
+      await page.getByRole("button", { name: "Restart Python" }).click();
+      await page.getByRole("dialog").getByRole("button", { name: "Restart Python" }).click();
+      await page.getByText("No variables yet").waitFor({ timeout: 30_000 });
+      expect(view.errors).toEqual([]);
+    },
+    long,
+  );
 });
 
 describe("an installation with bounds", () => {
-  test("says what it does not take, and why", async () => {
-    const strict = await startServer({ args: ["--upload-extensions", ".csv", "--upload-max-bytes", "1MiB"] });
-    const visitor = await visit(browser, strict);
-    try {
-      await visitor.page.goto("/");
-      const input = visitor.page.locator("input[type=file][multiple]").first();
-      await visitor.page.getByText("No files yet").waitFor();
-      const file = (name: string, size: number) => ({ name, mimeType: "x", buffer: Buffer.alloc(size, 65) });
-      await input.setInputFiles([file("large.csv", 20 << 20), file("tool.exe", 300), file("fine.csv", 10)]);
-      await visitor.page.getByText(/an upload may have 1/).waitFor();
-      await visitor.page.getByText(/\.exe" may not be uploaded here\. Allowed are \.csv/).waitFor();
-      await visitor.page.getByRole("treeitem", { name: /^fine\.csv/ }).waitFor();
-    } finally {
-      await visitor.close();
-      await strict.stop();
-    }
-  });
+  test(
+    "says what it does not take, and why",
+    async () => {
+      const strict = await startServer({ args: ["--upload-extensions", ".csv", "--upload-max-bytes", "1MiB"] });
+      const visitor = await visit(browser, strict);
+      try {
+        await visitor.page.goto("/");
+        const input = visitor.page.locator("input[type=file][multiple]").first();
+        await visitor.page.getByText("No files yet").waitFor();
+        const file = (name: string, size: number) => ({ name, mimeType: "x", buffer: Buffer.alloc(size, 65) });
+        await input.setInputFiles([file("large.csv", 20 << 20), file("tool.exe", 300), file("fine.csv", 10)]);
+        await visitor.page.getByText(/an upload may have 1/).waitFor();
+        await visitor.page.getByText(/\.exe" may not be uploaded here\. Allowed are \.csv/).waitFor();
+        await visitor.page.getByRole("treeitem", { name: /^fine\.csv/ }).waitFor();
+      } finally {
+        await visitor.close();
+        await strict.stop();
+      }
+    },
+    long,
+  );
 });
