@@ -40,7 +40,7 @@ func (a *API) cookieValue() string {
 }
 
 func (a *API) cookie(r *http.Request) *http.Cookie {
-	return &http.Cookie{
+	return &http.Cookie{ //nolint:gosec // Secure follows the connection: on loopback there is no TLS
 		Name: a.cookieName(), Value: a.cookieValue(), Path: "/", MaxAge: int(cookieLife.Seconds()),
 		HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: r.TLS != nil,
 	}
@@ -126,7 +126,7 @@ func (a *API) loginRoutes() {
 		Summary:       "Remove the cookie of a login",
 		Description:   "From this browser. The token stays valid; for another one, start the server with another token.",
 	}, func(_ context.Context, in *Raw) (*cookieAnswer, error) {
-		c := a.cookie(in.r)
+		c := a.cookie(in.r) //nolint:gosec // see there
 		c.Value, c.MaxAge = "", -1
 		return &cookieAnswer{[]http.Cookie{*c}}, nil
 	})
