@@ -39,6 +39,7 @@ type Options struct {
 	DefaultModel func() string // model of a session that names none; nil: none
 	PurgeAfter   time.Duration // a deleted session can be restored so long; default 24 h
 	EvictAfter   time.Duration // a session nobody reads leaves memory after; default 10 min
+	EventBytes   int64         // events kept for readers that come back, in each session; default 16 MiB
 	Logger       *slog.Logger  // default: discard
 }
 
@@ -84,6 +85,9 @@ func New(ctx context.Context, fl *fleet.Fleet, st *store.Store, opts Options) (*
 	}
 	if opts.EvictAfter == 0 {
 		opts.EvictAfter = 10 * time.Minute
+	}
+	if opts.EventBytes <= 0 {
+		opts.EventBytes = keptBytes
 	}
 	svc := &Service{fleet: fl, store: st, opts: opts, log: opts.Logger, live: map[string]*Session{}, loading: map[string]*loading{}, purged: map[string]bool{}}
 	svc.list.init()

@@ -215,11 +215,13 @@ func TestFilesAreKept(t *testing.T) {
 }
 
 func TestOldEventsArePruned(t *testing.T) {
-	svc := newWorld(t, true).start(t)
+	w := newWorld(t, true)
+	w.opts.EventBytes = 200_000
+	svc := w.start(t)
 	s := create(t, svc)
 	var d v1.SessionDetail
 	for i := range 4 {
-		a := addCell(t, s, "for i in range(6): print(str(i) * 1_000_000)")
+		a := addCell(t, s, "for i in range(6): print(str(i) * 20_000)")
 		run(t, s, a)
 		d = await(t, s, "the end of cell "+strconv.Itoa(i), status(a, "ok"))
 	}
@@ -242,7 +244,7 @@ func TestOldEventsArePruned(t *testing.T) {
 		last = batch[len(batch)-1].Seq
 	}
 	whole, err := s.Items(t.Context())
-	if err != nil || len(text(whole[0])) != 6_000_006 {
+	if err != nil || len(text(whole[0])) != 120_006 {
 		t.Errorf("the first cell has %d bytes, %v", len(text(whole[0])), err)
 	}
 }

@@ -122,7 +122,7 @@ func (svc *Service) load(ctx context.Context, row store.Session) (*Session, erro
 	}
 	s := &Session{
 		svc: svc, id: row.ID, client: row.ClientID, start: row.LastSeq, seq: row.LastSeq, pruned: row.PrunedSeq,
-		log:  event.NewLog(event.LogOptions{MaxBytes: liveBytes, MaxRecords: liveRecords}),
+		log:  event.NewLog(event.LogOptions{MaxBytes: min(liveBytes, svc.opts.EventBytes), MaxRecords: liveRecords}),
 		tree: newTree(), used: time.Now(),
 	}
 	s.ctx, s.cancel = context.WithCancelCause(svc.ctx)
@@ -407,7 +407,7 @@ type mark struct{ seq, events, bytes int64 }
 const (
 	liveBytes   = 4 << 20
 	liveRecords = 20_000
-	keptBytes   = 16 << 20
+	keptBytes   = 16 << 20 // default of Options.EventBytes
 	keptEvents  = 20_000
 	markEvery   = 256 << 10
 )
@@ -415,7 +415,7 @@ const (
 // pruneLocked drops old events from the store whose results stand in the rows.
 func (s *Session) pruneLocked(c *commit) {
 	last := &s.kept[len(s.kept)-1]
-	if last.bytes > markEvery {
+	if last.bytes > min(markEvery, s.svc.opts.EventBytes/8) {
 		s.kept = append(s.kept, mark{})
 		last = &s.kept[len(s.kept)-1]
 	}
@@ -428,7 +428,8 @@ func (s *Session) pruneLocked(c *commit) {
 	for _, m := range s.kept {
 		events, bytes = events+m.events, bytes+m.bytes
 	}
-	if events <= keptEvents && bytes <= keptBytes {
+	most := s.svc.opts.EventBytes
+	if events <= keptEvents && bytes <= most {
 		return
 	}
 	limit := s.seq
@@ -438,7 +439,7 @@ func (s *Session) pruneLocked(c *commit) {
 		}
 	}
 	to := s.pruned
-	for len(s.kept) > 1 && (events > keptEvents/2 || bytes > keptBytes/2) && s.kept[0].seq <= limit {
+	for len(s.kept) > 1 && (events > keptEvents/2 || bytes > most/2) && s.kept[0].seq <= limit {
 		events, bytes, to = events-s.kept[0].events, bytes-s.kept[0].bytes, s.kept[0].seq
 		s.kept = s.kept[1:]
 	}
