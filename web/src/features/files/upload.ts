@@ -1,5 +1,7 @@
-import { reportUnauthenticated, sessionPath, withQuery } from "@/api/client";
+import { sessionPath, withQuery } from "@/api/client";
+import { lasting, offsetOf, problemOf, retried } from "./answers";
 import { type Collected, collect, type Given } from "./collect";
+import { Meter } from "./meter";
 import { base, freeName, join, parent } from "./paths";
 import { forgetUnfinished, noteUnfinished, readable, unfinishedUploads, uploadId } from "./resume";
 import {
@@ -71,33 +73,8 @@ class Refused extends Error {
   }
 }
 
-const retried = new Set([408, 425, 429, 500, 502, 503, 504]);
-// The sandbox or the store said no for good; asking again changes nothing.
-const lasting = new Set(["disk-full", "session-full", "too-many-uploads", "too-many-sandboxes"]);
-
 function listingKey(t: Transfer): string {
   return `${t.batch}\0${parent(t.path)}`;
-}
-
-function problemOf(answer: Answer): TransferProblem {
-  if (answer.status === 401) reportUnauthenticated();
-  try {
-    const p = JSON.parse(answer.text) as { code?: string; detail?: string; title?: string; hint?: string };
-    return {
-      code: p.code ?? `http-${answer.status}`,
-      detail: p.detail ?? p.title ?? `HTTP ${answer.status}`,
-      hint: p.hint,
-    };
-  } catch {
-    return { code: `http-${answer.status}`, detail: `HTTP ${answer.status}` };
-  }
-}
-
-/** Bytes that the server has, from a Range ("bytes=0-99") or a plain offset. */
-function offsetOf(answer: Answer): number {
-  const range = /^bytes[= ]0-(\d+)/.exec(answer.header("Range") ?? "");
-  if (range) return Number(range[1]) + 1;
-  return Number(answer.header("Upload-Offset") ?? 0) || 0;
 }
 
 /** Sends files: several at once, in resumable pieces, over cuts and reloads. */
@@ -513,36 +490,6 @@ export class Uploader {
 }
 
 const unreadable: TransferProblem = { code: "file-unreadable", detail: "" };
-
-/** Turns counts of bytes into a rate, and tells at most ten times a second. */
-class Meter {
-  private told = 0;
-  private since = performance.now();
-  private from = -1;
-  private rate = 0;
-
-  constructor(private readonly tell: (rate: number, bytes: number) => void) {}
-
-  at(bytes: number): void {
-    const now = performance.now();
-    if (this.from < 0 || bytes < this.from) {
-      this.from = bytes;
-      this.since = now;
-      this.tell(this.rate, bytes);
-      return;
-    }
-    const seconds = (now - this.since) / 1000;
-    if (seconds >= 0.5) {
-      const lately = (bytes - this.from) / seconds;
-      this.rate = this.rate === 0 ? lately : this.rate * 0.6 + lately * 0.4;
-      this.from = bytes;
-      this.since = now;
-    }
-    if (now - this.told < 100) return;
-    this.told = now;
-    this.tell(this.rate, bytes);
-  }
-}
 
 /** The page's own. */
 export const uploader = new Uploader();
