@@ -2,6 +2,7 @@ package session_test
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"os"
@@ -296,4 +297,48 @@ func TestADatabaseThatCantBeUsed(t *testing.T) {
 	if _, err := openStore(t, path); codeOf(err) != "store-corrupt" {
 		t.Errorf("damaged: %v", err)
 	}
+}
+
+func TestWhatCantBeKeptIsNotShown(t *testing.T) {
+	svc := newWorld(t, false).start(t)
+	s := create(t, svc)
+	addCell(t, s, "kept")
+	before := s.Detail()
+	r := s.Reader(before.LastSeq)
+	defer r.Close()
+	exec := func(query string) {
+		t.Helper()
+		if err := svc.store.Write(t.Context(), func(ctx context.Context, tx *sql.Tx) error {
+			_, err := tx.ExecContext(ctx, query)
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exec(`CREATE TRIGGER full BEFORE INSERT ON events BEGIN SELECT RAISE (ABORT, 'as if the disk were full'); END`)
+	if it, err := s.AddItem(v1.CreateItem{Kind: "cell", Code: "lost"}); codeOf(err) != "store-failed" {
+		t.Errorf("got %+v, %v", it, err)
+	}
+	for {
+		batch, err := r.Next(t.Context())
+		if err != nil {
+			if codeOf(err) != "store-failed" {
+				t.Errorf("the reader gets %v", err)
+			}
+			break
+		}
+		if batch[0].Seq != 0 {
+			t.Errorf("a reader saw %s", batch[0].Line)
+		}
+	}
+	exec(`DROP TRIGGER full`)
+	s, err := svc.Get(t.Context(), s.ID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := s.Detail(); len(d.Items) != 1 || d.LastSeq != before.LastSeq {
+		t.Errorf("after it: %+v", d)
+	}
+	addCell(t, s, "again")
+	same(t, s)
 }
