@@ -211,7 +211,9 @@ export class Notebook {
         if (clipboard) void this.insert(clipboard.kind, effect.after, false, clipboard.text);
         return;
       case "undoDelete": {
-        const id = this.removed.pop();
+        // One that could not be deleted is still there.
+        let id = this.removed.pop();
+        while (id !== undefined && this.session().order.includes(id)) id = this.removed.pop();
         if (id === undefined) return;
         this.awaited = { id, edit: false };
         void this.actions.restoreItem(id);
