@@ -52,6 +52,25 @@ describe("which representation comes first", () => {
   });
 });
 
+test("the chart in Altair's HTML", () => {
+  const html = (spec: string, mode: string) =>
+    `<div id="altair-viz"></div><script>(function(spec, embedOpt){ vegaEmbed(outputDiv, spec, embedOpt) })(${spec}, {"mode": "${mode}"});\n</script>`;
+  const spec = { mark: "bar", data: { values: [{ x: "})({" }] } };
+  const data = { "text/html": html(JSON.stringify(spec), "vega-lite") };
+  expect(representations({ data }).map((r) => [r.kind, r.value])).toEqual([
+    ["vega", spec],
+    ["html", data["text/html"]],
+  ]);
+  for (const none of [
+    "<p>vegaEmbed</p>",
+    html("{broken", "vega-lite"),
+    html("{}", "vega"),
+    "<script>x({}, {})</script>",
+  ]) {
+    expect(representations({ data: { "text/html": none } }).map((r) => r.kind)).toEqual(["html"]);
+  }
+});
+
 test("text as a list of lines", () => {
   expect(textOf(["a\n", "b"])).toBe("a\nb");
   expect(textOf({ a: 1 })).toBe('{\n  "a": 1\n}');

@@ -80,6 +80,10 @@ export function representations(output: Pick<Output, "data" | "refs">): Represen
     const whole = value !== undefined && !output.refs?.[mime];
     return { mime, kind: kindOf(mime), ...(whole || kindOf(mime) === "text" ? { value: value ?? "" } : {}) };
   });
+  const chart = vegaOf(found.find((r) => r.kind === "html")?.value);
+  if (chart !== undefined && !found.some((r) => r.kind === "vega")) {
+    found.push({ mime: "application/vnd.vegalite.v6+json", kind: "vega", value: chart });
+  }
   found.sort((a, b) => order.indexOf(a.kind) - order.indexOf(b.kind) || a.mime.localeCompare(b.mime));
   // Formulas by sympy come as LaTeX with a picture beside; pandas' HTML stands behind its table.
   const latex = found.findIndex((r) => r.kind === "latex");
@@ -92,6 +96,22 @@ export function representations(output: Pick<Output, "data" | "refs">): Represen
   );
   // "<Figure size 640x480 with 1 Axes>" says nothing beside the figure.
   return shown.length > 1 ? shown.filter((r) => r.kind !== "text" || !/^<[^\n]*>$/.test(textOf(r.value))) : shown;
+}
+
+/**
+ * The chart in the HTML that Altair makes. That asks a server on the internet
+ * for Vega, which no output gets; we have it here.
+ */
+export function vegaOf(html: Json | undefined): Json | undefined {
+  const text = html === undefined ? "" : textOf(html);
+  if (!text.includes("vegaEmbed")) return undefined;
+  const call = /\}\)\((\{[\s\S]*\}),\s*(\{[^{}]*\})\);?\s*<\/script>/.exec(text);
+  if (!call || !/"mode":\s*"vega-lite"/.test(call[2] ?? "")) return undefined;
+  try {
+    return JSON.parse(call[1] ?? "") as Json;
+  } catch {
+    return undefined;
+  }
 }
 
 /** nbformat allows text as a list of lines. */

@@ -36,6 +36,9 @@ export interface Pages {
 
 const pageSize = 200;
 
+// The most rows that the server gives at a time.
+const downloadPage = 1000;
+
 // How soon a kernel that was busy is asked again.
 const busyWait = 1500;
 
@@ -187,7 +190,7 @@ export function usePages(source: TableSource, sort: Sort | undefined): Pages {
     if (local && !useServer) return local.slice(0, most);
     const rows: Row[] = [];
     for (;;) {
-      const table = await fetchPage(rows.length, Math.min(pageSize, most - rows.length));
+      const table = await fetchPage(rows.length, Math.min(downloadPage, most - rows.length));
       rows.push(...rowsOf(table));
       if (table.rows.length === 0 || rows.length >= most || (table.total_rows >= 0 && rows.length >= table.total_rows))
         return rows;

@@ -60,6 +60,7 @@ function LongText({ terminal, count, className, download }: LongTextProps) {
   const s = useStrings();
   const scroller = useRef<HTMLDivElement>(null);
   const following = useRef(true);
+  const top = useRef(0);
   const [searching, setSearching] = useState(false);
   const [query, setQuery] = useState("");
   const [current, setCurrent] = useState(0);
@@ -187,8 +188,11 @@ function LongText({ terminal, count, className, download }: LongTextProps) {
         aria-live="off"
         aria-label={s.lines(formatNumber(count))}
         onScroll={(event) => {
+          // The place may have grown since it was scrolled here: only going up is leaving the end.
           const el = event.currentTarget;
-          following.current = el.scrollHeight - el.scrollTop - el.clientHeight < rowHeight * 2;
+          if (el.scrollTop < top.current - 1) following.current = false;
+          if (el.scrollHeight - el.scrollTop - el.clientHeight < rowHeight * 2) following.current = true;
+          top.current = el.scrollTop;
         }}
       >
         <div className="relative min-w-full" style={{ height: rows.getTotalSize() }}>
