@@ -72,11 +72,13 @@ func TestHistory(t *testing.T) {
 			"user: q\nassistant: Let me see. <c1 python_interpreter {\"code\":\"1\"}>\ntool: 1 (c1)\nassistant: One.\n",
 		},
 		"two calls at once": {
-			entries(v1.Item{Kind: "user", Text: "q"}, modelCell("c1", "1", "ok", 10), modelCell("c2", "2", "ok", 11)), historyOptions{},
+			entries(v1.Item{Kind: "user", Text: "q"}, modelCell("c1", "1", "ok", 10), modelCell("c2", "2", "ok", 11)),
+			historyOptions{},
 			"user: q\nassistant:  <c1 python_interpreter {\"code\":\"1\"}> <c2 python_interpreter {\"code\":\"2\"}>\ntool: [no output] (c1)\ntool: [no output] (c2)\n",
 		},
 		"two calls after each other": {
-			entries(v1.Item{Kind: "user", Text: "q"}, modelCell("c1", "1", "ok", 10), modelCell("c2", "2", "ok", 20)), historyOptions{},
+			entries(v1.Item{Kind: "user", Text: "q"}, modelCell("c1", "1", "ok", 10), modelCell("c2", "2", "ok", 20)),
+			historyOptions{},
 			"user: q\nassistant:  <c1 python_interpreter {\"code\":\"1\"}>\ntool: [no output] (c1)\nassistant:  <c2 python_interpreter {\"code\":\"2\"}>\ntool: [no output] (c2)\n",
 		},
 		"a cell the person changed and ran": {entries(changed), historyOptions{}, "assistant:  <c1 python_interpreter {\"code\":\"x = 2\"}>\ntool: [The user changed this code to what stands here and ran it.]\n2 (c1)\n"},
@@ -88,19 +90,23 @@ func TestHistory(t *testing.T) {
 			"user: q\nassistant: Well <c1 python_interpreter {\"code\":\"while True: pass\"}> <c2 python_interpreter {\"code\":\"2\"}>\ntool: [The user interrupted this cell.] (c1)\ntool: [Aborted by the user before it ran.] (c2)\nuser: again\n",
 		},
 		"a call that never came to anything": {
-			entries(v1.Item{Kind: "tool", Status: "stopped", Tool: &v1.ToolCall{ID: "w", Name: toolWeather}}), historyOptions{},
+			entries(v1.Item{Kind: "tool", Status: "stopped", Tool: &v1.ToolCall{ID: "w", Name: toolWeather}}),
+			historyOptions{},
 			"assistant:  <w get_current_weather {}>\ntool: [Aborted by the user before it ran.] (w)\n",
 		},
 		"a result of another tool": {
-			entries(v1.Item{Kind: "tool", Status: "ok", Tool: &v1.ToolCall{ID: "w", Name: toolWeather, Arguments: json.RawMessage(`{"latitude":1}`), Result: json.RawMessage(`{ "t": 3 }`)}}), historyOptions{},
+			entries(v1.Item{Kind: "tool", Status: "ok", Tool: &v1.ToolCall{ID: "w", Name: toolWeather, Arguments: json.RawMessage(`{"latitude":1}`), Result: json.RawMessage(`{ "t": 3 }`)}}),
+			historyOptions{},
 			"assistant:  <w get_current_weather {\"latitude\":1}>\ntool: {\"t\":3} (w)\n",
 		},
 		"cells of the person between": {
-			entries(v1.Item{Kind: "cell", Code: "y = 4", Status: "ok", Outputs: []v1.Output{stdout("done\n")}}, v1.Item{Kind: "cell", Code: "never ran", Status: "idle"}, v1.Item{Kind: "note", Text: "my note"}, v1.Item{Kind: "user", Text: "q"}), historyOptions{},
+			entries(v1.Item{Kind: "cell", Code: "y = 4", Status: "ok", Outputs: []v1.Output{stdout("done\n")}}, v1.Item{Kind: "cell", Code: "never ran", Status: "idle"}, v1.Item{Kind: "note", Text: "my note"}, v1.Item{Kind: "user", Text: "q"}),
+			historyOptions{},
 			"user: [The user ran this cell:\n```python\ny = 4\n```\nOutput:\ndone]\n\nq\n",
 		},
 		"an image for one who sees": {
-			entries(v1.Item{Kind: "user", Text: "q"}, modelCell("c1", "plt.show()", "ok", 10, v1.Output{Type: "display_data", Data: data(t, "image/png", png)})), historyOptions{vision: true},
+			entries(v1.Item{Kind: "user", Text: "q"}, modelCell("c1", "plt.show()", "ok", 10, v1.Output{Type: "display_data", Data: data(t, "image/png", png)})),
+			historyOptions{vision: true},
 			"user: q\nassistant:  <c1 python_interpreter {\"code\":\"plt.show()\"}>\ntool: [image 1, shown to the user and to you] (c1)\nuser: [Images that the cells above showed, in their order] +1 images\n",
 		},
 		"messages in a row are one": {entries(v1.Item{Kind: "user", Text: "a"}, v1.Item{Kind: "user", Text: "b"}), historyOptions{}, "user: a\n\nb\n"},
@@ -142,8 +148,13 @@ func checkAnswered(t interface{ Fatalf(string, ...any) }, list []llm.Message) {
 
 func TestFitLeavesOutTheOldestOutputsFirst(t *testing.T) {
 	long := strings.Repeat("word ", 1500)
-	list := []v1.Item{{Kind: "user", Text: "first question"}, modelCell("c1", "1", "ok", 10, stdout("A "+long)), {Kind: "assistant", Text: "first answer"}, {Kind: "user", Text: "second question"},
-		modelCell("c2", "2", "ok", 20, stdout("B "+long)), modelCell("c3", "3", "ok", 30, stdout("C "+long))}
+	list := []v1.Item{
+		{Kind: "user", Text: "first question"},
+		modelCell("c1", "1", "ok", 10, stdout("A "+long)),
+		{Kind: "assistant", Text: "first answer"},
+		{Kind: "user", Text: "second question"},
+		modelCell("c2", "2", "ok", 20, stdout("B "+long)), modelCell("c3", "3", "ok", 30, stdout("C "+long)),
+	}
 	whole := blocksSize(history(entries(list...), historyOptions{}))
 	get := func(budget int64) string {
 		list := flatten("s", fit(history(entries(list...), historyOptions{}), budget))

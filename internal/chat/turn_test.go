@@ -110,40 +110,56 @@ func toolResults(r llmtest.Request) []string {
 func TestCorrection(t *testing.T) {
 	url, _ := weatherServer(t, 500, `{"reason":"out of clouds"}`)
 	for name, tt := range map[string]struct{ steps, want string }{
-		"an exception": {`
+		"an exception": {
+			`
       - calls: [{name: python_interpreter, arguments: {code: "1 / 0"}}]
       - expect: (?s)1 / 0.*ZeroDivisionError
         calls: [{name: python_interpreter, arguments: {code: "print(7)"}}]
       - {expect: ^7$, text: Better.}`,
-			"cell 1 / 0 → error ZeroDivisionError\ncell print(7) → ok 7\nassistant Better.\n"},
-		"broken JSON that can be mended": {`
+			"cell 1 / 0 → error ZeroDivisionError\ncell print(7) → ok 7\nassistant Better.\n",
+		},
+		"broken JSON that can be mended": {
+			`
       - calls: [{name: python_interpreter, arguments: '{"code": "print(3)",'}]
       - {expect: ^3$, text: Fine.}`,
-			"cell print(3) → ok 3\nassistant Fine.\n"},
-		"raw Python": {`
+			"cell print(3) → ok 3\nassistant Fine.\n",
+		},
+		"raw Python": {
+			`
       - {split: 1, calls: [{name: python_interpreter, arguments: 'print("raw")'}]}
       - {expect: ^raw$, text: Fine.}`,
-			"cell print(\"raw\") → ok raw\nassistant Fine.\n"},
-		"broken JSON": {`
+			"cell print(\"raw\") → ok raw\nassistant Fine.\n",
+		},
+		"broken JSON": {
+			`
       - calls: [{name: python_interpreter, arguments: '{"a" "b"}'}]
       - {expect: not valid JSON, text: Sorry.}`,
-			"cell  → error\nassistant Sorry.\n"},
-		"no code": {`
+			"cell  → error\nassistant Sorry.\n",
+		},
+		"no code": {
+			`
       - calls: [{name: python_interpreter, arguments: {code: ""}}]
       - {expect: code is empty, text: Sorry.}`,
-			"cell  → error\nassistant Sorry.\n"},
-		"arguments cut by the length": {`
+			"cell  → error\nassistant Sorry.\n",
+		},
+		"arguments cut by the length": {
+			`
       - {finish: length, calls: [{name: python_interpreter, arguments: '{"code": "import os; os.remove('}]}
       - {expect: cut off, text: Shorter.}`,
-			"cell import os; os.remove( → error\nassistant Shorter.\n"},
-		"no weather": {`
+			"cell import os; os.remove( → error\nassistant Shorter.\n",
+		},
+		"no weather": {
+			`
       - calls: [{name: get_current_weather, arguments: {latitude: "1", longitude: 2}}, {name: get_current_weather, arguments: {latitude: 91, longitude: 2}}]
       - {expect: "500. out of clouds|between -90 and 90", text: None.}`,
-			"tool get_current_weather → error\ntool get_current_weather → error\nassistant None.\n"},
-		"a folder that is not there": {`
+			"tool get_current_weather → error\ntool get_current_weather → error\nassistant None.\n",
+		},
+		"a folder that is not there": {
+			`
       - calls: [{name: list_files, arguments: {path: nowhere}}]
       - {expect: nowhere, text: None.}`,
-			"tool list_files → error\nassistant None.\n"},
+			"tool list_files → error\nassistant None.\n",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, "scenarios:\n  - steps:"+tt.steps+"\n", worldOptions{kernel: true, chat: Options{WeatherURL: url}})

@@ -2,6 +2,7 @@ package chat
 
 import (
 	"fmt"
+	"slices"
 	"unicode/utf8"
 
 	"github.com/caesarion/caesarion/internal/llm"
@@ -109,7 +110,7 @@ func fit(blocks []block, budget int64) []block {
 // limitImages keeps the latest images.
 func limitImages(blocks []block) {
 	left := maxShownImages
-	for i := len(blocks) - 1; i >= 0; i-- {
+	for i := range slices.Backward(blocks) {
 		for j := len(blocks[i].messages) - 1; j >= 0; j-- {
 			m := &blocks[i].messages[j]
 			if n := len(m.Images); n > left {
@@ -186,7 +187,7 @@ func flatten(system string, blocks []block) []llm.Message {
 			prev := &list[len(list)-1]
 			if m.Role == llm.User && prev.Role == llm.User {
 				prev.Text = joinText(prev.Text, m.Text)
-				prev.Images = append(prev.Images[:len(prev.Images):len(prev.Images)], m.Images...)
+				prev.Images = append(slices.Clip(prev.Images), m.Images...)
 				continue
 			}
 			list = append(list, m)

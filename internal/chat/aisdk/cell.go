@@ -2,6 +2,7 @@ package aisdk
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 
 	v1 "github.com/caesarion/caesarion/api/v1"
@@ -59,7 +60,7 @@ func cellOutput(it v1.Item) Execution {
 		if msg == "" {
 			msg = strings.TrimSpace("The execution was stopped: " + it.Status + " " + it.Reason)
 		}
-		e.Outputs = append(e.Outputs[:len(e.Outputs):len(e.Outputs)], v1.Output{
+		e.Outputs = append(slices.Clip(e.Outputs), v1.Output{
 			Type: "error", ErrorName: name, ErrorValue: msg, Traceback: []string{name + ": " + msg},
 		})
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/url"
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -101,7 +102,7 @@ func ParseRequest(raw []byte, protocol Protocol) (Request, error) {
 		return Request{}, invalid(p.req.Protocol, "list_type", loc, "Input should be a valid list", list)
 	}
 	for i, m := range messages {
-		p.message(m, append(loc[:len(loc):len(loc)], i))
+		p.message(m, append(slices.Clip(loc), i))
 	}
 	if len(p.fields) > 0 {
 		return Request{}, &ValidationError{p.req.Protocol, p.fields}
@@ -151,7 +152,7 @@ func (p *parser) fail(typ, msg string, input any, loc ...any) {
 }
 
 func (p *parser) message(v any, loc []any) {
-	at := func(more ...any) []any { return append(loc[:len(loc):len(loc)], more...) }
+	at := func(more ...any) []any { return append(slices.Clip(loc), more...) }
 	o, ok := v.(map[string]any)
 	if !ok {
 		p.fail("model_attributes_type", "Input should be a valid dictionary or object to extract fields from", v, loc...)

@@ -87,8 +87,10 @@ func users(texts ...string) []Message {
 
 func TestAlign(t *testing.T) {
 	thread := []v1.Item{
-		{ID: "u1", Kind: "user", Text: "one"}, {ID: "a1", Kind: "assistant", Text: "answer"},
-		{ID: "u2", Kind: "user", Text: "two"}, {ID: "a2", Kind: "assistant", Text: "answer"},
+		{ID: "u1", Kind: "user", Text: "one"},
+		{ID: "a1", Kind: "assistant", Text: "answer"},
+		{ID: "u2", Kind: "user", Text: "two"},
+		{ID: "a2", Kind: "assistant", Text: "answer"},
 	}
 	for name, tt := range map[string]struct {
 		thread []v1.Item
