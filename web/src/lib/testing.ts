@@ -9,6 +9,20 @@ if (typeof window !== "undefined") {
     unobserve() {}
     disconnect() {}
   };
+  window.IntersectionObserver ??= class {
+    root = null;
+    rootMargin = "";
+    scrollMargin = "";
+    thresholds = [];
+    observe() {}
+    unobserve() {}
+    disconnect() {}
+    takeRecords() {
+      return [];
+    }
+  };
+  Range.prototype.getClientRects ??= () => [] as unknown as DOMRectList;
+  Range.prototype.getBoundingClientRect ??= () => new DOMRect();
   Element.prototype.setPointerCapture ??= () => {};
   Element.prototype.hasPointerCapture ??= () => false;
   Element.prototype.releasePointerCapture ??= () => {};
