@@ -15,6 +15,7 @@ type Session struct {
 	Template  string          `json:"template" doc:"What its sandboxes are made from"`
 	Sandbox   SessionSandbox  `json:"sandbox"`
 	Turn      *Turn           `json:"turn,omitempty" doc:"Set while the model works"`
+	LastTurn  *Turn           `json:"last_turn,omitempty" doc:"How the turn before ended; absent while one runs"`
 	Queue     []QueuedMessage `json:"queue" doc:"Messages that wait for the turn to end, in order"`
 	Usage     TokenUsage      `json:"usage" doc:"Tokens of all turns together"`
 	ItemCount int             `json:"item_count" doc:"Messages and cells in the list"`

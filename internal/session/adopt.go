@@ -150,7 +150,8 @@ func (s *Session) cutLocked(n *node, status, message string) {
 func (s *Session) endTurnLocked(t *v1.Turn, status, code, message string) {
 	now := time.Now().UTC().Truncate(time.Microsecond)
 	t.Status, t.Code, t.Message, t.FinishedAt = status, code, message, &now
-	s.view.Turn = nil
+	last := *t
+	s.view.Turn, s.view.LastTurn = nil, &last
 	s.emitLocked(event.TurnFinished, "", "", *t)
 	s.touchLocked()
 	s.changedLocked()

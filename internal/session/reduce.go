@@ -257,8 +257,8 @@ func (v *View) structure(l *Line) error {
 		if err := json.Unmarshal(l.Data, &t); err != nil {
 			return err
 		}
-		if v.Session.Turn = &t; l.Type == event.TurnFinished {
-			v.Session.Turn = nil
+		if v.Session.Turn, v.Session.LastTurn = &t, nil; l.Type == event.TurnFinished {
+			v.Session.Turn, v.Session.LastTurn = nil, &t
 		}
 	case event.SandboxChanged:
 		v.Session.Sandbox = v1.SessionSandbox{}

@@ -80,7 +80,7 @@ func (s *Session) BeginTurn(ctx context.Context, start TurnStart) (*Turn, error)
 			StartedAt: time.Now().UTC().Truncate(time.Microsecond),
 		}
 		t.ctx, t.cancel = context.WithCancelCause(s.ctx)
-		s.turn, s.view.Turn = t, t.v
+		s.turn, s.view.Turn, s.view.LastTurn = t, t.v, nil
 		s.emitLocked(event.TurnStarted, "", "", *t.v)
 		s.titleLocked(start.Text, false)
 		s.touchLocked()

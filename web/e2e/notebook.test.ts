@@ -61,8 +61,10 @@ test("keyboard only: write, run, complete, document, interrupt, insert, delete, 
   await page.goto(sessionURL(server, id));
   const t = thread(page);
   await t.cell(0).waitFor();
+  // The composer has the focus, where Tab indents: Escape leaves it.
+  await page.keyboard.press("Escape");
   await until("the cell has the focus by Tab", async () => {
-    await page.keyboard.press("Tab");
+    await page.keyboard.press("Shift+Tab");
     return page.evaluate(() => document.activeElement?.closest("[data-entry]") !== null);
   });
   await page.keyboard.press("Escape");
@@ -132,7 +134,7 @@ h.update("second")`;
     .cell(0)
     .getByText(/work: 100%/)
     .waitFor();
-  const text = await t.cell(0).innerText();
+  const text = (await t.cell(0).textContent()) ?? "";
   expect(text.match(/work:/g)).toHaveLength(1);
   expect(text).toContain("second");
   expect(text).not.toContain("first'");

@@ -104,7 +104,10 @@ test("an answer that a restart cut says so and can be continued", async () => {
   await t.cell(0).getByText("step 0").waitFor();
   await server.kill();
   await server.start();
-  await page.getByText("The server was restarted in the middle of this answer.").first().waitFor({ timeout: 60_000 });
+  await page
+    .getByText(/The server was restarted while the model worked/)
+    .first()
+    .waitFor({ timeout: 60_000 });
   const session = new URL(page.url()).pathname.split("/")[2];
   await server.api("POST", `/v1/sessions/${session}/interrupt`);
   await t.status(0, "interrupted");
@@ -112,7 +115,7 @@ test("an answer that a restart cut says so and can be continued", async () => {
   await t.answered();
   await page.getByText("It ran to its end.").waitFor();
   await close();
-});
+}, 120_000);
 
 test("files and cells are there when the sandbox is gone, and a new one has the files", async () => {
   const { id, item } = await sessionWithCell(server, 'open("kept.txt", "w").write("kept")');

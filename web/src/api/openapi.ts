@@ -22,6 +22,60 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/chat": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Ask the model, as clients of the Vercel AI SDK do
+         * @description Answers with the UI message stream (ai 5 and later) or the data stream (ai 4, and the original), as the request's shape or ?protocol=ui|data says. The chat is a session; see docs/chat.md.
+         */
+        post: operations["aisdk-chat"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/chat/{chat_id}/stop": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Stop the model, and the code it runs */
+        post: operations["aisdk-stop"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/chat/{chat_id}/stream": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Follow the answer that is being given, from its start */
+        get: operations["aisdk-resume"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/execute": {
         parameters: {
             query?: never;
@@ -2429,6 +2483,8 @@ export interface components {
              * @description Number of its last event
              */
             last_seq: number;
+            /** @description How the turn before ended; absent while one runs */
+            last_turn?: components["schemas"]["Turn"];
             /** @description Name of the model that answers, see GET /v1/models; empty: none, a notebook */
             model: string;
             pinned: boolean;
@@ -2471,6 +2527,8 @@ export interface components {
              * @description Number of its last event
              */
             last_seq: number;
+            /** @description How the turn before ended; absent while one runs */
+            last_turn?: components["schemas"]["Turn"];
             /** @description Name of the model that answers, see GET /v1/models; empty: none, a notebook */
             model: string;
             pinned: boolean;
@@ -2714,6 +2772,92 @@ export interface operations {
         responses: {
             /** @description OK */
             200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
+    "aisdk-chat": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "id": "my-chat",
+                 *       "messages": [
+                 *         {
+                 *           "id": "1",
+                 *           "role": "user",
+                 *           "parts": [
+                 *             {
+                 *               "type": "text",
+                 *               "text": "What is 6 * 7?"
+                 *             }
+                 *           ]
+                 *         }
+                 *       ]
+                 *     }
+                 */
+                "application/json": Record<string, never>;
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
+    "aisdk-stop": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                chat_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Stopped, or nothing ran */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
+    "aisdk-resume": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                chat_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description UI message stream */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description The model is not at work */
+            204: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -4687,7 +4831,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/x-ipynb+json": Record<string, never>;
+                "application/x-ipynb+json": string;
             };
         };
         responses: {

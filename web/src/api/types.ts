@@ -56,6 +56,7 @@ export interface Session {
   template: string;
   sandbox: SessionSandbox;
   turn?: Turn;
+  last_turn?: Turn;
   queue: QueuedMessage[];
   usage: TokenUsage;
   item_count: number;

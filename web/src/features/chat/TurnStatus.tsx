@@ -15,7 +15,8 @@ interface End {
 // How the newest answer ended, from the turn while it is known, else from what
 // the items say: after a reload only those are left.
 function useEnd(): End | null {
-  const turn = useSession((state) => state.lastTurn);
+  // The turn of another branch is none of this one's.
+  const turn = useSession((state) => (state.items.has(state.lastTurn?.message_id ?? "") ? state.lastTurn : null));
   const running = useSession((state) => state.session?.turn !== undefined);
   const last = useSession((state) => lastOfModel(state.order, state.items));
   const unanswered = useSession((state) => {

@@ -52,7 +52,7 @@ export function load(detail: SessionDetail, before: Thread = emptyThread): Threa
     items: new Map(items.map((item) => [item.id, loadItem(item)])),
     order: items.map((item) => item.id),
     seq: session.last_seq,
-    lastTurn: null,
+    lastTurn: session.last_turn ?? null,
     filesVersion: before.filesVersion + 1,
     runsVersion: before.runsVersion + 1,
   };
