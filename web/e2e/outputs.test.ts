@@ -174,7 +174,7 @@ for i in range(200_000):
   );
   expect(gaps[Math.floor(gaps.length * 0.05)]).toBeLessThan(100);
 
-  await page.getByText("line 199999 of many", { exact: true }).waitFor();
+  await page.getByText("line 199999 of many", { exact: true }).waitFor({ timeout: 6000 });
   await page.getByRole("button", { name: "Search in this output" }).click();
   await page.keyboard.type("line 777 of");
   await page.getByText("1 of 1").waitFor();

@@ -1,6 +1,6 @@
 import { useVirtualizer } from "@tanstack/react-virtual";
 import { ChevronDown, ChevronUp, Copy, Download, Search, X } from "lucide-react";
-import { useDeferredValue, useEffect, useLayoutEffect, useMemo, useRef, useState } from "react";
+import { useDeferredValue, useEffect, useMemo, useRef, useState } from "react";
 import { cx } from "@/lib/cx";
 import { formatNumber } from "@/lib/format";
 import { IconButton, toast } from "@/ui";
@@ -60,7 +60,10 @@ function LongText({ terminal, count, className, download }: LongTextProps) {
   const s = useStrings();
   const scroller = useRef<HTMLDivElement>(null);
   const following = useRef(true);
-  const top = useRef(0);
+  const touched = useRef(Number.NEGATIVE_INFINITY);
+  const touch = () => {
+    touched.current = performance.now();
+  };
   const [searching, setSearching] = useState(false);
   const [query, setQuery] = useState("");
   const [current, setCurrent] = useState(0);
@@ -91,11 +94,16 @@ function LongText({ terminal, count, className, download }: LongTextProps) {
   const matching = useMemo(() => new Set(matches), [matches]);
 
   // Who is at the end stays there while text comes.
-  // biome-ignore lint/correctness/useExhaustiveDependencies: count is why the end moved
-  useLayoutEffect(() => {
+  useEffect(() => {
     const el = scroller.current;
-    if (el && following.current) el.scrollTop = el.scrollHeight;
-  }, [count]);
+    const inner = el?.firstElementChild;
+    if (!el || !inner) return;
+    const observer = new ResizeObserver(() => {
+      if (following.current) el.scrollTop = el.scrollHeight;
+    });
+    observer.observe(inner);
+    return () => observer.disconnect();
+  }, []);
 
   const go = (to: number) => {
     if (matches.length === 0) return;
@@ -180,22 +188,25 @@ function LongText({ terminal, count, className, download }: LongTextProps) {
       </div>
       <div
         ref={scroller}
-        className={cx(className, "overflow-auto overscroll-contain")}
+        className={cx(className, "overflow-auto overscroll-contain [overflow-anchor:none]")}
         style={{ height: viewHeight }}
         // biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls must be reachable by keyboard
         tabIndex={0}
         role="log"
         aria-live="off"
         aria-label={s.lines(formatNumber(count))}
+        onWheel={touch}
+        onPointerDown={touch}
+        onTouchMove={touch}
+        onKeyDown={touch}
         onScroll={(event) => {
-          // The place may have grown since it was scrolled here: only going up is leaving the end.
+          // Only a person leaves the end; text that came since it was scrolled here does not.
           const el = event.currentTarget;
-          if (el.scrollTop < top.current - 1) following.current = false;
           if (el.scrollHeight - el.scrollTop - el.clientHeight < rowHeight * 2) following.current = true;
-          top.current = el.scrollTop;
+          else if (performance.now() - touched.current < 1000) following.current = false;
         }}
       >
-        <div className="relative min-w-full" style={{ height: rows.getTotalSize() }}>
+        <div className="relative min-w-full" style={{ height: count * rowHeight }}>
           {rows.getVirtualItems().map((row) => (
             <div
               key={row.index}
