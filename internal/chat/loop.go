@@ -47,11 +47,21 @@ type loop struct {
 	before  []v1.Item // the thread when the turn began
 	own     []entry   // what the turn added, as the model is to see it
 
-	failures int // of the sandbox, in a row
+	failures int    // of the sandbox, in a row
+	lastText string // the turn's last item, if that is text
 }
 
 // outcome is how a turn ended.
 type outcome struct{ status, code, message string }
+
+// start finds the model and runs.
+func (l *loop) start(ctx context.Context) outcome {
+	var err error
+	if l.model, err = l.s.models.Get(ctx, l.t.Model()); err != nil {
+		return l.failed(ctx, err)
+	}
+	return l.run(ctx)
+}
 
 // run works until the model has said what there is to say.
 func (l *loop) run(ctx context.Context) outcome {
@@ -96,6 +106,27 @@ func (a *answer) outcome() outcome {
 		return outcome{statusError, codeEmpty, "The model gave an empty answer. Try again, or choose another model."}
 	}
 	return outcome{status: statusOK}
+}
+
+// tell puts what ended a turn that did not come to its end into its last item:
+// the turn itself is not kept.
+func (l *loop) tell(o outcome) {
+	status := statusError
+	switch o.status {
+	case statusLimit:
+		status = statusStopped
+	case statusError:
+	default:
+		return
+	}
+	if l.lastText == "" {
+		var err error
+		if l.lastText, err = l.t.StartText(); err != nil {
+			l.lost(err)
+			return
+		}
+	}
+	l.finish(l.lastText, status, o.message)
 }
 
 // failed says how an error ends the turn.
@@ -221,6 +252,7 @@ func (a *answer) add(ev llm.Event) error {
 	case llm.ToolCallStart:
 		a.began = true
 		a.closeText(statusOK)
+		a.l.lastText = ""
 		if err := a.showTool(); err != nil {
 			return err
 		}
@@ -279,6 +311,7 @@ func (a *answer) closeText(status string) {
 		return
 	}
 	a.l.finish(a.item, status, "")
+	a.l.lastText = a.item
 	a.l.own = append(a.l.own, entry{round: a.round, Item: v1.Item{ID: a.item, Kind: "assistant", Text: a.itemText}})
 	a.item, a.itemText = "", ""
 }

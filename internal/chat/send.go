@@ -124,10 +124,12 @@ func (s *Service) work(sess *session.Session, t *session.Turn) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	defer cancel(nil)
 	defer context.AfterFunc(s.ctx, func() { cancel(errClosing) })()
-	o := s.answer(ctx, sess, t, log)
+	l := &loop{s: s, t: t, sess: sess, log: log}
+	o := l.start(ctx)
 	if closing(ctx) {
 		return
 	}
+	l.tell(o)
 	t.Finish(o.status, o.code, o.message)
 	log.Info("a turn ended", slog.String("status", o.status), slog.String("code", o.code))
 	defer s.lock(sess.ID())()
@@ -152,16 +154,6 @@ func (s *Service) Running(sess *session.Session) (Running, bool) {
 	defer s.mu.Unlock()
 	r, ok := s.running[sess.ID()]
 	return r, ok && r.TurnID == t.ID()
-}
-
-func (s *Service) answer(ctx context.Context, sess *session.Session, t *session.Turn, log *slog.Logger) outcome {
-	l := &loop{s: s, t: t, sess: sess, log: log}
-	model, err := s.models.Get(ctx, t.Model())
-	if err != nil {
-		return l.failed(ctx, err)
-	}
-	l.model = model
-	return l.run(ctx)
 }
 
 // nextLocked begins to answer the message that waits longest, unless the model

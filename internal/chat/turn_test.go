@@ -178,14 +178,14 @@ func TestEnds(t *testing.T) {
 	}{
 		"refusal":         {`[{refusal: I will not.}]`, "ok", codeRefusal, "declined", "assistant I will not.\n"},
 		"filter":          {`[{text: Well, finish: content_filter}]`, "error", llm.CodeRefused, "", "assistant Well → error\n"},
-		"length":          {`[{text: And then, finish: length}]`, "limit", codeLength, "continue", "assistant And then\n"},
-		"empty":           {`[{text: ""}]`, "error", codeEmpty, "another model", ""},
+		"length":          {`[{text: And then, finish: length}]`, "limit", codeLength, "continue", "assistant And then → stopped\n"},
+		"empty":           {`[{text: ""}]`, "error", codeEmpty, "another model", "assistant  → error\n"},
 		"cut":             {`[{text: "I was about", cut: true}]`, "error", llm.CodeCut, "", "assistant I was about → error\n"},
-		"cut in a call":   {`[{cut: true, calls: [{name: python_interpreter, arguments: {code: "x = 1"}}]}]`, "error", llm.CodeCut, "", "cell x = 1 → error\n"},
+		"cut in a call":   {`[{cut: true, calls: [{name: python_interpreter, arguments: {code: "x = 1"}}]}]`, "error", llm.CodeCut, "", "cell x = 1 → error\nassistant  → error\n"},
 		"rate limit":      {`[{status: 429, retry_after: "0", times: 1, text: Now.}]`, "ok", "", "", "assistant Now.\n"},
-		"auth":            {`[{status: 401}]`, "error", llm.CodeAuth, "", ""},
-		"tools":           {`[{status: 400, error: {message: "scripted does not support tools"}}]`, "error", "model-without-tools", "can't call tools", ""},
-		"context for all": {`[{status: 400, error: {message: "too long", code: context_length_exceeded}}]`, "error", llm.CodeContextLength, "", ""},
+		"auth":            {`[{status: 401}]`, "error", llm.CodeAuth, "", "assistant  → error\n"},
+		"tools":           {`[{status: 400, error: {message: "scripted does not support tools"}}]`, "error", "model-without-tools", "can't call tools", "assistant  → error\n"},
+		"context for all": {`[{status: 400, error: {message: "too long", code: context_length_exceeded}}]`, "error", llm.CodeContextLength, "", "assistant  → error\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, "scenarios:\n  - steps: "+tt.steps+"\n", worldOptions{})
@@ -198,6 +198,10 @@ func TestEnds(t *testing.T) {
 			}
 			if diff := cmp.Diff("user Go\n"+tt.want, thread(d)); diff != "" {
 				t.Error(diff)
+			}
+			// The turn is not kept: after a reload its last item has the reason.
+			if last := d.Items[len(d.Items)-1]; tt.status != "ok" && last.Message != turn.Message {
+				t.Errorf("last item %+v, want the message %q", last, turn.Message)
 			}
 		})
 	}
