@@ -212,7 +212,7 @@ func TestFitKeepsCallsAndResultsTogether(t *testing.T) {
 			t.Fatalf("the question is gone: %s", show(messages))
 		}
 		if size := blocksSize(blocks); size > budget {
-			t.Fatalf("%d tokens, want at most %d", size, budget)
+			t.Fatalf("%d tokens, want at most %d: %s", size, budget, show(messages))
 		}
 	})
 }

@@ -10,6 +10,7 @@ import (
 
 	v1 "github.com/caesarion/caesarion/api/v1"
 	"github.com/caesarion/caesarion/internal/errdefs"
+	"github.com/caesarion/caesarion/internal/event"
 	"github.com/caesarion/caesarion/internal/llm"
 	"github.com/caesarion/caesarion/internal/session"
 )
@@ -66,6 +67,11 @@ func (l *loop) start(ctx context.Context) outcome {
 // run works until the model has said what there is to say.
 func (l *loop) run(ctx context.Context) outcome {
 	l.before = l.t.History()
+	for i, it := range l.before {
+		if it.Tool != nil && it.Kind == "cell" && (it.Status == "queued" || it.Status == "running") {
+			l.before[i] = l.awaitCell(ctx, it)
+		}
+	}
 	info := l.model.Info()
 	l.history.vision = info.Vision
 	var err error
@@ -91,6 +97,30 @@ func (l *loop) run(ctx context.Context) outcome {
 		}
 		if err := l.runTools(ctx, round, a); err != nil {
 			return l.failed(ctx, err)
+		}
+	}
+}
+
+// awaitCell waits for a cell of an earlier turn that outlived its server, as
+// the turn would have.
+func (l *loop) awaitCell(ctx context.Context, it v1.Item) v1.Item {
+	ctx, cancel := context.WithTimeout(ctx, l.s.opts.ToolTimeout)
+	defer cancel()
+	src := l.sess.Reader(l.sess.View().LastSeq)
+	defer src.Close()
+	for {
+		now, err := l.sess.Item(ctx, it.ID)
+		if err != nil {
+			return it
+		}
+		if now.Status != "queued" && now.Status != "running" {
+			return now
+		}
+		_, err = src.Next(ctx)
+		if gap, ok := errors.AsType[*event.GapError](err); ok {
+			src.Skip(gap.Oldest)
+		} else if err != nil {
+			return now
 		}
 	}
 }

@@ -282,12 +282,15 @@ scenarios:
 	if !ok {
 		t.Fatal("no sandbox")
 	}
-	if _, err := sb.Agent().Upload(t.Context(), "/workspace/go", strings.NewReader("!"), 1); err != nil {
-		t.Fatal(err)
-	}
-	await(t, s, "the end of the cell", func(d v1.SessionDetail) bool { return d.Items[2].Status == "ok" })
+	// The model waits for the cell, as it would have.
 	sent, err := w.chat.Continue(t.Context(), id)
 	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(w.model.Requests()); n != 1 {
+		t.Errorf("the model was asked %d times", n)
+	}
+	if _, err := sb.Agent().Upload(t.Context(), "/workspace/go", strings.NewReader("!"), 1); err != nil {
 		t.Fatal(err)
 	}
 	if turn, d := ended(t, s, sent.TurnID); turn.Status != "ok" || !strings.HasSuffix(thread(d), "assistant It did.\n") {

@@ -63,6 +63,9 @@ func windowBudget(info llm.Info, system string) int64 {
 	return window - min(answer, window/4) - toolsTokens - messageTokens - textTokens(system)
 }
 
+// leftOut stands for what was left out whole.
+var leftOut = llm.Message{Role: llm.User, Text: "[Earlier parts of this conversation were left out, since they no longer fit. The kernel still has its variables and files.]"}
+
 // fit leaves out of blocks what does not fit, least needed first: outputs of
 // old cells, whole old turns, old rounds of the running turn; at last it
 // shortens what is left. It changes blocks.
@@ -80,8 +83,8 @@ func fit(blocks []block, budget int64) []block {
 	for i := 0; i < last && size > budget; i++ {
 		size -= dropOutputs(&blocks[i])
 	}
-	left := 0
-	for size > budget {
+	left, room := 0, budget-messageSize(leftOut) // the note must fit too
+	for size > budget || left > 0 && size > room {
 		n := firstTurn(blocks)
 		if n == 0 {
 			break
@@ -91,15 +94,14 @@ func fit(blocks []block, budget int64) []block {
 		left++
 	}
 	// One turn is left. Its message stays, and its last round.
-	for size > budget && len(blocks) > 2 && !blocks[1].user {
+	for (size > budget || left > 0 && size > room) && len(blocks) > 2 && !blocks[1].user {
 		size -= blocksSize(blocks[1:2])
 		blocks = append(blocks[:1:1], blocks[2:]...)
 		left++
 	}
 	if left > 0 {
-		note := "[Earlier parts of this conversation were left out, since they no longer fit. The kernel still has its variables and files.]"
-		blocks = append([]block{{user: true, messages: []llm.Message{{Role: llm.User, Text: note}}}}, blocks...)
-		size += messageSize(blocks[0].messages[0])
+		blocks = append([]block{{user: true, messages: []llm.Message{leftOut}}}, blocks...)
+		size += messageSize(leftOut)
 	}
 	if size > budget {
 		shorten(blocks, size-budget)
@@ -169,9 +171,11 @@ func shorten(blocks []block, tokens int64) {
 		}
 		before := messageSize(*longest)
 		// In the script that this text has.
-		perToken := max(1, int64(len(longest.Text))/max(1, textTokens(longest.Text)))
+		perToken := 1 + int64(len(longest.Text))/max(1, textTokens(longest.Text))
 		// A tenth more, as texts of mixed scripts are not cut evenly.
-		keep := max(int64(keptOutput), int64(len(longest.Text))-(tokens+tokens/10+60)*perToken)
+		// Less than two notes' worth would change nothing.
+		less := max((tokens+tokens/10+60)*perToken, 2*keptOutput)
+		keep := max(keptOutput, int64(len(longest.Text))-less)
 		longest.Text = headTail(longest.Text, int(keep*2/3), int(keep/3))
 		longest.Images = nil
 		tokens -= before - messageSize(*longest)
