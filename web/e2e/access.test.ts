@@ -82,7 +82,7 @@ describe.each(looks)("$name", ({ dark, size }) => {
     expect(await findings(page)).toEqual([]);
     const wide = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
     expect(wide, "pixels the page is wider than the screen").toBeLessThanOrEqual(0);
-    const background = await page.evaluate(() => getComputedStyle(document.body).backgroundColor);
+    const background = await page.evaluate(() => getComputedStyle(document.documentElement).backgroundColor);
     const [red = 0] = background.match(/\d+/g)?.map(Number) ?? [];
     if (background.startsWith("rgb")) expect(red < 128).toBe(dark);
     expect(errors).toEqual([]);
@@ -117,7 +117,7 @@ test("with the token only: who has none is asked for it", async () => {
     const field = page.getByLabel(/token/i).first();
     await field.fill("wrong");
     await field.press("Enter");
-    await page.getByRole("alert").waitFor();
+    await page.getByRole("alert").getByText(/./).waitFor();
     await field.fill(guarded.token);
     await field.press("Enter");
     await page.getByRole("button", { name: "New session" }).first().waitFor();

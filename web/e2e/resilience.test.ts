@@ -113,7 +113,7 @@ test("an answer that a restart cut says so and can be continued", async () => {
   await t.status(0, "interrupted");
   await page.getByRole("button", { name: "Continue" }).click();
   await t.answered();
-  await page.getByText("It ran to its end.").waitFor();
+  await page.getByText("It ran to its end.", { exact: true }).waitFor();
   await close();
 }, 120_000);
 

@@ -1,0 +1,1 @@
+import{r as e}from"./rolldown-runtime.js";import{t}from"./react.js";import{t as n}from"./vanilla.js";var r=e(t(),1),i=e=>e;function a(e,t=i){let n=r.useSyncExternalStore(e.subscribe,r.useCallback(()=>t(e.getState()),[e,t]),()=>t(e.getInitialState()));return r.useDebugValue(n),n}var o=e=>{let t=n(e),r=e=>a(t,e);return Object.assign(r,t),r},s=(e=>e?o(e):o);export{a as n,s as t};
