@@ -1,14 +1,11 @@
 package httpapi
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
-	"io/fs"
 	"net/http"
 	"path"
 	"strings"
-	"time"
 )
 
 // framePolicy is what the document of a frame may do: run what was written into
@@ -35,35 +32,32 @@ const frameFeatures = "accelerometer=(), autoplay=(), camera=(), clipboard-read=
 
 // frameFiles serves what the frames of outputs are made of, from the folder
 // frame/ of the built page. Nothing of it is secret, so it needs no token.
-func frameFiles(page fs.FS) http.HandlerFunc {
+func frameFiles(page *pageFiles) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		name := strings.TrimPrefix(r.URL.Path, "/frame/")
 		document := name == ""
 		if document {
 			name = "index.html"
 		}
-		body, err := fs.ReadFile(page, path.Join("frame", name))
-		if err != nil || (!document && (path.Ext(name) != ".js" || strings.Contains(name, "/"))) {
+		if !document && (path.Ext(name) != ".js" || strings.Contains(name, "/")) {
 			http.NotFound(w, r)
 			return
 		}
 		h := w.Header()
-		h.Set("Cache-Control", "no-cache")
-		h.Set("Etag", etagOf(body))
 		h.Set("Referrer-Policy", "no-referrer")
 		if document {
 			h.Set("Content-Security-Policy", framePolicy)
 			h.Set("Connection-Allowlist", frameConnections)
 			h.Set("Permissions-Policy", frameFeatures)
 			h.Set("X-DNS-Prefetch-Control", "off")
-			h.Set("Content-Type", "text/html; charset=utf-8")
 		} else {
 			// A library is text that the page fetches; a frame can't.
 			h.Set("Content-Security-Policy", "default-src 'none'; sandbox")
 			h.Set("Cross-Origin-Resource-Policy", "same-origin")
-			h.Set("Content-Type", "text/javascript; charset=utf-8")
 		}
-		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(body))
+		if !page.serve(w, r, path.Join("frame", name)) {
+			http.NotFound(w, r)
+		}
 	}
 }
 

@@ -9,13 +9,15 @@ import (
 )
 
 func TestFrameFiles(t *testing.T) {
-	files := frameFiles(fstest.MapFS{
+	library := strings.Repeat("draw();\n", 1000)
+	files := frameFiles(&pageFiles{files: fstest.MapFS{
 		"index.html":       {Data: []byte("the page")},
 		"assets/index.js":  {Data: []byte("the page's script")},
 		"frame/index.html": {Data: []byte("the frame")},
+		"frame/plotly.js":  {Data: []byte(library)},
 		"frame/vega.js":    {Data: []byte("a library")},
 		"frame/notes.txt":  {Data: []byte("nothing for browsers")},
-	})
+	}})
 	get := func(target string, header ...string) *httptest.ResponseRecorder {
 		r := httptest.NewRequest(http.MethodGet, target, nil)
 		for i := 0; i < len(header); i += 2 {
@@ -65,6 +67,19 @@ func TestFrameFiles(t *testing.T) {
 		again := get("/frame/vega.js", "If-None-Match", w.Header().Get("Etag"))
 		if again.Code != http.StatusNotModified {
 			t.Errorf("asked again: got %d, want 304", again.Code)
+		}
+	})
+
+	t.Run("a library comes compressed", func(t *testing.T) {
+		w := get("/frame/plotly.js", "Accept-Encoding", "gzip")
+		if got := w.Header().Get("Content-Encoding"); got != "gzip" || w.Body.Len() > len(library)/2 {
+			t.Errorf("got %d bytes as %q, want gzip of %d bytes", w.Body.Len(), got, len(library))
+		}
+		if got := w.Header().Get("Content-Type"); got != "text/javascript; charset=utf-8" {
+			t.Errorf("Content-Type: got %q", got)
+		}
+		if w := get("/frame/plotly.js"); w.Body.String() != library {
+			t.Errorf("without gzip: got %d bytes, want %d", w.Body.Len(), len(library))
 		}
 	})
 

@@ -144,7 +144,7 @@ func (a *API) pageRoutes() {
 			http.NotFound(w, r)
 		}
 	})
-	a.mux.HandleFunc("GET /frame/", frameFiles(a.opts.Page))
+	a.mux.HandleFunc("GET /frame/", frameFiles(a.page))
 }
 
 // isPage tells what needs no token: the page, and what it is built of.

@@ -41,7 +41,7 @@ export async function buildFrame(dir: string): Promise<void> {
     page.replace("/*main*/", () => safe.trim()),
   );
   await writeFile(`${dir}/vega.js`, vega);
-  await copyFile(here("../node_modules/plotly.js-basic-dist-min/plotly-basic.min.js"), `${dir}/plotly.js`);
+  await copyFile(here("../node_modules/plotly.js-cartesian-dist-min/plotly-cartesian.min.js"), `${dir}/plotly.js`);
 }
 
 /** Adds the frame's files to what `vite build` writes. */
