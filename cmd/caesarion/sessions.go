@@ -70,6 +70,7 @@ func openSessions(ctx context.Context, fl *fleet.Fleet, opts serverOptions) (*se
 	if err != nil {
 		return nil, err
 	}
+	answers.AnswerWaiting()
 	undo.Release()
 	return &sessions{store: st, files: files, service: svc, chat: answers}, nil
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -100,6 +101,9 @@ func (r *result) display(o v1.Output, vision bool) string {
 	for _, mime := range []string{"image/png", "image/jpeg"} {
 		raw, ok := o.Data[mime]
 		if !ok {
+			if _, cut := o.Refs[mime]; cut {
+				return noteImage
+			}
 			continue
 		}
 		if vision && r.addImage(mime, raw) {
@@ -107,13 +111,13 @@ func (r *result) display(o v1.Output, vision bool) string {
 		}
 		return noteImage
 	}
-	if _, ok := o.Data["image/svg+xml"]; ok {
+	if o.Data["image/svg+xml"] != nil || o.Refs["image/svg+xml"].Bytes > 0 {
 		return noteImage
 	}
 	if text := textOf(o.Data["text/markdown"]); text != "" {
 		return headTail(plainText(text), plainLimit, plainLimit/4)
 	}
-	kind := richKind(o.Data)
+	kind := richKind(o)
 	if plain == "" || kind != "" && strings.HasPrefix(plain, "<") {
 		// <IPython.core.display.HTML object> tells less than the note.
 		if kind == "" {
@@ -124,9 +128,10 @@ func (r *result) display(o v1.Output, vision bool) string {
 	return headTail(plainText(plain), plainLimit, plainLimit/4)
 }
 
-func richKind(data map[string]json.RawMessage) string {
+func richKind(o v1.Output) string {
 	kind := ""
-	for mime := range data {
+	types := slices.AppendSeq(slices.Collect(maps.Keys(o.Data)), maps.Keys(o.Refs)) // large ones are there by name only
+	for _, mime := range types {
 		switch {
 		case strings.Contains(mime, "plotly"), strings.Contains(mime, "vega"):
 			return "interactive chart"

@@ -35,6 +35,7 @@ type run struct {
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
 	exec    *fleet.Execution // nil until the sandbox has it
+	answer  *answer          // to input(), on its way to the kernel; nil: none
 	done    chan struct{}    // closed when the cell has ended
 }
 
@@ -312,6 +313,7 @@ func (s *Session) follow(r *run) {
 // kept, so that a flood of them can't outrun the store.
 func (s *Session) take(r *run, batch []event.Record) (ended bool, err error) {
 	err = s.do(func() error {
+		s.showAnswerLocked(r)
 		for i := 0; i < len(batch); {
 			var ev event.Event
 			if json.Unmarshal(batch[i].Line, &ev) != nil {
@@ -475,38 +477,6 @@ func (s *Session) dropQueue(id, why string) {
 			}
 			s.runs.queue = slices.DeleteFunc(s.runs.queue, func(x *run) bool { return x == r })
 			s.endRunLocked(r, "aborted", "", why)
-		}
-		return nil
-	})
-}
-
-// Input answers what a cell asks by input() or getpass().
-func (s *Session) Input(ctx context.Context, id, value string) error {
-	s.mu.Lock()
-	n, err := s.tree.find(id)
-	r := s.runs.current
-	var question *v1.InputRequest
-	if err == nil {
-		question = n.item.Input
-	}
-	s.mu.Unlock()
-	if err != nil {
-		return err
-	}
-	if question == nil || r == nil || r.n != n || r.exec == nil {
-		return errdefs.New(errdefs.ErrConflict, "no-input-requested", "The cell does not wait for input.")
-	}
-	if err := r.exec.Input(ctx, value); err != nil {
-		return r.exec.Sandbox().Explain(err)
-	}
-	// As a terminal does, the question and its answer become part of the output.
-	if question.Password {
-		value = "········"
-	}
-	return s.do(func() error {
-		if n.item.Input == question {
-			l := s.emitLocked(event.OutputStream, id, r.id, event.Stream{Name: "stdout", Text: question.Prompt + value + "\n"})
-			s.foldLocked(&l)
 		}
 		return nil
 	})

@@ -95,9 +95,9 @@ func (s *Session) sessionRowLocked() store.Session {
 	return row
 }
 
-// openLocked reports whether something runs that a restart must look at.
+// openLocked reports whether something runs or waits that a restart must look at.
 func (s *Session) openLocked() bool {
-	return s.view.Turn != nil || s.runs.busy()
+	return s.view.Turn != nil || s.runs.busy() || len(s.view.Queue) > 0
 }
 
 // changedLocked tells readers and the store that the session itself changed.

@@ -176,24 +176,6 @@ func (t *Turn) MessageID() string { return t.v.MessageID }
 // Context ends when the turn does; by ErrStopped when a person stops it.
 func (t *Turn) Context() context.Context { return t.ctx }
 
-// History gives the thread up to the message, or for a turn that continues up
-// to where it goes on, and what the turn itself has made, with outputs whole.
-func (t *Turn) History() []v1.Item {
-	t.s.mu.Lock()
-	path := t.s.tree.pathTo(t.tail)
-	t.s.mu.Unlock()
-	items, err := t.s.wholeItems(t.ctx, path)
-	if err != nil {
-		t.s.mu.Lock()
-		defer t.s.mu.Unlock()
-		items = nil
-		for _, n := range path {
-			items = append(items, n.value())
-		}
-	}
-	return items
-}
-
 var errTurnOver = errdefs.New(errdefs.ErrConflict, "turn-over", "The turn has ended.")
 
 // add puts an item of the turn behind the ones before.
@@ -320,7 +302,7 @@ func (t *Turn) FinishTool(id string, result json.RawMessage, failure string) err
 	})
 }
 
-// RunCell runs a cell of the turn and gives it with its outputs when it has
+// RunCell runs a cell of the turn and gives it, as History does, when it has
 // ended. If ctx or the turn ends first, the cell is interrupted.
 func (t *Turn) RunCell(ctx context.Context, id string, timeout time.Duration) (v1.Item, error) {
 	s := t.s
@@ -351,7 +333,7 @@ func (t *Turn) RunCell(ctx context.Context, id string, timeout time.Duration) (v
 		case <-s.ctx.Done():
 		}
 	}
-	item, itemErr := s.Item(context.WithoutCancel(ctx), id)
+	item, itemErr := s.told(context.WithoutCancel(ctx), id)
 	if err == nil {
 		err = itemErr
 	}
@@ -453,52 +435,4 @@ func (s *Session) StopTurn() bool {
 	}
 	s.svc.list.notify()
 	return stopped
-}
-
-// Messages that wait are few: each is a person's.
-const maxQueue = 50
-
-// Enqueue keeps a message until the turn before it has ended.
-func (s *Session) Enqueue(msg v1.SendMessage) (v1.QueuedMessage, error) {
-	q := v1.QueuedMessage{ID: newItem("user").ID, Text: msg.Text, Files: msg.Files, CreatedAt: time.Now().UTC().Truncate(time.Microsecond)}
-	if err := checkText(msg.Text); err != nil {
-		return q, err
-	}
-	return q, s.do(func() error {
-		if len(s.view.Queue) >= maxQueue {
-			return errdefs.New(errdefs.ErrExhausted, "queue-full", "%d messages wait already.", maxQueue).WithHint("Wait, or take some back.")
-		}
-		s.view.Queue = append(s.view.Queue, q)
-		s.changedLocked()
-		return nil
-	})
-}
-
-// NextQueued takes the message that waits longest; false if none does.
-func (s *Session) NextQueued() (v1.QueuedMessage, bool) {
-	var q v1.QueuedMessage
-	ok := false
-	_ = s.do(func() error {
-		if len(s.view.Queue) > 0 {
-			q, ok = s.view.Queue[0], true
-			s.view.Queue = slices.Clone(s.view.Queue[1:])
-			s.changedLocked()
-		}
-		return nil
-	})
-	return q, ok
-}
-
-// RemoveQueued takes a waiting message back.
-func (s *Session) RemoveQueued(id string) error {
-	return s.do(func() error {
-		i := slices.IndexFunc(s.view.Queue, func(q v1.QueuedMessage) bool { return q.ID == id })
-		if i < 0 {
-			return errdefs.New(errdefs.ErrNotFound, "message-not-found", "No message %.80q waits.", id).
-				WithHint("The model may have begun to answer it.")
-		}
-		s.view.Queue = slices.Delete(slices.Clone(s.view.Queue), i, i+1)
-		s.changedLocked()
-		return nil
-	})
 }

@@ -17,13 +17,14 @@ type job struct {
 // not wait for all.
 const maxJobs = 512
 
-// submit queues a job. done is called from the writer once it is committed or
-// has failed; it must not wait for the Store.
+// submit queues a job. done is called once it is committed or has failed, never
+// by the caller's own goroutine, which may hold locks that done needs; it must
+// not wait for the Store.
 func (s *Store) submit(fn func(*tx) error, done func(error)) {
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
-		done(ErrClosed)
+		go done(ErrClosed)
 		return
 	}
 	s.queue = append(s.queue, job{fn, done})
