@@ -10,7 +10,6 @@ function plain(thread: Thread): Item[] {
   const copy = JSON.parse(JSON.stringify(items)) as Item[];
   for (const item of copy) {
     if (item.outputs?.length === 0) delete item.outputs;
-    for (const output of item.outputs ?? []) if (output.evalue === "") delete output.evalue; // as the server's omitempty
   }
   return copy;
 }
