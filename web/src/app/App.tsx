@@ -6,6 +6,7 @@ import { onUnauthenticated } from "@/api/client";
 import { SessionProvider } from "@/features/session";
 import { pathOf } from "@/features/session/sessions";
 import { draftStore, storeOf, whenAdopted } from "@/features/session/store";
+import { madeHere } from "@/features/session/untouched";
 import { queryClient } from "@/lib/query";
 import { Toaster } from "@/ui/toast";
 import { TooltipProvider } from "@/ui/tooltip";
@@ -59,6 +60,7 @@ function Sessions() {
   useEffect(
     () =>
       whenAdopted((adopted) => {
+        madeHere(adopted);
         // Who has gone elsewhere meanwhile stays there.
         if (location.pathname === "/") navigate(pathOf(adopted));
       }),

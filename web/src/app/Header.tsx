@@ -15,10 +15,10 @@ import {
   SunMoon,
   Trash2,
 } from "lucide-react";
-import { useState } from "react";
+import { lazy, Suspense, useState } from "react";
 import { call } from "@/api/client";
 import { SandboxStatus } from "@/features/sandbox/SandboxStatus";
-import { useActions, useModels, useSession } from "@/features/session";
+import { useActions, useSession } from "@/features/session";
 import { ExportMenu, TitleInput } from "@/features/session/SessionRow";
 import { duplicateSession, removeSession, updateSession } from "@/features/session/sessions";
 import { formatCompact, formatNumber } from "@/lib/format";
@@ -30,10 +30,11 @@ import { openDialog, togglePanel, toggleSidebar, useLayout } from "./layout";
 import { ModelPicker } from "./ModelPicker";
 import { useStrings } from "./strings";
 
+const UnseenDot = lazy(() => import("@/features/files/Unseen").then((m) => ({ default: m.UnseenDot })));
+
 export function Header() {
   const s = useStrings();
   const phone = usePhone();
-  const hasModels = (useModels().data?.models.length ?? 0) > 0;
   const sidebar = useLayout((layout) => (phone ? layout.drawer === "sidebar" : layout.sidebar));
   const panel = useLayout((layout) => (phone ? layout.drawer === "panel" : layout.panel));
 
@@ -48,11 +49,23 @@ export function Header() {
       <div className="ml-auto flex min-w-0 shrink-0 items-center gap-1">
         {!phone && <Tokens />}
         <SandboxStatus />
-        {(!phone || hasModels) && <ModelPicker />}
+        {!phone && <ModelPicker />}
         <SessionMenu />
-        <IconButton label={panel ? s.closePanel : s.openPanel} keys="Mod+J" aria-pressed={panel} onClick={togglePanel}>
-          <PanelRight />
-        </IconButton>
+        <span className="relative">
+          <IconButton
+            label={panel ? s.closePanel : s.openPanel}
+            keys="Mod+J"
+            aria-pressed={panel}
+            onClick={togglePanel}
+          >
+            <PanelRight />
+          </IconButton>
+          {!panel && (
+            <Suspense fallback={null}>
+              <UnseenDot />
+            </Suspense>
+          )}
+        </span>
       </div>
     </header>
   );
@@ -104,7 +117,7 @@ function Tokens() {
     <Tooltip text={detail.filter((part) => part !== "").join(", ")}>
       <button
         type="button"
-        aria-label={`${s.tokensLabel}: ${total}`}
+        aria-label={[s.tokens(formatCompact(total)), ...detail.filter((part) => part !== "")].join(", ")}
         className="hidden cursor-default rounded px-2 text-muted text-xs tabular-nums lg:block"
       >
         {s.tokens(formatCompact(total))}

@@ -1,5 +1,6 @@
 import { ChevronDown } from "lucide-react";
 import { useActions, useModels, useSession } from "@/features/session";
+import { cx } from "@/lib/cx";
 import { formatCompact } from "@/lib/format";
 import { Menu, MenuChoice, MenuLabel } from "@/ui";
 import { useStrings } from "./strings";
@@ -11,7 +12,8 @@ export function useModelName(): string | undefined {
   return chosen ?? (models.data ? (models.data.models.find((model) => model.default)?.name ?? "") : undefined);
 }
 
-export function ModelPicker() {
+/** compact: as it stands in the composer. */
+export function ModelPicker({ compact = false }: { compact?: boolean }) {
   const s = useStrings();
   const { data } = useModels();
   const actions = useActions();
@@ -27,7 +29,10 @@ export function ModelPicker() {
         <button
           type="button"
           aria-label={`${s.model}: ${label}`}
-          className="flex h-9 min-w-0 items-center gap-1 rounded-md px-2 text-muted text-sm transition-colors hover:bg-hover hover:text-ink data-[state=open]:bg-hover data-[state=open]:text-ink"
+          className={cx(
+            "flex min-w-0 items-center gap-1 rounded-md px-2 text-muted transition-colors hover:bg-hover hover:text-ink data-[state=open]:bg-hover data-[state=open]:text-ink",
+            compact ? "h-8 text-xs" : "h-9 text-sm",
+          )}
         >
           <span className="max-w-24 truncate sm:max-w-36 lg:max-w-52">{label}</span>
           <ChevronDown className="size-3.5 shrink-0" aria-hidden />

@@ -14,6 +14,7 @@ import {
 import { languages, setLanguage, useLanguage } from "@/lib/i18n";
 import { setTheme } from "@/lib/theme";
 import { Kbd } from "@/ui";
+import { useReturnFocus } from "@/ui/returnFocus";
 import { openDialog, showPanel, togglePanel, toggleSidebar } from "./layout";
 import { useStrings } from "./strings";
 
@@ -31,6 +32,7 @@ export default function Palette({ onNew }: { onNew: () => void }) {
   const running = useSession((state) => state.session?.turn !== undefined);
   const hasCells = useSession((state) => state.order.some((id) => state.items.get(id)?.kind === "cell"));
   const language = useLanguage();
+  const focus = useReturnFocus();
   const [query, setQuery] = useState("");
   const sessions = useSessions(query.trim()).data?.pages[0]?.sessions ?? [];
 
@@ -98,6 +100,7 @@ export default function Palette({ onNew }: { onNew: () => void }) {
         <Dialog.Overlay className="fixed inset-0 z-40 bg-black/30" />
         <Dialog.Content
           aria-describedby={undefined}
+          {...focus}
           className="appear -translate-x-1/2 fixed top-[12vh] left-1/2 z-40 w-[calc(100vw-2rem)] max-w-144 overflow-hidden rounded-xl border bg-raised shadow-pop"
         >
           <Dialog.Title className="sr-only">{s.commands}</Dialog.Title>

@@ -11,6 +11,8 @@ const VariablesPanel = lazy(() =>
   import("@/features/sandbox/VariablesPanel").then((m) => ({ default: m.VariablesPanel })),
 );
 
+const UnseenCount = lazy(() => import("@/features/files/Unseen").then((m) => ({ default: m.UnseenCount })));
+
 /** The right area. */
 export function Panel() {
   const s = useStrings();
@@ -40,7 +42,17 @@ export function Panel() {
         { value: "variables", label: s.variables, Content: VariablesPanel },
       ].map(({ value, label, Content }) => ({
         value: value as "files" | "variables",
-        label,
+        label:
+          value === "files" ? (
+            <span className="flex items-center gap-1.5">
+              {label}
+              <Suspense fallback={null}>
+                <UnseenCount />
+              </Suspense>
+            </span>
+          ) : (
+            label
+          ),
         content: (
           <ErrorBoundary>
             <Suspense fallback={waiting}>

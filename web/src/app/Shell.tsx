@@ -7,6 +7,7 @@ import { Sidebar } from "@/features/session/Sidebar";
 import { cx } from "@/lib/cx";
 import { usePhone } from "@/lib/hooks";
 import { IconButton, Splitter } from "@/ui";
+import { useReturnFocus } from "@/ui/returnFocus";
 import { useGlobalKeys } from "./keys";
 import { closeDrawer, panelBounds, sidebarBounds, togglePanel, toggleSidebar, useLayout } from "./layout";
 import { Main } from "./Main";
@@ -131,12 +132,14 @@ function Drawer({
   label: string;
   children: ReactNode;
 }) {
+  const focus = useReturnFocus();
   return (
     <Dialog.Root open={open} onOpenChange={(next) => !next && closeDrawer()}>
       <Dialog.Portal>
         <Dialog.Overlay className="fixed inset-0 z-30 bg-black/40" />
         <Dialog.Content
           aria-describedby={undefined}
+          {...focus}
           className={cx(
             "fixed inset-y-0 z-30 w-[min(22rem,88vw)] bg-sunken pb-[env(safe-area-inset-bottom)] shadow-pop outline-none",
             side === "left"

@@ -48,7 +48,6 @@ export const useStrings = defineStrings({
     tokensIn: (n: string) => `${n} read`,
     tokensCached: (n: string) => `${n} of these from the cache`,
     tokensOut: (n: string) => `${n} written`,
-    tokensLabel: "Tokens used in this session",
 
     offline: "Not connected. What runs goes on; the page catches up when the connection is back.",
     reconnect: "Try now",
@@ -172,7 +171,6 @@ export const useStrings = defineStrings({
     tokensIn: (n) => `${n} gelesen`,
     tokensCached: (n) => `davon ${n} aus dem Zwischenspeicher`,
     tokensOut: (n) => `${n} geschrieben`,
-    tokensLabel: "Verbrauchte Token dieser Sitzung",
 
     offline: "Nicht verbunden. Was läuft, läuft weiter; die Seite holt auf, sobald die Verbindung wieder steht.",
     reconnect: "Jetzt versuchen",

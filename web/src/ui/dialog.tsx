@@ -3,6 +3,7 @@ import { Dialog as Radix } from "radix-ui";
 import type { ReactNode } from "react";
 import { cx } from "@/lib/cx";
 import { Button, IconButton } from "./button";
+import { useReturnFocus } from "./returnFocus";
 import { useStrings } from "./strings";
 
 export interface DialogProps {
@@ -20,12 +21,14 @@ const sizes = { sm: "max-w-104", md: "max-w-144", lg: "max-w-224", full: "h-[cal
 
 export function Dialog({ open, onOpenChange, title, description, children, footer, size = "sm" }: DialogProps) {
   const s = useStrings();
+  const focus = useReturnFocus();
   return (
     <Radix.Root open={open} onOpenChange={onOpenChange}>
       <Radix.Portal>
         <Radix.Overlay className="fixed inset-0 z-40 bg-black/40" />
         <Radix.Content
           {...(description ? {} : { "aria-describedby": undefined })}
+          {...focus}
           className={cx(
             "appear -translate-x-1/2 -translate-y-1/2 fixed top-1/2 left-1/2 z-40 flex max-h-[calc(100dvh-2rem)] w-[calc(100vw-2rem)] flex-col rounded-xl border bg-raised shadow-pop",
             sizes[size],

@@ -34,7 +34,11 @@ export const toast = {
 export function Toaster() {
   return (
     <Sonner
-      position="bottom-center"
+      // Below the header: at the lower edge they would lie over the composer.
+      position="top-center"
+      offset={{ top: "3.5rem" }}
+      mobileOffset={{ top: "3.5rem", left: "0.75rem", right: "0.75rem" }}
+      style={{ fontFamily: "inherit" }}
       gap={8}
       toastOptions={{
         unstyled: true,

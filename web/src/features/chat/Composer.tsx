@@ -1,5 +1,6 @@
 import { ArrowUp, Paperclip, Play, Square } from "lucide-react";
 import { type KeyboardEvent, useEffect, useLayoutEffect, useRef, useState } from "react";
+import { ModelPicker } from "@/app/ModelPicker";
 import { addFiles } from "@/features/files/add";
 import { composerEvent } from "@/features/notebook/controller";
 import { useActions, useModels, useSession, useSessionStore } from "@/features/session";
@@ -37,6 +38,7 @@ function ComposerBox() {
   const [draft, setDraft] = useState(() => loadDraft(sessionId));
   const [wanted, setWanted] = useState<Mode>("ask");
   const [sending, setSending] = useState(false);
+  const form = useRef<HTMLFormElement>(null);
   const area = useRef<HTMLTextAreaElement>(null);
   const python = useRef<PythonInputHandle>(null);
   const picker = useRef<HTMLInputElement>(null);
@@ -106,13 +108,23 @@ function ComposerBox() {
     if (event.key === "Enter" && !event.shiftKey && !event.altKey) {
       event.preventDefault();
       void send();
-    } else if (event.key === "Escape" && running) {
+    } else if (event.key === "Escape") {
       event.preventDefault();
-      void actions.stop();
+      if (running) void actions.stop();
+      else form.current?.focus();
     } else if (event.key === "ArrowUp" && draft.text === "" && !event.shiftKey) {
       const id = lastOf("user");
       if (id && editMessage(id)) event.preventDefault();
     }
+  };
+
+  // The box itself has the focus after Escape: from there it goes into the
+  // thread, or back into the text.
+  const onBoxKey = (event: KeyboardEvent<HTMLFormElement>) => {
+    if (event.target !== event.currentTarget || event.ctrlKey || event.metaKey || event.altKey) return;
+    const up = event.key === "ArrowUp" || event.key === "k" || (event.key === "Tab" && event.shiftKey);
+    if (up ? focusLastEntry() : event.key === "Enter") event.preventDefault();
+    if (event.key === "Enter") window.dispatchEvent(new Event(composerEvent));
   };
 
   const switchTo = (next: Mode) => {
@@ -127,7 +139,10 @@ function ComposerBox() {
   return (
     <div className="composer shrink-0 px-3 pb-[max(0.75rem,env(safe-area-inset-bottom))] sm:px-8">
       <form
-        className="mx-auto max-w-192"
+        ref={form}
+        tabIndex={-1}
+        className="mx-auto max-w-192 rounded-2xl"
+        onKeyDown={onBoxKey}
         onSubmit={(event) => {
           event.preventDefault();
           void (mode === "ask" ? send() : run());
@@ -162,6 +177,7 @@ function ComposerBox() {
               label={s.composer.pythonLabel}
               onChange={(code) => type({ code })}
               onRun={() => void run()}
+              onLeave={() => form.current?.focus()}
               onHistory={() => {
                 const { items } = store.get();
                 const code = items.get(lastOf("cell") ?? "")?.code;
@@ -182,6 +198,7 @@ function ComposerBox() {
               </span>
             ) : null}
             <span className="flex-1" />
+            {(models.data?.models.length ?? 0) > 0 ? <ModelPicker compact /> : null}
             {running ? (
               <IconButton
                 label={s.composer.stop}
@@ -231,6 +248,14 @@ function ComposerBox() {
       </form>
     </div>
   );
+}
+
+/** Puts the focus on the last entry of the thread, in command mode; tells whether there is one. */
+function focusLastEntry(): boolean {
+  const last = [...document.querySelectorAll<HTMLElement>("[data-thread] [data-entry]")].at(-1);
+  last?.focus({ preventScroll: true });
+  last?.scrollIntoView({ block: "nearest" });
+  return last !== undefined;
 }
 
 function ModeSwitch({ mode, onChange }: { mode: Mode; onChange: (mode: Mode) => void }) {

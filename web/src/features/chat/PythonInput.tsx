@@ -15,20 +15,22 @@ export interface PythonInputProps {
   label: string;
   onChange: (code: string) => void;
   onRun: () => void;
+  /** Escape, when it closes nothing. */
+  onLeave: () => void;
   /** Arrow up in an empty input. Returns whether there was something to bring back. */
   onHistory: () => boolean;
   ref?: Ref<PythonInputHandle>;
 }
 
 /** One cell to type into. A plain text field takes the keys until the editor is loaded. */
-export function PythonInput({ id, value, hint, label, onChange, onRun, onHistory, ref }: PythonInputProps) {
+export function PythonInput({ id, value, hint, label, onChange, onRun, onLeave, onHistory, ref }: PythonInputProps) {
   const actions = useActions();
   const [ready, setReady] = useState(false);
   const area = useRef<HTMLTextAreaElement>(null);
   const editor = useRef<EditorHandle>(null);
   const hadFocus = useRef(false);
-  const now = useRef({ value, onChange, onRun, onHistory });
-  now.current = { value, onChange, onRun, onHistory };
+  const now = useRef({ value, onChange, onRun, onLeave, onHistory });
+  now.current = { value, onChange, onRun, onLeave, onHistory };
 
   useEffect(() => {
     let gone = false;
@@ -55,6 +57,11 @@ export function PythonInput({ id, value, hint, label, onChange, onRun, onHistory
         if (event.key === "Enter" && (event.shiftKey || event.ctrlKey || event.metaKey)) {
           event.preventDefault();
           now.current.onRun();
+          return true;
+        }
+        if (event.key === "Escape") {
+          event.preventDefault();
+          now.current.onLeave();
           return true;
         }
         return false;
@@ -87,6 +94,8 @@ export function PythonInput({ id, value, hint, label, onChange, onRun, onHistory
         if (event.key === "Enter" && (event.shiftKey || event.ctrlKey || event.metaKey)) {
           event.preventDefault();
           onRun();
+        } else if (event.key === "Escape") {
+          onLeave();
         }
       }}
       className="code-view mt-1 block w-full resize-none bg-transparent outline-none"

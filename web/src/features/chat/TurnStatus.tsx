@@ -4,6 +4,7 @@ import type { Item, TurnStatus as Status } from "@/api/types";
 import { useActions, useSession } from "@/features/session";
 import { cx } from "@/lib/cx";
 import { useSettled } from "@/lib/hooks";
+import { useLanguage } from "@/lib/i18n";
 import { Button } from "@/ui";
 import { useStrings } from "./strings";
 
@@ -50,6 +51,7 @@ function lastOfModel(order: readonly string[], items: ReadonlyMap<string, Item>)
 export function TurnStatus() {
   const s = useStrings();
   const actions = useActions();
+  const language = useLanguage();
   const [busy, setBusy] = useState(false);
   const end = useEnd();
   if (!end) return null;
@@ -60,7 +62,8 @@ export function TurnStatus() {
     limit: s.turn.limit,
     cut: s.turn.cut,
   };
-  const text = end.message || words[end.status];
+  // The server speaks English; what the page can say itself, it says in the person's language.
+  const text = (language === "en" || failed ? end.message : "") || words[end.status];
   const go = async () => {
     setBusy(true);
     await actions.continueTurn();

@@ -4,6 +4,8 @@ const n = (count: number, one: string, many: string) => `${count} ${count === 1 
 
 export const useStrings = defineStrings({
   en: {
+    unseen: (n: number) => (n === 1 ? "1 file you have not looked at" : `${n} files you have not looked at`),
+    unseenShort: "new",
     files: "Files",
     tree: "Files of the session",
     workspace: "Workspace",
@@ -121,6 +123,9 @@ export const useStrings = defineStrings({
     notAnImage: "The bytes are no image this browser knows.",
   },
   de: {
+    unseen: (n) =>
+      n === 1 ? "1 Datei, die Du noch nicht angesehen hast" : `${n} Dateien, die Du noch nicht angesehen hast`,
+    unseenShort: "neu",
     files: "Dateien",
     tree: "Dateien der Sitzung",
     workspace: "Arbeitsordner",

@@ -25,13 +25,14 @@ export interface OutputsProps {
 export const Outputs = memo(function Outputs({ item, sessionId }: OutputsProps) {
   const s = useStrings();
   const outputs = item.outputs ?? [];
-  const box = useRef<HTMLElement>(null);
+  const box = useRef<HTMLDivElement>(null);
   const busy = item.status === "running" || item.status === "queued";
   useKeptHeight(box, outputs.length, busy);
   const all = sessionPath(sessionId, "items", item.id, "output");
   if (outputs.length === 0 && !busy) return null;
   return (
-    <section ref={box} aria-label={s.outputs} className="flex min-w-0 flex-col gap-2">
+    // biome-ignore lint/a11y/useSemanticElements: a section with a name would be a landmark, and a page has many outputs
+    <div ref={box} role="group" aria-label={s.outputs} className="flex min-w-0 flex-col gap-2">
       {outputs.map((output, index) => (
         // biome-ignore lint/suspicious/noArrayIndexKey: an output is its place; updates come to the same one
         <OutputView key={index} output={output} index={index} itemId={item.id} sessionId={sessionId} download={all} />
@@ -45,7 +46,7 @@ export const Outputs = memo(function Outputs({ item, sessionId }: OutputsProps) 
           </a>
         </p>
       )}
-    </section>
+    </div>
   );
 });
 

@@ -405,7 +405,7 @@ function Head({ name, dtype, nulls, index, left, width, sort, onSort, onWidth }:
           right ? "items-end" : "items-start",
         )}
         aria-label={t.sortBy(name)}
-        title={name}
+        title={[name, dtype, nulls ? t.nulls(formatNumber(nulls)) : ""].filter((part) => part !== "").join(" · ")}
         onClick={onSort}
       >
         <span
@@ -418,7 +418,8 @@ function Head({ name, dtype, nulls, index, left, width, sort, onSort, onWidth }:
           {sort === "ascending" && <ArrowUp className="size-3 shrink-0 text-accent" />}
           {sort === "descending" && <ArrowDown className="size-3 shrink-0 text-accent" />}
         </span>
-        <span className="max-w-full truncate font-sans text-2xs text-muted">
+        {/* The title says it to those who can't see it: what a button shows has to be in its name. */}
+        <span aria-hidden className="max-w-full truncate font-sans text-2xs text-muted">
           {dtype}
           {nulls ? ` · ${t.nulls(formatNumber(nulls))}` : ""}
         </span>

@@ -145,10 +145,17 @@ export function createActions(store: SessionStore) {
 
     move: (id: string, after: string) => done(() => call("PATCH", path("items", id), { body: { after } })),
 
+    /** Deletes an item; a cell at work is interrupted first. */
     async removeItem(id: string): Promise<void> {
       await save(id);
       const kind = store.get().items.get(id)?.kind;
-      const ok = await done(() => call("DELETE", path("items", id)));
+      const ok = await done(async () => {
+        if (atWork(store, id)) {
+          await call("POST", path("items", id, "interrupt"));
+          await ended(store, id);
+        }
+        await call("DELETE", path("items", id));
+      });
       if (!ok) return;
       const s = useStrings.now();
       toast.undo(kind === "cell" ? s.cellDeleted : s.itemDeleted, () =>
@@ -240,6 +247,28 @@ export function createActions(store: SessionStore) {
     /** Address of all text of a cell. */
     outputTextURL: (id: string) => path("items", id, "output"),
   };
+}
+
+const atWork = (store: SessionStore, id: string) =>
+  ["running", "queued"].includes(store.get().items.get(id)?.status ?? "");
+
+/** How long an interrupted cell may take to end: some code holds the interrupt back. */
+const interruptWait = 5000;
+
+/** Waits until a cell is not at work, or has had its time for that. */
+function ended(store: SessionStore, id: string): Promise<void> {
+  if (!atWork(store, id)) return Promise.resolve();
+  return new Promise((resolve) => {
+    const stop = store.state.subscribe(() => {
+      if (!atWork(store, id)) finish();
+    });
+    const timer = setTimeout(() => finish(), interruptWait);
+    const finish = () => {
+      stop();
+      clearTimeout(timer);
+      resolve();
+    };
+  });
 }
 
 function opt(signal: AbortSignal | undefined): { signal?: AbortSignal } {

@@ -3,6 +3,7 @@ import { useStore } from "zustand";
 import type { Item } from "@/api/types";
 import { createActions, type SessionActions } from "./actions";
 import type { SessionState, SessionStore } from "./store";
+import { left } from "./untouched";
 
 const Context = createContext<{ store: SessionStore; actions: SessionActions } | null>(null);
 
@@ -29,6 +30,7 @@ export function SessionProvider({ store, children }: { store: SessionStore; chil
       window.removeEventListener("pagehide", save);
       save();
       store.close();
+      left(store);
     };
   }, [store]);
   return <Context value={value}>{children}</Context>;
