@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -130,7 +131,7 @@ func (a *API) sessionSandboxRoutes(tags []string, path string) {
 		u, err := sb.Agent().Usage(ctx)
 		return &answer[v1.Usage]{v1.Usage(u)}, sb.Explain(err)
 	})
-	const busy = " A busy kernel answers after its cell; after 10 s the answer is 503 `kernel-busy`. Without a sandbox: 409 `no-sandbox`."
+	const busy = " A busy kernel answers after its cell; after 10 s the answer is 503 `kernel-busy`. Without a sandbox one is made first; if that takes more than 20 s: 503 `sandbox-starting`."
 	register(a, huma.Operation{
 		OperationID: "complete-in-session", Method: http.MethodPost, Path: path + "/complete", Tags: tags,
 		Summary: "Complete code", Description: "Content of Jupyter's complete_reply." + busy,
@@ -172,15 +173,23 @@ func errNoSandbox() error {
 		WithHint("POST …/sandbox has one made.")
 }
 
+// helpStartTimeout is how long a question about code waits for a sandbox. A
+// start takes a second or so, and nobody looks at a tooltip that comes later.
+const helpStartTimeout = 20 * time.Second
+
 // sessionRequest asks the session's kernel something that has one reply.
 func (a *API) sessionRequest(ctx context.Context, id, typ string, content map[string]any) (*answer[json.RawMessage], error) {
 	s, err := a.session(ctx, id)
 	if err != nil {
 		return nil, err
 	}
-	sb, ok := s.LiveSandbox()
-	if !ok {
-		return nil, errNoSandbox()
+	// Who asks for help writes code, and will need the sandbox anyway.
+	wait, cancel := context.WithTimeoutCause(ctx, helpStartTimeout,
+		errdefs.New(errdefs.ErrUnavailable, "sandbox-starting", "The session's sandbox is still starting.").WithHint("Ask again in a moment."))
+	defer cancel()
+	sb, err := s.Sandbox(wait)
+	if err != nil {
+		return nil, err
 	}
 	defer sb.Use()()
 	kernel, err := sb.DefaultKernel(ctx)

@@ -212,6 +212,9 @@ func (s *Session) setSandboxLocked(next v1.SessionSandbox) {
 	if string(encode(next)) == string(encode(s.view.Sandbox)) {
 		return
 	}
+	if next.State != s.view.Sandbox.State {
+		s.svc.list.notify() // the list shows who is at work
+	}
 	s.view.Sandbox = next
 	s.emitLocked(event.SandboxChanged, "", "", next)
 	s.saveSessionLocked()
