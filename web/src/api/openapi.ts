@@ -1089,7 +1089,7 @@ export interface paths {
         put?: never;
         /**
          * Complete code
-         * @description Content of Jupyter's complete_reply. A busy kernel answers after its cell; after 10 s the answer is 503 `kernel-busy`. Without a sandbox: 409 `no-sandbox`.
+         * @description Content of Jupyter's complete_reply. A busy kernel answers after its cell; after 10 s the answer is 503 `kernel-busy`. Without a sandbox one is made first; if that takes more than 20 s: 503 `sandbox-starting`.
          */
         post: operations["complete-in-session"];
         delete?: never;
@@ -1337,7 +1337,7 @@ export interface paths {
         put?: never;
         /**
          * Show the documentation of what stands in code
-         * @description Content of Jupyter's inspect_reply. A busy kernel answers after its cell; after 10 s the answer is 503 `kernel-busy`. Without a sandbox: 409 `no-sandbox`.
+         * @description Content of Jupyter's inspect_reply. A busy kernel answers after its cell; after 10 s the answer is 503 `kernel-busy`. Without a sandbox one is made first; if that takes more than 20 s: 503 `sandbox-starting`.
          */
         post: operations["inspect-in-session"];
         delete?: never;
@@ -1374,7 +1374,7 @@ export interface paths {
         put?: never;
         /**
          * Tell whether code is ready to run
-         * @description Content of Jupyter's is_complete_reply. A busy kernel answers after its cell; after 10 s the answer is 503 `kernel-busy`. Without a sandbox: 409 `no-sandbox`.
+         * @description Content of Jupyter's is_complete_reply. A busy kernel answers after its cell; after 10 s the answer is 503 `kernel-busy`. Without a sandbox one is made first; if that takes more than 20 s: 503 `sandbox-starting`.
          */
         post: operations["is-complete-in-session"];
         delete?: never;
