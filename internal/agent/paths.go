@@ -32,7 +32,7 @@ type place struct {
 
 func (p *place) close() { _ = p.root.Close() }
 
-var errInvalidPath = errdefs.New(errdefs.ErrInvalid, "invalid-path", "a path must not be empty or contain NUL")
+var errInvalidPath = errdefs.New(errdefs.ErrInvalid, "invalid-path", "a path must not be empty or contain NUL").WithHint("give the path of a file or folder, such as /workspace/data.csv")
 
 const (
 	// Linux's own bounds; checked here for a clearer answer.
@@ -46,7 +46,7 @@ func (a *Agent) place(name string) (*place, error) {
 		return nil, errInvalidPath
 	}
 	if len(name) > maxPath {
-		return nil, errdefs.New(errdefs.ErrInvalid, "path-too-long", "a path has at most %d bytes", maxPath)
+		return nil, errdefs.New(errdefs.ErrInvalid, "path-too-long", "a path has at most %d bytes", maxPath).WithHint("use shorter names or fewer folders")
 	}
 	abs := name
 	if !path.IsAbs(name) {

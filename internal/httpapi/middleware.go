@@ -240,6 +240,12 @@ func (a *API) route(w http.ResponseWriter, r *http.Request) {
 		a.index(w, r)
 		return
 	}
+	if dotted(r.URL.Path) {
+		// ServeMux would send the client to the path without them: an id that
+		// is ".." must not make the deletion of an item one of its session.
+		a.fail(w, r, errdefs.New(errdefs.ErrNotFound, "route-not-found", "There is nothing at a path with . or .. in it.").WithHint("GET /docs lists what there is."))
+		return
+	}
 	if h, pattern := a.mux.Handler(r); pattern == "" {
 		var probe probeWriter
 		h.ServeHTTP(&probe, r)
@@ -253,6 +259,16 @@ func (a *API) route(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	a.mux.ServeHTTP(w, r)
+}
+
+// dotted tells whether a path has a segment that means another one.
+func dotted(path string) bool {
+	for segment := range strings.SplitSeq(path, "/") {
+		if segment == "." || segment == ".." {
+			return true
+		}
+	}
+	return false
 }
 
 // probeWriter catches what ServeMux would say about a path without a handler.

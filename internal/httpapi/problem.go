@@ -192,6 +192,7 @@ func humaProblem(ctx context.Context, operation string, status int, msg string, 
 	switch status {
 	case http.StatusRequestEntityTooLarge:
 		p.Code, p.Detail = "body-too-large", "The request body is larger than this call takes."
+		p.Hint = "Upload large data as files."
 		if operation == executeOperation {
 			return problemFor(ctx, errCodeTooLarge())
 		}

@@ -55,7 +55,8 @@ func (a *API) sessionTable(ctx context.Context, s *session.Session, in *sessionT
 		}
 	}
 	if named != 1 {
-		return v1.Table{}, errdefs.New(errdefs.ErrInvalid, "invalid-table", "One of frame, variable and path must say which table is meant.")
+		return v1.Table{}, errdefs.New(errdefs.ErrInvalid, "invalid-table", "One of frame, variable and path must say which table is meant.").
+			WithHint("Name a variable as GET …/variables lists it, or the path of a file.")
 	}
 	if in.Path != "" {
 		sb, err := s.Sandbox(ctx)

@@ -186,7 +186,8 @@ func (a *API) sessionEvents(ctx context.Context, in *sessionEventsInput) (*huma.
 	if in.LastEventID != "" {
 		n, err := strconv.ParseInt(in.LastEventID, 10, 64)
 		if err != nil || n < 0 {
-			return nil, errdefs.New(errdefs.ErrInvalid, "invalid-event-id", "Last-Event-ID must be the number of an event.")
+			return nil, errdefs.New(errdefs.ErrInvalid, "invalid-event-id", "Last-Event-ID must be the number of an event.").
+				WithHint("Send the id of the last event that came, or leave it out for all of them.")
 		}
 		after = n
 	}

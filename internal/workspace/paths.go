@@ -19,10 +19,10 @@ const (
 // workspace, and all lie below the folders that are kept.
 func cleanPath(name string) (string, error) {
 	if name == "" || strings.ContainsRune(name, 0) {
-		return "", errdefs.New(errdefs.ErrInvalid, "invalid-path", "a path must not be empty or contain NUL")
+		return "", errdefs.New(errdefs.ErrInvalid, "invalid-path", "a path must not be empty or contain NUL").WithHint("give the path of a file or folder, such as /workspace/data.csv")
 	}
 	if len(name) > maxPath {
-		return "", errdefs.New(errdefs.ErrInvalid, "path-too-long", "a path has at most %d bytes", maxPath)
+		return "", errdefs.New(errdefs.ErrInvalid, "path-too-long", "a path has at most %d bytes", maxPath).WithHint("use shorter names or fewer folders")
 	}
 	clean := name
 	if !path.IsAbs(name) {

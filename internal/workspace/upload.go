@@ -201,7 +201,7 @@ func (w *Workspace) Upload(ctx context.Context, session string, part Part, live 
 		return Progress{}, nil, err
 	}
 	if len(part.ID) > maxUploadID {
-		return Progress{}, nil, errdefs.New(errdefs.ErrInvalid, "invalid-upload-id", "Upload-Id has at most %d characters", maxUploadID)
+		return Progress{}, nil, errdefs.New(errdefs.ErrInvalid, "invalid-upload-id", "Upload-Id has at most %d characters", maxUploadID).WithHint("a random UUID is fit")
 	}
 	resumable := part.ID != "" && part.Length >= 0
 	key := digest(session, p, part.ID)

@@ -24,9 +24,11 @@ import (
 	"time"
 
 	v1 "github.com/caesarion/caesarion/api/v1"
+	"github.com/caesarion/caesarion/internal/chat"
 	"github.com/caesarion/caesarion/internal/event"
 	"github.com/caesarion/caesarion/internal/fleet"
 	"github.com/caesarion/caesarion/internal/httpapi"
+	"github.com/caesarion/caesarion/internal/llm"
 	"github.com/caesarion/caesarion/internal/sandbox"
 	"github.com/caesarion/caesarion/internal/session"
 	"github.com/caesarion/caesarion/internal/store"
@@ -88,9 +90,13 @@ func Start(tb testing.TB, driver sandbox.Driver, opts Options) *Server {
 	if err != nil {
 		tb.Fatal(err)
 	}
+	answers, err := chat.New(sessions, llm.NewRegistry(nil, llm.RegistryOptions{}), chat.Options{})
+	if err != nil {
+		tb.Fatal(err)
+	}
 	api := httpapi.New(fl, httpapi.Options{
 		Token: Token, Version: "test", AllowedHosts: []string{"sandboxes.example.com"}, Heartbeat: time.Second,
-		Sessions: sessions, Files: files,
+		Sessions: sessions, Files: files, Chat: answers,
 	})
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -115,6 +121,7 @@ func Start(tb testing.TB, driver sandbox.Driver, opts Options) *Server {
 		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
 			tb.Errorf("serve: %v", err)
 		}
+		answers.Close()
 		for _, c := range []io.Closer{sessions, files, fl, st} {
 			if err := c.Close(); err != nil {
 				tb.Errorf("close %T: %v", c, err)
@@ -371,7 +378,7 @@ func Run(t *testing.T, newDriver func(testing.TB) sandbox.Driver, opts Options) 
 	s := Start(t, newDriver(t), opts)
 	sb := into[v1.Sandbox](t, s.send(t, "POST", "/v1/sandboxes", v1.CreateSandbox{}), 201)
 	t.Cleanup(func() { s.delete(t, sb.ID) })
-	for _, group := range [][]test{accessTests, requestTests, sandboxTests, executionTests, streamTests, kernelTests, fileTests, processTests, seedTests, sessionTests} {
+	for _, group := range [][]test{accessTests, requestTests, sandboxTests, executionTests, streamTests, kernelTests, fileTests, processTests, seedTests, sessionTests, hostileTests, originTests} {
 		for _, tt := range group {
 			t.Run(tt.name, func(t *testing.T) { tt.run(t, s, sb.ID) })
 		}
