@@ -50,7 +50,7 @@ class Kernel:
         self.log = _log
         self._allow_stdin = False
         self._exiting = False
-        self._reading = False
+        self.reading = False
         self._asking = 0
         self._answers = deque()
 
@@ -148,11 +148,11 @@ class Kernel:
             if self.loop.busy() and not wire.wait(0):
                 self.loop.wait()
                 continue
-            self._reading = True
+            self.reading = True
             try:
                 frame = wire.receive()
             finally:
-                self._reading = False
+                self.reading = False
             return frame
         return wire.inbox.popleft()
 
@@ -257,11 +257,11 @@ class Kernel:
         if interrupts.rang:
             interrupts.rang = False
             self.wire.drain()
-            if self._take_bell():
+            if self.take_bell():
                 interrupts.pending = True
         interrupts.active = True
 
-    def _take_bell(self):
+    def take_bell(self):
         """Whether an interrupt_request of the agent waits in the inbox; removes it."""
         for frame in self.wire.inbox:
             header = frame["header"]
@@ -272,9 +272,9 @@ class Kernel:
 
     def after_system(self):
         """While os.system waits, C ignores SIGINT on our behalf: only the agent's frame tells."""
-        if interrupts.active and not interrupts.critical and not self._reading:
+        if interrupts.active and not interrupts.critical and not self.reading:
             self.wire.drain()
-            if self._take_bell():
+            if self.take_bell():
                 raise KeyboardInterrupt
 
     def _repair(self):
@@ -428,7 +428,7 @@ class Kernel:
         request = requests.current()
         self.output.flush()
         # What was typed before the question is not an answer to it.
-        if not self._reading:
+        if not self.reading:
             self.wire.drain()
         while self._take_input() is not None:
             pass
@@ -468,9 +468,9 @@ class Kernel:
             value = self._take_input()
             if value is not None:
                 return value
-            if self._reading:
+            if self.reading:
                 sleep(0.02)
-            elif self.wire.wait(20) and not self._reading and not self.wire.drain():
+            elif self.wire.wait(20) and not self.reading and not self.wire.drain():
                 raise EOFError("the client is gone")
 
     def _take_input(self):

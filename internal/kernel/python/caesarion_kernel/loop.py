@@ -150,5 +150,14 @@ class Loop:
 
     def _interrupt_background(self):
         """In the signal handler, between cells. A task that hogs the loop while a request waits is stopped."""
-        if self._current_task(self._loop) is not None and self._kernel.wire.wait(0):
+        kernel = self._kernel
+        if self._current_task(self._loop) is None or interrupts.critical or kernel.reading:
+            return
+        # The agent's own interrupt_request is always there: it is no request that waits.
+        kernel.wire.drain()
+        while kernel.take_bell():
+            pass
+        if kernel.wire.inbox:
+            # What is in the inbox wakes the loop no more, should the task swallow the interrupt.
+            self._loop.call_soon_threadsafe(self._loop.stop)
             raise KeyboardInterrupt
