@@ -8,8 +8,12 @@ import (
 	"github.com/caesarion/caesarion/internal/errdefs"
 )
 
-// Messages that wait are few: each is a person's.
-const maxQueue = 50
+// Messages that wait are few: each is a person's. All together are bounded too,
+// as every change of the session tells of them.
+const (
+	maxQueue      = 50
+	maxQueueBytes = 1 << 20 // a longer one waits only where no other does
+)
 
 // Enqueue keeps a message until the turn before it has ended.
 func (s *Session) Enqueue(msg v1.SendMessage) (v1.QueuedMessage, error) {
@@ -18,8 +22,12 @@ func (s *Session) Enqueue(msg v1.SendMessage) (v1.QueuedMessage, error) {
 		return q, err
 	}
 	return q, s.do(func() error {
-		if len(s.view.Queue) >= maxQueue {
-			return errdefs.New(errdefs.ErrExhausted, "queue-full", "%d messages wait already.", maxQueue).WithHint("Wait, or take some back.")
+		size := len(q.Text)
+		for _, m := range s.view.Queue {
+			size += len(m.Text)
+		}
+		if n := len(s.view.Queue); n >= maxQueue || n > 0 && size > maxQueueBytes {
+			return errdefs.New(errdefs.ErrExhausted, "queue-full", "%d messages wait already.", len(s.view.Queue)).WithHint("Wait, or take some back.")
 		}
 		s.view.Queue = append(s.view.Queue, q)
 		s.changedLocked()

@@ -28,12 +28,15 @@ type blobs struct {
 }
 
 func openBlobs(dir string) (*blobs, error) {
-	names, err := filepath.Glob(filepath.Join(dir, tmpPrefix+"*"))
+	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("workspace: %w", err)
 	}
-	for _, name := range names { // of a process that was killed
-		if err := os.Remove(name); err != nil {
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), tmpPrefix) {
+			continue
+		}
+		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil { // of a process that was killed
 			return nil, fmt.Errorf("workspace: %w", err)
 		}
 	}

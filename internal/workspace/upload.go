@@ -79,15 +79,15 @@ func (u *uploads) folder(session string) string { return filepath.Join(u.dir, di
 
 // find gives the file of an upload, and its total; "" if there is none.
 func (u *uploads) find(session, key string) (name string, total int64) {
-	found, _ := filepath.Glob(filepath.Join(u.folder(session), key+".*")) // the pattern is fine
-	if len(found) == 0 {
-		return "", 0
+	entries, _ := os.ReadDir(u.folder(session)) // absent: there is none
+	for _, e := range entries {
+		if text, ok := strings.CutPrefix(e.Name(), key+"."); ok {
+			if total, err := strconv.ParseInt(text, 10, 64); err == nil {
+				return filepath.Join(u.folder(session), e.Name()), total
+			}
+		}
 	}
-	total, err := strconv.ParseInt(strings.TrimPrefix(filepath.Ext(found[0]), "."), 10, 64)
-	if err != nil {
-		return "", 0
-	}
-	return found[0], total
+	return "", 0
 }
 
 // take makes an upload the caller's until it calls release.

@@ -169,6 +169,9 @@ func command(tb testing.TB, args []string) *exec.Cmd {
 	return cmd
 }
 
+// Log gives what the server has logged, once it has ended.
+func (s *Server) Log() string { return s.log.String() }
+
 // Kill ends the server with SIGKILL; its sandboxes stay.
 func (s *Server) Kill() {
 	s.ended = true
