@@ -2,6 +2,7 @@ package session_test
 
 import (
 	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 	"testing"
@@ -79,6 +80,23 @@ func TestCells(t *testing.T) {
 		}
 		if err := s.Input(t.Context(), a, "x"); codeOf(err) != "no-input-requested" {
 			t.Errorf("input of a finished cell: %v", err)
+		}
+	})
+	t.Run("an answer stands before what the code does with it, however fast that is", func(t *testing.T) {
+		a := addCell(t, s, "for i in range(30):\n    print(input(f'{i}? '))")
+		run(t, s, a)
+		want := ""
+		for i := range 30 {
+			prompt := fmt.Sprintf("%d? ", i)
+			await(t, s, prompt, func(d v1.SessionDetail) bool { in := item(d, a).Input; return in != nil && in.Prompt == prompt })
+			if err := s.Input(t.Context(), a, "yes"); err != nil {
+				t.Fatal(err)
+			}
+			want += prompt + "yes\nyes\n"
+		}
+		it := item(await(t, s, "the end", status(a, "ok")), a)
+		if got := text(it); got != want {
+			t.Errorf("output = %q", got)
 		}
 	})
 	t.Run("a display is updated from another cell", func(t *testing.T) {

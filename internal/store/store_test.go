@@ -219,6 +219,25 @@ func TestUnusableDatabases(t *testing.T) {
 	}
 }
 
+func TestAClosedStoreAnswersNobodyUnderTheirLock(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "a.db"))
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	done := make(chan error, 1)
+	mu.Lock()
+	s.Submit(store.Batch{SessionID: "ses_a"}, func(err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		done <- err
+	})
+	mu.Unlock()
+	if err := <-done; !errors.Is(err, store.ErrClosed) {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestAfterCloseNothingIsWritten(t *testing.T) {
 	s := open(t, filepath.Join(t.TempDir(), "a.db"))
 	if err := s.Close(); err != nil {
