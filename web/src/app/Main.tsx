@@ -1,5 +1,5 @@
 import { Unplug } from "lucide-react";
-import { lazy, Suspense } from "react";
+import { type ComponentType, lazy, Suspense, useState } from "react";
 import { Composer } from "@/features/chat/Composer";
 import { DropZone } from "@/features/files/DropZone";
 import { useSession, useSessionStore } from "@/features/session";
@@ -13,10 +13,21 @@ import { Welcome } from "./Welcome";
 // Messages, cells and outputs are more than half of the page, and an empty
 // session shows none. Whoever opens one that is not empty gets them at once,
 // everybody else while they read.
-const loadThread = () => import("@/features/chat/Thread").then((m) => ({ default: m.Thread }));
-const Thread = lazy(loadThread);
+let thread: ComponentType | undefined;
+const loadThread = () =>
+  import("@/features/chat/Thread").then((m) => {
+    thread = m.Thread;
+    return { default: m.Thread };
+  });
+const LazyThread = lazy(loadThread);
 if (location.pathname !== "/") void loadThread();
 else setTimeout(() => void loadThread(), 1500);
+
+/** The thread; without waiting, which React does in small steps, where it is here already. */
+function Thread() {
+  const [Here] = useState<ComponentType>(() => thread ?? LazyThread);
+  return <Here />;
+}
 
 /** The middle: header, thread, composer. */
 export function Main({ onNew }: { onNew: () => void }) {

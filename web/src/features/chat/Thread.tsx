@@ -18,7 +18,7 @@ import { useStickToEnd } from "./stick";
 import { useStoreKey } from "./storeKey";
 import { useStrings } from "./strings";
 import { TurnStatus, Working } from "./TurnStatus";
-import { estimate, keepSections, type Section, sections } from "./thread";
+import { estimate, keepSections, lastScreen, type Section, sections } from "./thread";
 import { ToolCard } from "./tools/ToolCard";
 import { UserMessage } from "./UserMessage";
 import "./thread.css";
@@ -37,7 +37,7 @@ function ThreadOf() {
   const scroller = useRef<HTMLDivElement>(null);
   const content = useRef<HTMLElement>(null);
   const { away, jump } = useStickToEnd(scroller, content);
-  const reveal = useReveal(scroller);
+  const reveal = useReveal(scroller, () => lastScreen(store.get().order, store.get().items, innerHeight));
 
   useEffect(() => {
     // By the time somebody clicks into a cell its editor is here.
@@ -124,18 +124,28 @@ const ThreadSection = memo(function ThreadSection({ section, reveal }: { section
   );
 });
 
+// Far entries are a box of about their height and nothing else: a session of
+// hundreds opens with what is seen of it.
 const Entry = memo(function Entry({ id, reveal, end }: { id: string; reveal: Reveal; end: boolean }) {
   const ref = useRef<HTMLDivElement>(null);
   const store = useSessionStore();
-  const near = useNear(ref, id, reveal, isLate(store.get().order, id));
-  const notebook = useNotebook();
-  const selected = useNotebookState((state) => state.selected === id);
-  const command = useNotebookState((state) => state.selected === id && state.mode === "command");
+  const near = useNear(ref, id, reveal, store.get().order);
   // By what the entry was when it came; its real height the browser remembers.
   const [height] = useState(() => {
     const item = store.get().items.get(id);
     return item ? estimate(item) : 60;
   });
+  if (near) return <NearEntry id={id} height={height} end={end} />;
+  return <div ref={ref} id={id} data-entry={id} data-item-id={id} style={{ height: height + gap }} />;
+});
+
+// Height of the room before an entry.
+const gap = 12;
+
+function NearEntry({ id, height, end }: { id: string; height: number; end: boolean }) {
+  const notebook = useNotebook();
+  const selected = useNotebookState((state) => state.selected === id);
+  const command = useNotebookState((state) => state.selected === id && state.mode === "command");
   const s = useStrings();
   const label = useSession((state) => {
     const item = state.items.get(id);
@@ -153,7 +163,6 @@ const Entry = memo(function Entry({ id, reveal, end }: { id: string; reveal: Rev
       <Gap id={id} />
       {/* biome-ignore lint/a11y/useSemanticElements: takes the focus in command mode, which a fieldset can't */}
       <div
-        ref={ref}
         id={id}
         role="group"
         aria-label={label}
@@ -162,17 +171,12 @@ const Entry = memo(function Entry({ id, reveal, end }: { id: string; reveal: Rev
         tabIndex={selected ? 0 : -1}
         onFocus={onFocus}
         className={cx("entry", command && "entry-selected")}
-        style={{ containIntrinsicSize: `auto ${height}px`, ...(near ? {} : { height }) }}
+        style={{ containIntrinsicSize: `auto ${height}px` }}
       >
-        {near ? <Body id={id} end={end} /> : null}
+        <Body id={id} end={end} />
       </div>
     </>
   );
-});
-
-// Among the last ones, which are seen first.
-function isLate(order: readonly string[], id: string): boolean {
-  return order.lastIndexOf(id) >= order.length - 12;
 }
 
 function Body({ id, end }: { id: string; end: boolean }) {

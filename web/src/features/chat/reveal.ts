@@ -5,17 +5,21 @@ import { type RefObject, useEffect, useMemo, useState } from "react";
 
 const margin = 1200; // pixels around the visible part
 const atATime = 3;
+const fresh = 12; // of those at the end; what comes while the session is open is drawn at once
 
 export interface Reveal {
   observe(element: Element, show: () => void): () => void;
   /** Entries that were drawn once stay so. */
   readonly shown: Set<string>;
+  /** Whether the session was drawn, so that entries that come now are new. */
+  open: boolean;
 }
 
-export function useReveal(root: RefObject<HTMLElement | null>): Reveal {
-  return useMemo(() => {
+export function useReveal(root: RefObject<HTMLElement | null>, first: () => Iterable<string>): Reveal {
+  // biome-ignore lint/correctness/useExhaustiveDependencies: what is first is asked once
+  const reveal = useMemo<Reveal>(() => {
     const waiting = new Map<Element, () => void>();
-    const shown = new Set<string>();
+    const shown = new Set<string>(first());
     let observer: IntersectionObserver | null = null;
     let idle: ReturnType<typeof setTimeout> | undefined;
     const show = (element: Element) => {
@@ -32,6 +36,7 @@ export function useReveal(root: RefObject<HTMLElement | null>): Reveal {
     };
     return {
       shown,
+      open: false,
       observe(element, callback) {
         if (typeof IntersectionObserver === "undefined") {
           callback();
@@ -54,11 +59,20 @@ export function useReveal(root: RefObject<HTMLElement | null>): Reveal {
       },
     };
   }, [root]);
+  useEffect(() => {
+    reveal.open = true;
+  }, [reveal]);
+  return reveal;
 }
 
 /** Whether an entry is to be drawn. */
-export function useNear(ref: RefObject<HTMLElement | null>, id: string, reveal: Reveal, atOnce: boolean): boolean {
-  const [near, setNear] = useState(() => atOnce || reveal.shown.has(id));
+export function useNear(
+  ref: RefObject<HTMLElement | null>,
+  id: string,
+  reveal: Reveal,
+  order: readonly string[],
+): boolean {
+  const [near, setNear] = useState(() => reveal.shown.has(id) || (reveal.open && order.slice(-fresh).includes(id)));
   useEffect(() => {
     if (near) {
       reveal.shown.add(id);

@@ -62,21 +62,52 @@ export function estimate(item: Item): number {
         if ("image/png" in data || "image/jpeg" in data || "image/svg+xml" in data) height += 380;
         else if (Object.keys(data).some((mime) => /table|plotly|vega|html/.test(mime))) height += 320;
         else if (output.output_type === "error") height += 160;
-        else height += 40;
+        else height += textHeight(output.text ?? "");
       }
       return height;
     }
   }
 }
 
+/** Text of a stream as it is drawn: line by line, and from some length on in a place of fixed height. */
+function textHeight(text: string): number {
+  let count = 1;
+  for (let at = text.indexOf("\n"); at >= 0 && at < text.length - 1; at = text.indexOf("\n", at + 1)) {
+    if (++count > 400) return 438;
+  }
+  return 20 + count * 20;
+}
+
+/** The entries at the end that fill this height: what a session opens with. */
+export function lastScreen(order: readonly string[], items: ReadonlyMap<string, Item>, height: number): string[] {
+  const last: string[] = [];
+  let filled = 0;
+  for (let i = order.length - 1; i >= 0 && filled < height; i--) {
+    const id = order[i] as string;
+    const item = items.get(id);
+    last.push(id);
+    filled += item ? estimate(item) : 0;
+  }
+  return last;
+}
+
+// Where each turn begins, by the list it was found in: all answers ask at each change.
+const starts = new WeakMap<readonly string[], Map<string, string>>();
+
 /** The entry with which the answer that item belongs to begins. */
 export function answerStart(item: Item, order: readonly string[], items: ReadonlyMap<string, Item>): Item {
   if (!item.turn_id) return item;
-  for (const id of order) {
-    const other = items.get(id);
-    if (other?.turn_id === item.turn_id) return other;
+  let known = starts.get(order);
+  if (!known) {
+    known = new Map();
+    for (const id of order) {
+      const turn = items.get(id)?.turn_id;
+      if (turn && !known.has(turn)) known.set(turn, id);
+    }
+    starts.set(order, known);
   }
-  return item;
+  const first = known.get(item.turn_id);
+  return (first === undefined ? undefined : items.get(first)) ?? item;
 }
 
 /** Everything the model said in one turn. */
