@@ -27,7 +27,8 @@ func parseCode(raw string, cut bool) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	code = unfence(code)
+	// Many models end with a newline, which would stand in the cell as an empty line.
+	code = strings.TrimRight(unfence(code), "\n")
 	if strings.TrimSpace(code) == "" {
 		return "", badArguments("The code is empty. Call python_interpreter with {\"code\": \"…\"}, the code being a JSON string.")
 	}
