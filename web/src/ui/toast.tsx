@@ -45,7 +45,7 @@ export function Toaster() {
         classNames: {
           toast:
             "flex w-full items-start gap-2.5 rounded-lg border bg-raised px-3.5 py-2.5 text-ink text-sm shadow-pop [&_[data-icon]]:mt-0.5 [&_[data-icon]]:shrink-0",
-          content: "min-w-0 flex-1",
+          content: "min-w-0 flex-1 self-center",
           title: "font-medium",
           description: "mt-0.5 text-muted",
           actionButton: "shrink-0 self-center rounded-md px-2 py-1 font-medium text-accent hover:bg-hover",
