@@ -21,13 +21,17 @@ import (
 	"github.com/caesarion/caesarion/internal/errdefs"
 	"github.com/caesarion/caesarion/internal/event"
 	"github.com/caesarion/caesarion/internal/fleet"
+	"github.com/caesarion/caesarion/internal/jsonsize"
 	"github.com/caesarion/caesarion/internal/session"
 	"github.com/caesarion/caesarion/internal/workspace"
 )
 
 // Clients send their whole history with each message: pictures they attached,
 // and in the original's case all outputs.
-const maxChatBody = 64 << 20
+const (
+	maxChatBody    = 64 << 20
+	maxChatEntries = 1_000_000 // some 100 MiB of memory
+)
 
 func (a *API) aisdkRoutes() {
 	tags := []string{tagOriginal}
@@ -68,6 +72,11 @@ func (a *API) aisdkChat(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		aisdkError(w, r, protocol, errdefs.New(errdefs.ErrTooLarge, "body-too-large", "The request is larger than %d MiB.", maxChatBody>>20).
 			WithHint("Upload large files instead of attaching them."))
+		return
+	}
+	if jsonsize.Count(raw).All() > maxChatEntries {
+		aisdkError(w, r, protocol, errdefs.New(errdefs.ErrTooLarge, "body-too-large", "The request has more than %d values.", maxChatEntries).
+			WithHint("Send the last messages only: the server has the ones before."))
 		return
 	}
 	req, err := aisdk.ParseRequest(raw, protocol)

@@ -13,6 +13,7 @@ import (
 
 	v1 "github.com/caesarion/caesarion/api/v1"
 	"github.com/caesarion/caesarion/internal/errdefs"
+	"github.com/caesarion/caesarion/internal/jsonsize"
 )
 
 // Bounds of notebooks from outside. What is above them is no notebook that a
@@ -24,6 +25,8 @@ const (
 	maxText       = 4 << 20 // of one cell's source
 	maxField      = 64 << 10
 	maxFiles      = 100
+	maxEntries    = 300_000   // fields of cells, their outputs and lines of source, all together
+	maxLines      = 2_000_000 // those, and lines of output
 	maxTitle      = 200
 	maxAttachment = 2 << 20 // base64, of one picture
 )
@@ -78,13 +81,21 @@ func Import(r io.Reader) (title string, items []v1.Item, err error) {
 	if len(text) > MaxBytes {
 		return "", nil, tooLarge("the notebook", "%d MiB", MaxBytes>>20)
 	}
+	// In cells → cell → source, or worksheets → sheet → cells → cell; and in
+	// cells → cell → outputs → output → data → lines.
+	if n := jsonsize.Count(text); n.UpTo(4) > maxEntries || n.UpTo(7) > maxLines {
+		if !json.Valid(text) {
+			return "", nil, noNotebook("it is a file with the ending .ipynb, as Jupyter writes it")
+		}
+		return "", nil, tooLarge("the notebook", "%d cells and lines", maxEntries)
+	}
 	var doc fileDocument
 	if err := json.Unmarshal(text, &doc); err != nil {
 		hint := "it is a file with the ending .ipynb, as Jupyter writes it"
 		if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 			hint = fmt.Sprintf("its field %s is not what a notebook has there", e.Field)
 		}
-		return "", nil, errdefs.New(errdefs.ErrInvalid, CodeInvalid, "This is no Jupyter notebook.").WithHint("%s", hint).WithCause(err)
+		return "", nil, noNotebook(hint).WithCause(err)
 	}
 	if err := doc.check(); err != nil {
 		return "", nil, err
@@ -107,6 +118,10 @@ func Import(r io.Reader) (title string, items []v1.Item, err error) {
 	return doc.title(items), items, nil
 }
 
+func noNotebook(hint string) *errdefs.Error {
+	return errdefs.New(errdefs.ErrInvalid, CodeInvalid, "This is no Jupyter notebook.").WithHint("%s", hint)
+}
+
 func tooLarge(what, format string, args ...any) error {
 	return errdefs.New(errdefs.ErrTooLarge, CodeTooLarge, "This is too large: %s may have at most %s.", what, fmt.Sprintf(format, args...)).
 		WithHint("clear outputs or split it in Jupyter, and import it again")
@@ -115,8 +130,7 @@ func tooLarge(what, format string, args ...any) error {
 func (d *fileDocument) check() error {
 	switch {
 	case d.NBFormat == 0 || d.Cells == nil && d.Worksheets == nil && d.NBFormat > 2:
-		return errdefs.New(errdefs.ErrInvalid, CodeInvalid, "This is no Jupyter notebook.").
-			WithHint("it has a number nbformat and a list of cells")
+		return noNotebook("it has a number nbformat and a list of cells")
 	case d.NBFormat != 3 && d.NBFormat != 4:
 		return errdefs.New(errdefs.ErrInvalid, CodeVersion, "Notebooks of format %d can't be read.", d.NBFormat).
 			WithHint("open it in Jupyter and save it, which makes it format 4")

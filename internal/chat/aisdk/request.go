@@ -142,13 +142,19 @@ func text(v any) string {
 	return s
 }
 
+// maxFields bounds the mistakes that are told of one request: each repeats what
+// it is about.
+const maxFields = 100
+
 type parser struct {
 	req    Request
 	fields []FieldError
 }
 
 func (p *parser) fail(typ, msg string, input any, loc ...any) {
-	p.fields = append(p.fields, FieldError{typ, loc, msg, input})
+	if len(p.fields) < maxFields {
+		p.fields = append(p.fields, FieldError{typ, loc, msg, input})
+	}
 }
 
 func (p *parser) message(v any, loc []any) {

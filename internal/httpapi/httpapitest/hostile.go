@@ -234,6 +234,22 @@ var hostileTests = []test{
 			}
 		}
 	}},
+	{"hostile: chats of millions of values", func(t *testing.T, s *Server, _ string) {
+		for name, body := range map[string]string{
+			"messages":     `{"id":"x","messages":[` + strings.Repeat("{},", 20_000_000) + `{}]}`,
+			"parts":        `{"id":"x","messages":[{"id":"1","role":"user","parts":[` + strings.Repeat("[],", 20_000_000) + `{}]}]}`,
+			"few mistakes": `{"session_id":"x","messages":[` + strings.Repeat(`{"role":5,"content":7},`, 200_000) + `{}]}`,
+		} {
+			start := time.Now()
+			a := s.do(t, "POST", "/api/chat", strings.NewReader(body), header{"Content-Type", "application/json"})
+			if a.Status < 400 || a.Status > 499 || len(a.Body) > 1<<20 {
+				t.Errorf("%s: %d, %d bytes: %.300s", name, a.Status, len(a.Body), a.Body)
+			}
+			if d := time.Since(start); d > 10*time.Second {
+				t.Errorf("%s took %s", name, d)
+			}
+		}
+	}},
 	{"hostile: notebooks that are none", func(t *testing.T, s *Server, _ string) {
 		cells := func(n int, cell string) string {
 			return `{"nbformat":4,"nbformat_minor":5,"metadata":{},"cells":[` + strings.TrimSuffix(strings.Repeat(cell+",", n), ",") + `]}`
@@ -259,6 +275,11 @@ var hostileTests = []test{
 			"half a surrogate":         {cells(1, `{"cell_type":"markdown","source":"\ud800"}`), 0},
 			"no UTF-8":                 {cells(1, "{\"cell_type\":\"markdown\",\"source\":\"\xff\xfe\"}"), 0},
 			"a source of 5 MiB":        {cells(1, `{"cell_type":"code","source":"`+strings.Repeat("x", 5<<20)+`"}`), 413},
+			"20 million cells":         {cells(20_000_000, "{}"), 413},
+			"20 million outputs":       {cells(1, `{"cell_type":"code","source":"","outputs":[`+strings.Repeat("{},", 20_000_000)+`{}]}`), 413},
+			"20 million lines":         {cells(1, `{"cell_type":"code","source":[`+strings.Repeat(`"",`, 20_000_000)+`""]}`), 413},
+			"7 million types":          {cells(1, `{"cell_type":"code","outputs":[{"output_type":"display_data","data":{`+strings.Repeat(`"a":"",`, 7_000_000)+`"b":1}}]}`), 413},
+			"20 million sheets":        {`{"nbformat":3,"worksheets":[` + strings.Repeat("{},", 20_000_000) + `{}]}`, 413},
 			"70 MiB":                   {cells(1, `{"cell_type":"code","source":"`+strings.Repeat("x", 70<<20)+`"}`), 413},
 			"nbformat 9":               {`{"nbformat":9,"cells":[]}`, 400},
 			"nbformat -1":              {`{"nbformat":-1,"cells":[]}`, 400},
