@@ -3,6 +3,7 @@ package httpapitest
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -169,6 +170,18 @@ var sessionTests = []test{
 		wantProblem(t, s.send(t, "POST", path+"/run", v1.RunItems{Items: []string{"itm_none"}}), 404, "item-not-found")
 		into[v1.Session](t, s.send(t, "POST", path+"/restore", nil), 200)
 	}},
+	{"sessions: who asks for help with code gets a sandbox", func(t *testing.T, s *Server, _ string) {
+		path := "/v1/sessions/" + s.newSession(t, v1.CreateSession{})
+		help := into[struct {
+			Matches []string `json:"matches"`
+		}](t, s.send(t, "POST", path+"/complete", v1.Complete{Code: "isinst"}), 200)
+		if !slices.Contains(help.Matches, "isinstance") {
+			t.Errorf("matches = %q, want isinstance among them", help.Matches)
+		}
+		if got := into[v1.SessionDetail](t, s.do(t, "GET", path, nil), 200).Sandbox.State; got != "ready" {
+			t.Errorf("sandbox is %q, want ready", got)
+		}
+	}},
 	{"sessions: mistakes are told apart", func(t *testing.T, s *Server, _ string) {
 		id := s.newSession(t, v1.CreateSession{})
 		path := "/v1/sessions/" + id
@@ -176,7 +189,6 @@ var sessionTests = []test{
 		wantProblem(t, s.do(t, "GET", "/v1/sessions?cursor=x", nil), 400, "invalid-cursor")
 		wantProblem(t, s.send(t, "POST", "/v1/sessions", v1.CreateSession{Template: "none"}), 400, "template-unknown")
 		wantProblem(t, s.do(t, "GET", path+"/events", nil, header{"Last-Event-ID", "x"}), 400, "invalid-event-id")
-		wantProblem(t, s.send(t, "POST", path+"/complete", v1.Complete{Code: "x"}), 409, "no-sandbox")
 		wantProblem(t, s.do(t, "GET", path+"/usage", nil), 409, "no-sandbox")
 		cell := s.cell(t, id, "1")
 		wantProblem(t, s.send(t, "POST", path+"/items/"+cell+"/input", v1.Input{Value: "x"}), 409, "no-input-requested")
