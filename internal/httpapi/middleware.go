@@ -240,7 +240,7 @@ func (a *API) route(w http.ResponseWriter, r *http.Request) {
 		a.index(w, r)
 		return
 	}
-	if dotted(r.URL.Path) {
+	if dotted(r.URL.EscapedPath()) {
 		// ServeMux would send the client to the path without them: an id that
 		// is ".." must not make the deletion of an item one of its session.
 		a.fail(w, r, errdefs.New(errdefs.ErrNotFound, "route-not-found", "There is nothing at a path with . or .. in it.").WithHint("GET /docs lists what there is."))

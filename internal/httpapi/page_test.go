@@ -233,3 +233,21 @@ func TestWithoutTokensForeignPagesStayOut(t *testing.T) {
 		t.Errorf("got %q, %v", r.Header.Get("Location"), r.Cookies())
 	}
 }
+
+// A name that was made to resolve to this machine gets neither the page nor
+// what it is made of, and the token in the address gives it no cookie.
+func TestReboundNamesGetNothingOfThePage(t *testing.T) {
+	for name, opts := range map[string]httpapi.Options{"with a token": {Token: pageToken}, "without": {AuthNone: true}} {
+		h := pageAPI(opts)
+		for _, path := range []string{"/", "/s/ses_x", "/assets/index.js", "/assets/dot.png", "/frame/", "/frame/index.html", "/?token=" + pageToken, "/v1/info", "/docs"} {
+			r := httptest.NewRequest(http.MethodGet, "http://rebound.example:8000"+path, nil)
+			r.Header.Set("Accept", "text/html")
+			r.Header.Set("Sec-Fetch-Site", "same-origin") // so the browser sees it
+			w := httptest.NewRecorder()
+			h.ServeHTTP(w, r)
+			if w.Code != http.StatusMisdirectedRequest || w.Header().Get("Set-Cookie") != "" || strings.Contains(w.Body.String(), "the page") {
+				t.Errorf("%s: GET %s: %d %q", name, path, w.Code, w.Body)
+			}
+		}
+	}
+}
