@@ -42,6 +42,15 @@ def fire():
         raise KeyboardInterrupt
 
 
+def hide(tb):
+    """Cuts this module off the end of a traceback: users look for the line that was interrupted."""
+    while tb is not None:
+        following = tb.tb_next
+        if following is not None and following.tb_frame.f_globals is globals():
+            tb.tb_next = following = None
+        tb = following
+
+
 def install():
     """Makes SIGINT ours again; user code may have changed it."""
     if getsignal(SIGINT) is not handler:

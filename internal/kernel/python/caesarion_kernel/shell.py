@@ -19,6 +19,7 @@ from IPython.core.magic import Magics, line_magic, magics_class
 from IPython.lib.pretty import _repr_pprint
 from traitlets import Any, CBool, Instance, Type, default
 
+from . import interrupts
 
 
 class Compiler(CachingCompiler):
@@ -250,7 +251,9 @@ class ZMQInteractiveShell(InteractiveShell):
         return super().run_cell(*args, **kwargs)
 
     def _get_exc_info(self, exc_tuple=None):
-        return self.kernel.loop.translate(super()._get_exc_info(exc_tuple))
+        exc_info = self.kernel.loop.translate(super()._get_exc_info(exc_tuple))
+        interrupts.hide(exc_info[2])
+        return exc_info
 
     def _showtraceback(self, etype, evalue, stb):
         if self.displayhook.result is not None:
