@@ -22,12 +22,12 @@ var replacements = []struct {
 	{regexp.MustCompile(`(/[^\s:,'"<>]*)+/(?:site|dist)-packages/([^:\s]+):[0-9]+:`), "$2:"}, // warnings
 	{regexp.MustCompile(`_IncompleteInputError`), "SyntaxError"},                             // since Python 3.13
 	{regexp.MustCompile(`(recursion depth exceeded)[a-zA-Z ]*`), "$1"},
-	{regexp.MustCompile(`\bT_[0-9a-f]{5}`), "T_ID"},                                  // pandas' styles
-	{regexp.MustCompile(`File (/[^\s:,'"<>]*)+/([^/\s:]+\.py):[0-9]+`), "File $2"},   // libraries
-	{regexp.MustCompile(`"(/[^\s:,'"<>]*)+/([^/\s:]+\.py)", line [0-9]+`), `"$2"`},   // the same, Python's form
+	{regexp.MustCompile(`\bT_[0-9a-f]{5}`), "T_ID"},                                                            // pandas' styles
+	{regexp.MustCompile(`File (/[^\s:,'"<>]*)+/([^/\s:]+\.py):[0-9]+`), "File $2"},                             // libraries
+	{regexp.MustCompile(`"(/[^\s:,'"<>]*)+/([^/\s:]+\.py)", line [0-9]+`), `"$2"`},                             // the same, Python's form
 	{regexp.MustCompile(`[0-9.]+ (n|\x{b5}|\x{3bc}|m)?s ± [0-9.]+ (n|\x{b5}|\x{3bc}|m)?s per loop.*`), "TIME"}, // %timeit
-	{regexp.MustCompile(`(CPU times|Wall time): .*`), "$1: TIME"},                    // %time
-	{regexp.MustCompile(`\bfrm_[0-9a-f]{16}_([0-9]+)`), "FRAME_$1"},                  // ids of tables
+	{regexp.MustCompile(`(CPU times|Wall time): .*`), "$1: TIME"},                                              // %time
+	{regexp.MustCompile(`\bfrm_[0-9a-f]{16}_([0-9]+)`), "FRAME_$1"},                                            // ids of tables
 }
 
 // Texts longer than this are cut: they come from libraries, and their beginning tells enough.
