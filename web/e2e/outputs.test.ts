@@ -190,6 +190,6 @@ print()
 sys.stderr.write("outer 0\\n\\rinner 0\\x1b[A\\router 1\\n\\rinner 1\\x1b[A\\router 2\\n\\n"); None`);
   await page.getByText("work 100%", { exact: true }).waitFor();
   await page.getByText("outer 2", { exact: true }).waitFor();
-  const text = await page.locator("section[aria-label=Outputs]").textContent();
+  const text = await page.locator("[role=group][aria-label=Outputs]").textContent();
   expect(text).toBe("work 100%outer 2inner 1");
 });

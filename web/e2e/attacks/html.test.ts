@@ -93,7 +93,7 @@ describe("reaching the page", () => {
     expect(await s.results()).toEqual({ ran: "yes" });
     await s.note(/localhost/);
     expect(await s.page.locator("#after, #second").count()).toBe(0); // in the page's own document
-    expect(await s.page.locator("section[aria-label=Outputs]").first().isVisible()).toBe(true);
+    expect(await s.page.locator("[role=group][aria-label=Outputs]").first().isVisible()).toBe(true);
     await s.unharmed();
   });
 });

@@ -146,7 +146,7 @@ export class Scene {
     this.before = await this.stage.sessions();
     this.address = sessionURL(this.stage.server, this.session);
     await page.goto(this.address);
-    await until("the outputs", () => page.locator("section[aria-label=Outputs]").first().isVisible());
+    await until("the outputs", () => page.locator("[role=group][aria-label=Outputs]").first().isVisible());
   }
 
   /** Waits until an attack has run in its frame, and gives what came of it. */

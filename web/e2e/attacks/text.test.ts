@@ -195,7 +195,7 @@ test("SVG as a picture: no scripts, nothing loaded", async () => {
     <style>@import url("${stage.foreign.url}/svg-css"); rect { fill: url("${stage.foreign.url}/fill") }</style>
     <set attributeName="href" to="javascript:top.pwned=1"/><animate attributeName="href" values="javascript:top.pwned=1"/></svg>`;
   const s = await show([display({ "image/svg+xml": svg }), stream("below\n")], "below");
-  const image = s.page.locator("section[aria-label=Outputs] img").first();
+  const image = s.page.locator("[role=group][aria-label=Outputs] img").first();
   await until("the picture", () => image.evaluate((el) => (el as HTMLImageElement).naturalWidth > 0));
   expect(await image.getAttribute("src")).toMatch(/^data:image\/svg\+xml;base64,/);
   await stayedText(s);

@@ -21,6 +21,21 @@ import {
 const folder = fileURLToPath(new URL("../../../docs/screens/", import.meta.url));
 const shot = (page: Page, name: string) => page.screenshot({ path: `${folder}${name}.png` });
 
+/** Waits until pictures and frames are drawn and nothing moves for half a second. */
+async function still(page: Page): Promise<void> {
+  await page.waitForFunction(() => {
+    const w = window as unknown as { was?: string; since?: number };
+    const now = [...document.querySelectorAll("[data-entry], iframe, img")]
+      .map((e) => `${e.getBoundingClientRect().top},${e.clientHeight},${(e as HTMLImageElement).complete ?? ""}`)
+      .join(" ");
+    if (now !== w.was) {
+      w.was = now;
+      w.since = performance.now();
+    }
+    return performance.now() - (w.since ?? 0) > 500;
+  });
+}
+
 let model: ScriptedModel;
 let server: Server;
 let bare: Server;
@@ -68,7 +83,7 @@ test("a question about a file", async () => {
   await t.answered();
   await t.cell(0).locator("img").scrollIntoViewIfNeeded();
   await t.cell(0).getByRole("grid").scrollIntoViewIfNeeded();
-  await page.waitForLoadState("networkidle");
+  await still(page);
   await shot(page, "plot");
   session = new URL(page.url()).pathname.split("/")[2] ?? "";
   await page.getByRole("tab", { name: "Variables" }).click();
@@ -83,7 +98,7 @@ test("the same in the dark and on a phone", async () => {
   await dark.page.goto(sessionURL(server, session));
   await thread(dark.page).cell(0).getByRole("grid").waitFor();
   await thread(dark.page).cell(0).locator("img").scrollIntoViewIfNeeded();
-  await dark.page.waitForLoadState("networkidle");
+  await still(dark.page);
   await shot(dark.page, "plot-dark");
   await dark.close();
   const phone = await visit(browser, server, { size: "phone" });
@@ -110,7 +125,7 @@ test("a run that is under way, an error, weather, other outputs", async () => {
   await shot(page, "weather");
   await t.send("Show me every sort of output");
   await t.answered();
-  await page.waitForLoadState("networkidle");
+  await still(page);
   await shot(page, "outputs");
   await close();
 });
@@ -124,7 +139,7 @@ test("a notebook in German", async () => {
     .click();
   const t = thread(page);
   await t.status(0, "ok");
-  await page.waitForLoadState("networkidle");
+  await still(page);
   await shot(page, "notebook-german");
   await close();
 });
