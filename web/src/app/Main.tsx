@@ -1,5 +1,5 @@
 import { Unplug } from "lucide-react";
-import { type ComponentType, lazy, Suspense, useState } from "react";
+import { type ComponentType, lazy, Suspense, useEffect, useState } from "react";
 import { Composer } from "@/features/chat/Composer";
 import { DropZone } from "@/features/files/DropZone";
 import { useSession, useSessionStore } from "@/features/session";
@@ -21,7 +21,8 @@ const loadThread = () =>
   });
 const LazyThread = lazy(loadThread);
 if (location.pathname !== "/") void loadThread();
-else setTimeout(() => void loadThread(), 1500);
+else if ("requestIdleCallback" in window) requestIdleCallback(() => void loadThread(), { timeout: 1500 });
+else setTimeout(() => void loadThread(), 500);
 
 /** The thread; without waiting, which React does in small steps, where it is here already. */
 function Thread() {
@@ -36,6 +37,9 @@ export function Main({ onNew }: { onNew: () => void }) {
   const error = useSession((state) => state.error);
   const empty = useSession((state) => state.order.length === 0);
   const store = useSessionStore();
+  useEffect(() => {
+    if (status === "loading") void loadThread(); // while the session is on its way
+  }, [status]);
   return (
     <DropZone>
       <div className="flex h-full min-w-0 flex-col">

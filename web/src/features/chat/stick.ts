@@ -3,18 +3,19 @@ import { type RefObject, useCallback, useEffect, useLayoutEffect, useRef, useSta
 import { useSession, useSessionStore } from "@/features/session";
 
 const close = 48; // pixels from the end that count as the end
+const gestures = ["wheel", "touchmove", "pointerdown", "keydown"] as const; // by which people scroll
 
 export function useStickToEnd(scroller: RefObject<HTMLElement | null>, content: RefObject<HTMLElement | null>) {
   const store = useSessionStore();
   const stuck = useRef(true);
-  const last = useRef(0);
+  const last = useRef({ top: 0, height: 0 });
   const [away, setAway] = useState(false);
 
   const toEnd = useCallback(() => {
     const element = scroller.current;
     if (!element) return;
     element.scrollTop = element.scrollHeight;
-    last.current = element.scrollTop;
+    last.current = { top: element.scrollTop, height: element.scrollHeight };
   }, [scroller]);
 
   useLayoutEffect(() => {
@@ -23,17 +24,32 @@ export function useStickToEnd(scroller: RefObject<HTMLElement | null>, content: 
     if (!element || !inner) return;
     if (location.hash.length > 1) stuck.current = false;
     else toEnd();
+    let touched = Number.NEGATIVE_INFINITY;
+    const touch = (event: Event) => {
+      const { target } = event;
+      // Who types a message below does not scroll by it.
+      if (event.type === "keydown" && target instanceof HTMLTextAreaElement && !element.contains(target)) return;
+      touched = performance.now();
+    };
     const onScroll = () => {
-      const top = element.scrollTop;
-      const left = element.scrollHeight - top - element.clientHeight;
-      // Growing content moves the end away without anybody scrolling: only a way up leaves it.
+      const { scrollTop: top, scrollHeight: height } = element;
+      const left = height - top - element.clientHeight;
+      // What grows and shrinks moves the end, and the browser's anchor the view,
+      // without anybody scrolling. Only a way up leaves the end: by hand, or by
+      // something that scrolled while the content stayed as it was.
+      const up = top < last.current.top - 2;
       if (left <= close) stuck.current = true;
-      else if (top < last.current - 2) stuck.current = false;
-      last.current = top;
+      else if (up && (height === last.current.height || performance.now() - touched < 1000)) stuck.current = false;
+      last.current = { top, height };
       setAway(!stuck.current && left > 240);
     };
+    for (const type of gestures) window.addEventListener(type, touch, { passive: true, capture: true });
+    const unlisten = () => {
+      for (const type of gestures) window.removeEventListener(type, touch, { capture: true });
+      element.removeEventListener("scroll", onScroll);
+    };
     element.addEventListener("scroll", onScroll, { passive: true });
-    if (typeof ResizeObserver === "undefined") return () => element.removeEventListener("scroll", onScroll);
+    if (typeof ResizeObserver === "undefined") return unlisten;
     const observer = new ResizeObserver(() => {
       if (stuck.current) toEnd();
       onScroll();
@@ -42,7 +58,7 @@ export function useStickToEnd(scroller: RefObject<HTMLElement | null>, content: 
     observer.observe(element);
     return () => {
       observer.disconnect();
-      element.removeEventListener("scroll", onScroll);
+      unlisten();
     };
   }, [scroller, content, toEnd]);
 

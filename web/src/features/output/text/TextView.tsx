@@ -1,6 +1,5 @@
-import { useVirtualizer } from "@tanstack/react-virtual";
 import { ChevronDown, ChevronUp, Copy, Download, Search, X } from "lucide-react";
-import { useDeferredValue, useEffect, useMemo, useRef, useState } from "react";
+import { useDeferredValue, useEffect, useLayoutEffect, useMemo, useRef, useState } from "react";
 import { cx } from "@/lib/cx";
 import { formatNumber } from "@/lib/format";
 import { IconButton, toast } from "@/ui";
@@ -13,6 +12,8 @@ import { type TextSource, useTerminal } from "./useTerminal";
 const virtualFrom = 400;
 const rowHeight = 20;
 const viewHeight = 400;
+const seen = viewHeight / rowHeight; // rows
+const around = 12; // rows drawn above and below those
 
 export interface TextViewProps {
   source: TextSource;
@@ -60,21 +61,21 @@ function LongText({ terminal, count, className, download }: LongTextProps) {
   const s = useStrings();
   const scroller = useRef<HTMLDivElement>(null);
   const following = useRef(true);
+  const last = useRef({ top: 0, height: 0 });
   const touched = useRef(Number.NEGATIVE_INFINITY);
   const touch = () => {
     touched.current = performance.now();
   };
+  const [first, setFirst] = useState(0); // the first row that is seen
   const [searching, setSearching] = useState(false);
   const [query, setQuery] = useState("");
   const [current, setCurrent] = useState(0);
   const wanted = useDeferredValue(query);
 
-  const rows = useVirtualizer({
-    count,
-    getScrollElement: () => scroller.current,
-    estimateSize: () => rowHeight,
-    overscan: 12,
-  });
+  // Rows have one height, so which are seen is a division. Who follows the end
+  // gets its rows with the text, before the place is scrolled to them.
+  const from = Math.max(0, (following.current ? count - seen : Math.min(first, count - seen)) - around);
+  const rows = Array.from({ length: Math.min(count, from + seen + 2 * around) - from }, (_, i) => from + i);
 
   // biome-ignore lint/correctness/useExhaustiveDependencies: the text's version stands for its lines
   const matches = useMemo(() => {
@@ -93,24 +94,44 @@ function LongText({ terminal, count, className, download }: LongTextProps) {
   }, [wanted, terminal, terminal.version, count]);
   const matching = useMemo(() => new Set(matches), [matches]);
 
-  // Who is at the end stays there while text comes.
+  // Who is at the end stays there while text comes, and when the place gets its size.
+  const toEnd = () => {
+    const el = scroller.current;
+    if (!el || !following.current) return;
+    el.scrollTop = el.scrollHeight;
+    last.current = { top: el.scrollTop, height: el.scrollHeight };
+  };
+  // biome-ignore lint/correctness/useExhaustiveDependencies: each row moves the end
+  useLayoutEffect(toEnd, [count]);
+  // biome-ignore lint/correctness/useExhaustiveDependencies: it only looks at refs
   useEffect(() => {
     const el = scroller.current;
-    const inner = el?.firstElementChild;
-    if (!el || !inner) return;
-    const observer = new ResizeObserver(() => {
-      if (following.current) el.scrollTop = el.scrollHeight;
-    });
-    observer.observe(inner);
+    if (!el || typeof ResizeObserver === "undefined") return;
+    const observer = new ResizeObserver(toEnd);
+    observer.observe(el);
     return () => observer.disconnect();
   }, []);
+  const onScroll = () => {
+    const el = scroller.current;
+    if (!el) return;
+    const { scrollTop: top, scrollHeight: height } = el;
+    // Text that comes or goes moves the end too. Only who goes up leaves it: by
+    // hand, or by something that scrolled while the text stayed as it was.
+    const up = top < last.current.top - 1;
+    if (height - top - el.clientHeight < rowHeight * 2) following.current = true;
+    else if (up && (height === last.current.height || performance.now() - touched.current < 1000))
+      following.current = false;
+    last.current = { top, height };
+    if (following.current) toEnd();
+    setFirst(Math.floor(el.scrollTop / rowHeight));
+  };
 
   const go = (to: number) => {
     if (matches.length === 0) return;
     const next = (to + matches.length) % matches.length;
     setCurrent(next);
     following.current = false;
-    rows.scrollToIndex(matches[next] as number, { align: "center" });
+    scroller.current?.scrollTo({ top: ((matches[next] as number) - seen / 2) * rowHeight });
   };
   // biome-ignore lint/correctness/useExhaustiveDependencies: a new search begins at its first match
   useEffect(() => {
@@ -199,24 +220,19 @@ function LongText({ terminal, count, className, download }: LongTextProps) {
         onPointerDown={touch}
         onTouchMove={touch}
         onKeyDown={touch}
-        onScroll={(event) => {
-          // Only a person leaves the end; text that came since it was scrolled here does not.
-          const el = event.currentTarget;
-          if (el.scrollHeight - el.scrollTop - el.clientHeight < rowHeight * 2) following.current = true;
-          else if (performance.now() - touched.current < 1000) following.current = false;
-        }}
+        onScroll={onScroll}
       >
         <div className="relative min-w-full" style={{ height: count * rowHeight }}>
-          {rows.getVirtualItems().map((row) => (
+          {rows.map((row) => (
             <div
-              key={row.index}
+              key={row}
               className={cx(
                 "absolute left-0 min-w-full whitespace-pre px-3 leading-5",
-                matching.has(row.index) && (matches[current] === row.index ? "bg-gold/45" : "bg-gold/20"),
+                matching.has(row) && (matches[current] === row ? "bg-gold/45" : "bg-gold/20"),
               )}
-              style={{ top: row.start, height: rowHeight }}
+              style={{ top: row * rowHeight, height: rowHeight }}
             >
-              <LineView line={terminal.lines[row.index] ?? ""} />
+              <LineView line={terminal.lines[row] ?? ""} />
             </div>
           ))}
         </div>
