@@ -169,7 +169,7 @@ func (a *API) checkOrigin(next http.Handler) http.Handler {
 			err = errors.New("the frame of an output was sent here")
 		}
 		if err != nil {
-			a.fail(w, r, errdefs.New(errdefs.ErrForbidden, "cross-origin", "A page of another origin may not do this.").WithCause(err))
+			a.fail(w, r, errdefs.New(errdefs.ErrForbidden, "cross-origin", "A page of another origin may not do this.").WithHint("Open the address that the server printed. A program sends the token, and neither Origin nor Sec-Fetch-Site.").WithCause(err))
 			return
 		}
 		next.ServeHTTP(w, r)
@@ -189,7 +189,7 @@ func (a *API) checkToken(next http.Handler) http.Handler {
 			// must not call in a person's name, not even to read. A link that
 			// a person follows shows the answer to that person only.
 			if foreignPage(r) && !followed(r) {
-				a.fail(w, r, errdefs.New(errdefs.ErrForbidden, "cross-origin", "A page of another origin may not do this."))
+				a.fail(w, r, errdefs.New(errdefs.ErrForbidden, "cross-origin", "A page of another origin may not do this.").WithHint("Open the address that the server printed. A program sends the token, and neither Origin nor Sec-Fetch-Site."))
 				return
 			}
 		case !a.tokenGood(tokenOf(r)) && !a.cookieGood(r):

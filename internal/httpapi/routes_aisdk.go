@@ -85,7 +85,7 @@ func (a *API) aisdkChat(w http.ResponseWriter, r *http.Request) {
 			writeSeed(w, http.StatusUnprocessableEntity, detail{bad.Fields})
 			return
 		}
-		aisdkError(w, r, bad.Protocol, errdefs.New(errdefs.ErrInvalid, "invalid-request", "The request can't be read: %v", bad))
+		aisdkError(w, r, bad.Protocol, errdefs.New(errdefs.ErrInvalid, "invalid-request", "The request can't be read: %v", bad).WithHint("docs/chat.md has the shapes that are understood."))
 		return
 	}
 	if req.ClientID == "" && req.Protocol == aisdk.Data {
@@ -134,7 +134,7 @@ func (a *API) aisdkStart(ctx context.Context, req aisdk.Request) (*session.Sessi
 	d := sess.Detail()
 	step, err := aisdk.Align(d.Items, req)
 	if err != nil {
-		return nil, started{}, errdefs.New(errdefs.ErrInvalid, "message-missing", "There is no message of the user in the request.")
+		return nil, started{}, errdefs.New(errdefs.ErrInvalid, "message-missing", "There is no message of the user in the request.").WithHint("Send messages whose last one of the user has text or files.")
 	}
 	if len(step.Import) > 0 {
 		if err := sess.Extend(step.Import); err != nil {

@@ -164,7 +164,7 @@ func checkCode(code string, mended bool) error {
 	case mended:
 		return errdefs.New(errdefs.ErrInvalid, "code-not-utf8", "The code is not valid UTF-8.").WithHint("Encode the request body as UTF-8.")
 	case strings.ContainsRune(code, 0):
-		return errdefs.New(errdefs.ErrInvalid, "code-has-nul", "The code has a NUL character, which Python source can't have.")
+		return errdefs.New(errdefs.ErrInvalid, "code-has-nul", "The code has a NUL character, which Python source can't have.").WithHint("Write \\x00 in a string instead.")
 	}
 	return nil
 }

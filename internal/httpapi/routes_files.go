@@ -256,7 +256,7 @@ func (b *bodyReader) explain(err error) error {
 	if b.err == nil {
 		return err
 	}
-	return errdefs.New(errdefs.ErrInvalid, "upload-incomplete", "The upload ended before all of it had arrived; nothing was written.").WithCause(b.err)
+	return errdefs.New(errdefs.ErrInvalid, "upload-incomplete", "The upload ended before all of it had arrived; nothing was written.").WithHint("Send it again.").WithCause(b.err)
 }
 
 // attachment makes a Content-Disposition for any name: the quoted form has

@@ -200,7 +200,7 @@ func (a *API) request(ctx context.Context, p KernelPath, typ string, content map
 	defer s.Use()()
 	raw, err := json.Marshal(content)
 	if err != nil {
-		return nil, errdefs.New(errdefs.ErrInvalid, "", "The request can't be passed to the kernel.").WithCause(err)
+		return nil, errdefs.New(errdefs.ErrInvalid, "", "The request can't be passed to the kernel.").WithHint("Check that it is JSON as Jupyter's messages have it.").WithCause(err)
 	}
 	reply, err := s.Agent().Request(ctx, id, agentapi.Request{Type: typ, Content: raw})
 	if err != nil {

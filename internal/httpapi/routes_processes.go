@@ -124,7 +124,7 @@ func planProcess(s *fleet.Sandbox, in v1.RunProcess) (agentapi.Run, error) {
 	}
 	most := s.View().ExecutionTimeout.Milliseconds()
 	if run.TimeoutMS > most {
-		return run, errdefs.New(errdefs.ErrInvalid, "limit-too-high", "timeout_ms is %d, and this sandbox allows at most %d.", run.TimeoutMS, most)
+		return run, errdefs.New(errdefs.ErrInvalid, "limit-too-high", "timeout_ms is %d, and this sandbox allows at most %d.", run.TimeoutMS, most).WithHint("Ask for less; the template decides.")
 	}
 	if run.TimeoutMS == 0 {
 		run.TimeoutMS = most

@@ -163,7 +163,7 @@ func (w *rangeProblem) WriteHeader(status int) {
 	}
 	w.refused = true
 	w.Header().Del("Content-Disposition")
-	writeProblem(w.ResponseWriter, w.r, errdefs.New(errdefs.ErrInvalid, "invalid-range", "The file does not have the bytes that were asked for."))
+	writeProblem(w.ResponseWriter, w.r, errdefs.New(errdefs.ErrInvalid, "invalid-range", "The file does not have the bytes that were asked for.").WithHint("Ask for its size by HEAD first; the file may have changed."))
 }
 
 func (w *rangeProblem) Write(p []byte) (int, error) {

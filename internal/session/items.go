@@ -23,6 +23,11 @@ func checkText(text string) error {
 	return nil
 }
 
+func errFull(items int) error {
+	return errdefs.New(errdefs.ErrExhausted, "too-many-items", "The session has %d items, and more are not kept.", items).
+		WithHint("Go on in a new session.")
+}
+
 // AddItem adds a cell or a note.
 func (s *Session) AddItem(req v1.CreateItem) (v1.Item, error) {
 	var out v1.Item
@@ -31,8 +36,7 @@ func (s *Session) AddItem(req v1.CreateItem) (v1.Item, error) {
 	}
 	err := s.do(func() error {
 		if len(s.tree.nodes) >= maxItems {
-			return errdefs.New(errdefs.ErrExhausted, "too-many-items", "The session has %d items, and more are not kept.", len(s.tree.nodes)).
-				WithHint("Go on in a new session; duplicate takes files along.")
+			return errFull(len(s.tree.nodes))
 		}
 		after, err := s.placeLocked(req.After)
 		if err != nil {
@@ -45,7 +49,7 @@ func (s *Session) AddItem(req v1.CreateItem) (v1.Item, error) {
 		case "note":
 			item.Text = req.Text
 		default:
-			return errdefs.New(errdefs.ErrInvalid, "kind-unknown", "An item that is added is a cell or a note, not %.40q.", req.Kind)
+			return errdefs.New(errdefs.ErrInvalid, "kind-unknown", "An item that is added is a cell or a note, not %.40q.", req.Kind).WithHint("Messages are sent by POST …/messages.")
 		}
 		n := s.putLocked(item, func(n *node) { s.tree.insert(n, after) })
 		out = n.brief()
@@ -106,7 +110,7 @@ func (s *Session) editLocked(n *node, req v1.UpdateItem) error {
 		return errdefs.New(errdefs.ErrConflict, "kind-fixed", "This item can't become a %.40s now.", kind).
 			WithHint("A cell that does not run and that no model made can become a note, and a note a cell.")
 	case req.Code != nil && kind != "cell":
-		return errdefs.New(errdefs.ErrInvalid, "no-code", "Only a cell has code.")
+		return errdefs.New(errdefs.ErrInvalid, "no-code", "Only a cell has code.").WithHint("Change the text, or turn the note into a cell.")
 	case req.Text != nil && kind != "note":
 		return errdefs.New(errdefs.ErrInvalid, "no-text", "Only the text of a note can be changed.").
 			WithHint("A message is edited by sending it again with \"replaces\".")
@@ -340,7 +344,7 @@ func (s *Session) Duplicate(ctx context.Context) (*Session, error) {
 // Import makes a session of items, as a notebook has them.
 func (svc *Service) Import(ctx context.Context, req v1.CreateSession, items []v1.Item) (*Session, error) {
 	if len(items) > maxItems {
-		return nil, errdefs.New(errdefs.ErrTooLarge, "too-many-items", "The notebook has %d cells, and at most %d are taken.", len(items), maxItems)
+		return nil, errdefs.New(errdefs.ErrTooLarge, "too-many-items", "The notebook has %d cells, and at most %d are taken.", len(items), maxItems).WithHint("Split it, and import the parts.")
 	}
 	return svc.create(ctx, req, "", func(s *Session) { s.fillLocked(items) })
 }

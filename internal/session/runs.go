@@ -128,7 +128,7 @@ func checkRun(n *node, code string) error {
 		return errdefs.New(errdefs.ErrTooLarge, "code-too-large", "The code is larger than %d MiB.", maxText>>20).
 			WithHint("Upload large data or modules as files and read or import them.")
 	case strings.ContainsRune(code, 0):
-		return errdefs.New(errdefs.ErrInvalid, "code-has-nul", "The code has a NUL character, which Python source can't have.")
+		return errdefs.New(errdefs.ErrInvalid, "code-has-nul", "The code has a NUL character, which Python source can't have.").WithHint("Write \\x00 in a string instead.")
 	}
 	return nil
 }

@@ -283,7 +283,7 @@ func (svc *Service) checkTemplate(name string) error {
 func cleanTitle(title string) (string, error) {
 	title = strings.Join(strings.Fields(title), " ")
 	if utf8.RuneCountInString(title) > maxTitle {
-		return "", errdefs.New(errdefs.ErrInvalid, "title-too-long", "The title has more than %d characters.", maxTitle)
+		return "", errdefs.New(errdefs.ErrInvalid, "title-too-long", "The title has more than %d characters.", maxTitle).WithHint("Choose a shorter one.")
 	}
 	return title, nil
 }
@@ -292,7 +292,7 @@ func cleanTitle(title string) (string, error) {
 // it if there is none.
 func (svc *Service) ByClientID(ctx context.Context, name string, create bool) (*Session, error) {
 	if name == "" || len(name) > maxClientID || !utf8.ValidString(name) || strings.ContainsFunc(name, func(c rune) bool { return c < 0x20 || c == 0x7f }) {
-		return nil, errdefs.New(errdefs.ErrInvalid, "invalid-session", "A session id has 1 to %d printable characters.", maxClientID)
+		return nil, errdefs.New(errdefs.ErrInvalid, "invalid-session", "A session id has 1 to %d printable characters.", maxClientID).WithHint("Use a random UUID, for instance.")
 	}
 	svc.naming.Lock()
 	defer svc.naming.Unlock()
@@ -431,7 +431,7 @@ func (svc *Service) forget(ctx context.Context, id string) error {
 }
 
 func errGone(id string) error {
-	return errdefs.New(errdefs.ErrNotFound, "session-not-found", "There is no session %.80q.", id)
+	return errdefs.New(errdefs.ErrNotFound, "session-not-found", "There is no session %.80q.", id).WithHint("GET /v1/sessions lists them; a deleted one is forgotten after a day.")
 }
 
 func (s *Session) touch() {

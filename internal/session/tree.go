@@ -202,7 +202,7 @@ func (t *tree) find(id string) (*node, error) {
 }
 
 func errItem(id string) error {
-	return errdefs.New(errdefs.ErrNotFound, "item-not-found", "The session has no item %.80q.", id)
+	return errdefs.New(errdefs.ErrNotFound, "item-not-found", "The session has no item %.80q.", id).WithHint("Get the session again: the item may have been deleted.")
 }
 
 // siblings gives n and its alternatives; nil when there are none.

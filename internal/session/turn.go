@@ -67,6 +67,9 @@ func (s *Session) BeginTurn(ctx context.Context, start TurnStart) (*Turn, error)
 		case s.view.DeletedAt != nil:
 			return errdefs.New(errdefs.ErrConflict, "session-deleted", "The session was deleted.").WithHint("Restore it first.")
 		}
+		if len(s.tree.nodes) >= maxItems {
+			return errFull(len(s.tree.nodes))
+		}
 		t = &Turn{s: s, done: make(chan struct{})}
 		if err := s.placeTurnLocked(t, start); err != nil {
 			return err
@@ -149,7 +152,7 @@ func (s *Session) placeTurnLocked(t *Turn, start TurnStart) error {
 			return err
 		}
 		if old.item.Kind != "user" {
-			return errdefs.New(errdefs.ErrConflict, "not-a-message", "Only a message of a person can be replaced.")
+			return errdefs.New(errdefs.ErrConflict, "not-a-message", "Only a message of a person can be replaced.").WithHint("To have an answer anew, regenerate it.")
 		}
 		parent := old.parent
 		put = func(n *node) {
@@ -176,7 +179,7 @@ func (t *Turn) MessageID() string { return t.v.MessageID }
 // Context ends when the turn does; by ErrStopped when a person stops it.
 func (t *Turn) Context() context.Context { return t.ctx }
 
-var errTurnOver = errdefs.New(errdefs.ErrConflict, "turn-over", "The turn has ended.")
+var errTurnOver = errdefs.New(errdefs.ErrConflict, "turn-over", "The turn has ended.").WithHint("Send a message to begin another.")
 
 // add puts an item of the turn behind the ones before.
 func (t *Turn) add(item v1.Item) (string, error) {

@@ -177,7 +177,7 @@ func (s *Store) SessionByClientID(ctx context.Context, name string) (Session, er
 func (s *Store) oneSession(ctx context.Context, query, arg string) (Session, error) {
 	v, err := scanSession(s.read.QueryRowContext(ctx, query, arg).Scan)
 	if errors.Is(err, sql.ErrNoRows) {
-		return v, errdefs.New(errdefs.ErrNotFound, "session-not-found", "There is no session %.80q.", arg)
+		return v, errdefs.New(errdefs.ErrNotFound, "session-not-found", "There is no session %.80q.", arg).WithHint("GET /v1/sessions lists them; a deleted one is forgotten after a day.")
 	}
 	return v, explainRead(err)
 }
@@ -201,7 +201,7 @@ func (s *Store) Outputs(ctx context.Context, session, item string) ([]byte, erro
 	var out []byte
 	err := s.read.QueryRowContext(ctx, `SELECT outputs FROM items WHERE session_id=? AND id=?`, session, item).Scan(&out)
 	if errors.Is(err, sql.ErrNoRows) {
-		return nil, errdefs.New(errdefs.ErrNotFound, "item-not-found", "The session has no item %.80q.", item)
+		return nil, errdefs.New(errdefs.ErrNotFound, "item-not-found", "The session has no item %.80q.", item).WithHint("Get the session again: the item may have been deleted.")
 	}
 	return out, explainRead(err)
 }

@@ -41,7 +41,7 @@ func (st *state) parents(path string) ([]store.File, error) {
 		if !known {
 			dirs = append(dirs, store.File{Path: dir, Type: string(agentapi.TypeDir), Mode: dirMode})
 		} else if f.Type != string(agentapi.TypeDir) {
-			return nil, errdefs.New(errdefs.ErrInvalid, "not-a-directory", "a part of %.300q is not a folder", printable(path))
+			return nil, errdefs.New(errdefs.ErrInvalid, "not-a-directory", "a part of %.300q is not a folder", printable(path)).WithHint("choose another path, or rename the file that is in the way")
 		}
 	}
 	return dirs, nil
@@ -169,7 +169,7 @@ func (w *Workspace) Mkdir(ctx context.Context, session, name string, sb *fleet.S
 		return v1.File{}, nil, err
 	}
 	if f, known := st.files[path]; known && f.Type != string(agentapi.TypeDir) {
-		return v1.File{}, nil, errExists(path)
+		return v1.File{}, nil, errExists(path).WithHint("choose another name, or delete what stands there first")
 	} else if !known && !isRoot(path) {
 		dirs = append(dirs, store.File{Path: path, Type: string(agentapi.TypeDir), Mode: dirMode})
 	}
@@ -195,7 +195,7 @@ func (w *Workspace) Move(ctx context.Context, session string, move v1.MoveFile, 
 	case isRoot(to):
 		return v1.File{}, nil, errIsRoot(to)
 	case within(to, from):
-		return v1.File{}, nil, errdefs.New(errdefs.ErrInvalid, "invalid-move", "a folder cannot be moved into itself")
+		return v1.File{}, nil, errdefs.New(errdefs.ErrInvalid, "invalid-move", "a folder cannot be moved into itself").WithHint("choose another folder")
 	}
 	st, unlock, err := w.lock(ctx, session)
 	if err != nil {

@@ -31,7 +31,7 @@ func cleanPath(name string) (string, error) {
 	clean = path.Clean(clean)
 	for part := range strings.SplitSeq(clean, "/") {
 		if len(part) > maxName {
-			return "", errdefs.New(errdefs.ErrInvalid, "name-too-long", "a file name has at most %d bytes", maxName)
+			return "", errdefs.New(errdefs.ErrInvalid, "name-too-long", "a file name has at most %d bytes", maxName).WithHint("choose a shorter name")
 		}
 	}
 	for _, root := range roots {
@@ -57,7 +57,7 @@ func parent(p string) string { return path.Dir(p) }
 func printable(name string) string { return strings.ToValidUTF8(name, "\uFFFD") }
 
 func noFile(p string) error {
-	return errdefs.New(errdefs.ErrNotFound, "file-not-found", "there is no %.300q in the session", printable(p))
+	return errdefs.New(errdefs.ErrNotFound, "file-not-found", "there is no %.300q in the session", printable(p)).WithHint("list the folder to see what is there")
 }
 
 func errIsRoot(p string) error {

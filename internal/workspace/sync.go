@@ -231,7 +231,7 @@ func (w *Workspace) fetch(ctx context.Context, sb *fleet.Sandbox, files []store.
 			}
 			i, err := strconv.Atoi(h.Name)
 			if err != nil || i < next || i >= len(files) || h.Typeflag != tar.TypeReg {
-				return errdefs.New(errdefs.ErrUnavailable, "sandbox-bad-answer", "the sandbox answered what cannot be right: files that were not asked for")
+				return errdefs.New(errdefs.ErrUnavailable, "sandbox-bad-answer", "the sandbox answered what cannot be right: files that were not asked for").WithHint("start a new sandbox")
 			}
 			f := files[i]
 			for ; next < i; next++ {
@@ -264,7 +264,7 @@ func (w *Workspace) fetch(ctx context.Context, sb *fleet.Sandbox, files []store.
 	} else if ctx.Err() != nil {
 		readErr = context.Cause(ctx)
 	} else if _, ok := errors.AsType[*errdefs.Error](readErr); !ok {
-		readErr = sb.Explain(errdefs.New(errdefs.ErrUnavailable, "sandbox-unreachable", "the sandbox ended while its files were read").WithCause(readErr))
+		readErr = sb.Explain(errdefs.New(errdefs.ErrUnavailable, "sandbox-unreachable", "the sandbox ended while its files were read").WithHint("what had arrived is kept; the next run starts a new sandbox").WithCause(readErr))
 	}
 	return got, pinned, errors.Join(readErr, saveErr)
 }

@@ -172,7 +172,7 @@ func (w *Workspace) Archive(ctx context.Context, session, name string) (func(io.
 	if f, known := st.files[p]; !known && !isRoot(p) {
 		return nil, noFile(p)
 	} else if known && f.Type != string(agentapi.TypeDir) {
-		return nil, errdefs.New(errdefs.ErrInvalid, "not-a-directory", "%.300q is not a folder", printable(p))
+		return nil, errdefs.New(errdefs.ErrInvalid, "not-a-directory", "%.300q is not a folder", printable(p)).WithHint("ask for the file itself")
 	}
 	files := st.below(p)
 	var hashes []string

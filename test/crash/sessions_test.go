@@ -262,13 +262,13 @@ func (u *upload) work(ctx context.Context, t *testing.T, s *servertest.Server, k
 		}
 		text, _ := io.ReadAll(resp.Body)
 		_ = resp.Body.Close()
-		switch {
-		case resp.StatusCode == http.StatusCreated:
+		switch resp.StatusCode {
+		case http.StatusCreated:
 			u.done[u.name()] = sha256.Sum256(u.body)
 			u.renew()
-		case resp.StatusCode == http.StatusPermanentRedirect:
+		case http.StatusPermanentRedirect:
 			time.Sleep(10 * time.Millisecond) // so that kills meet uploads half-way, and not many of them
-		case resp.StatusCode == http.StatusServiceUnavailable: // it stops
+		case http.StatusServiceUnavailable: // it stops
 			return
 		default:
 			t.Errorf("%s: bytes %d to %d: %s %s", u.name(), from, to, resp.Status, text)
