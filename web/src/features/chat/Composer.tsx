@@ -1,5 +1,5 @@
 import { ArrowUp, Paperclip, Play, Square } from "lucide-react";
-import { type KeyboardEvent, useEffect, useLayoutEffect, useRef, useState } from "react";
+import { type KeyboardEvent, useCallback, useEffect, useLayoutEffect, useRef, useState } from "react";
 import { ModelPicker } from "@/app/ModelPicker";
 import { addFiles } from "@/features/files/add";
 import { composerEvent } from "@/features/notebook/controller";
@@ -67,8 +67,22 @@ function ComposerBox() {
   }, [mode]);
   // Who opens the page can type; not on phones, where the keyboard would cover it.
   useEffect(() => {
-    if (matchMedia("(pointer: fine)").matches && document.activeElement === document.body) area.current?.focus();
+    if (matchMedia("(pointer: fine)").matches && document.activeElement === document.body)
+      window.dispatchEvent(new Event(composerEvent));
   }, []);
+  // Once it is known that no model answers, the field becomes one for Python: it keeps the focus.
+  const lost = useRef(false);
+  const holdArea = useCallback((element: HTMLTextAreaElement) => {
+    area.current = element;
+    return () => {
+      lost.current = document.activeElement === element;
+      area.current = null;
+    };
+  }, []);
+  useEffect(() => {
+    if (mode === "python" && lost.current) python.current?.focus();
+    lost.current = false;
+  }, [mode]);
 
   const canSend = (draft.text.trim() !== "" || attached.files.length > 0) && !sending;
   const send = async () => {
@@ -158,7 +172,7 @@ function ComposerBox() {
           <AttachedFiles attached={attached} />
           {mode === "ask" ? (
             <textarea
-              ref={area}
+              ref={holdArea}
               data-composer
               rows={1}
               value={draft.text}
