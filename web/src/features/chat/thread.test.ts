@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import type { Item } from "@/api/types";
-import { answerStart, answerText, estimate, keepSections, sections } from "./thread";
+import { answerStart, answerText, estimate, keepSections, lastScreen, sections } from "./thread";
 
 function items(...list: (Partial<Item> & { id: string })[]): ReadonlyMap<string, Item> {
   return new Map(
@@ -51,5 +51,20 @@ describe("estimate", () => {
     ).values();
     expect(estimate(long as Item)).toBeGreaterThan(estimate(short as Item) + 700);
     expect(estimate(plot as Item)).toBeGreaterThan(estimate(short as Item) + 300);
+  });
+});
+
+describe("what a session opens with", () => {
+  it("is the entries at the end that fill the window", () => {
+    const all = items({ id: "a" }, { id: "b" }, { id: "c" });
+    const one = estimate(all.get("a") as Item);
+    expect(lastScreen(["a", "b", "c"], all, one + 1)).toEqual(["c", "b"]);
+    expect(lastScreen(["a", "b"], all, 10_000)).toEqual(["b", "a"]);
+  });
+  it("takes printed text by its lines, and long text by the place it scrolls in", () => {
+    const printed = (text: string) =>
+      estimate(items({ id: "a", outputs: [{ output_type: "stream", text }] }).get("a") as Item);
+    expect(printed("1\n2\n3\n") - printed("1\n")).toBe(40);
+    expect(printed("1\n".repeat(200_000))).toBe(printed("1\n".repeat(500)));
   });
 });
