@@ -141,7 +141,7 @@ func fileError(err error, name string) error {
 	case isEscape(err):
 		return e(errdefs.ErrForbidden, "path-escapes", "%.300q leads out of its folder, by .. or by a link")
 	case errors.Is(err, fs.ErrNotExist):
-		return e(errdefs.ErrNotFound, "file-not-found", "there is no %.300q in the sandbox")
+		return e(errdefs.ErrNotFound, "file-not-found", "there is no %.300q in the sandbox").WithHint("list the folder to see what is there")
 	case errors.Is(err, fs.ErrPermission):
 		return e(errdefs.ErrForbidden, "permission-denied", "%.300q must not be read or changed")
 	case errors.Is(err, syscall.ENOTEMPTY), errors.Is(err, fs.ErrExist):
