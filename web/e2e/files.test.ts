@@ -232,10 +232,10 @@ describe("the tree", () => {
     await name.fill("renamed.txt");
     await page.keyboard.press("Enter");
     await row(/^renamed\.txt/).waitFor();
-    expect(await content("/workspace/renamed.txt")).toBe("1");
+    await until("its content under the new name", async () => (await content("/workspace/renamed.txt")) === "1");
     await page.keyboard.press("Delete");
     await row(/^renamed\.txt/).waitFor({ state: "detached" });
-    expect(await content("/workspace/renamed.txt")).toBe("404");
+    await until("its end", async () => (await content("/workspace/renamed.txt")) === "404");
     await page.getByRole("button", { name: "Undo" }).click();
     await row(/^renamed\.txt/).waitFor();
     expect(await content("/workspace/renamed.txt")).toBe("1");

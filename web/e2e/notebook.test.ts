@@ -62,6 +62,7 @@ test("keyboard only: write, run, complete, document, interrupt, insert, delete, 
   const t = thread(page);
   await t.cell(0).waitFor();
   // The composer has the focus, where Tab indents: Escape leaves it.
+  await until("the composer has it", () => page.evaluate(() => document.activeElement !== document.body));
   await page.keyboard.press("Escape");
   await until("the cell has the focus by Tab", async () => {
     await page.keyboard.press("Shift+Tab");

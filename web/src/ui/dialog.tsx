@@ -15,13 +15,24 @@ export interface DialogProps {
   footer?: ReactNode;
   /** sm 26 rem, md 36 rem, lg 56 rem, full: nearly the window. */
   size?: "sm" | "md" | "lg" | "full";
+  /** Where the focus goes at the end, if not back to what had it. */
+  returnTo?: () => HTMLElement | null;
 }
 
 const sizes = { sm: "max-w-104", md: "max-w-144", lg: "max-w-224", full: "h-[calc(100dvh-2rem)] max-w-[96rem]" };
 
-export function Dialog({ open, onOpenChange, title, description, children, footer, size = "sm" }: DialogProps) {
+export function Dialog({
+  open,
+  onOpenChange,
+  title,
+  description,
+  children,
+  footer,
+  size = "sm",
+  returnTo,
+}: DialogProps) {
   const s = useStrings();
-  const focus = useReturnFocus();
+  const focus = useReturnFocus(returnTo);
   return (
     <Radix.Root open={open} onOpenChange={onOpenChange}>
       <Radix.Portal>

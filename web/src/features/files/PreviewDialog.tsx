@@ -9,7 +9,7 @@ import { contentUrl, download, type Entry, stat } from "./api";
 import { insertText } from "./insert";
 import { marksOf } from "./marks";
 import { PreviewBody } from "./PreviewBody";
-import { base, parent, pythonString } from "./paths";
+import { base, parent, pythonString, rowId } from "./paths";
 import { closePreview, openPreview } from "./preview";
 import { filesOf } from "./store";
 import { useStrings } from "./strings";
@@ -98,6 +98,7 @@ export default function PreviewDialog({ sessionId, path }: { sessionId: string; 
           : parent(path)
       }
       size="full"
+      returnTo={() => document.getElementById(rowId(path))} // the row of the file that was looked at last
     >
       {/* biome-ignore lint/a11y/noStaticElementInteractions: arrows go through the files wherever the focus is */}
       <div className="flex h-full min-h-0 flex-col" onKeyDown={keyDown}>

@@ -3,15 +3,13 @@ import { create } from "zustand";
 interface PreviewState {
   /** The file of the open session that is looked at; null: none. */
   path: string | null;
-  /** What had the focus before. */
-  opener: Element | null;
 }
 
-export const usePreview = create<PreviewState>(() => ({ path: null, opener: null }));
+export const usePreview = create<PreviewState>(() => ({ path: null }));
 
 /** Shows a file. */
 export function openPreview(path: string): void {
-  usePreview.setState({ path, opener: document.activeElement });
+  usePreview.setState({ path });
 }
 
 export function closePreview(): void {
