@@ -24,13 +24,18 @@ import { duplicateSession, removeSession, updateSession } from "@/features/sessi
 import { formatCompact, formatNumber } from "@/lib/format";
 import { usePhone } from "@/lib/hooks";
 import { type Language, languages, setLanguage, useLanguage } from "@/lib/i18n";
+import { whenIdle } from "@/lib/idle";
 import { setTheme, type Theme, useTheme } from "@/lib/theme";
 import { IconButton, Menu, MenuChoice, MenuItem, MenuLine, MenuSub, Tooltip, toast } from "@/ui";
 import { openDialog, togglePanel, toggleSidebar, useLayout } from "./layout";
 import { ModelPicker } from "./ModelPicker";
 import { useStrings } from "./strings";
 
-const UnseenDot = lazy(() => import("@/features/files/Unseen").then((m) => ({ default: m.UnseenDot })));
+const UnseenDot = lazy(() =>
+  whenIdle()
+    .then(() => import("@/features/files/Unseen"))
+    .then((m) => ({ default: m.UnseenDot })),
+);
 
 export function Header() {
   const s = useStrings();

@@ -1,17 +1,27 @@
 import { X } from "lucide-react";
 import { lazy, Suspense } from "react";
 import { usePhone } from "@/lib/hooks";
+import { whenIdle } from "@/lib/idle";
 import { IconButton, Skeleton, Tabs } from "@/ui";
 import { ErrorBoundary } from "./ErrorBoundary";
 import { togglePanel, useLayout } from "./layout";
 import { useStrings } from "./strings";
 
-const FilesPanel = lazy(() => import("@/features/files/FilesPanel").then((m) => ({ default: m.FilesPanel })));
+// What the page takes words with comes first; the panel's place is kept meanwhile.
+const FilesPanel = lazy(() =>
+  whenIdle()
+    .then(() => import("@/features/files/FilesPanel"))
+    .then((m) => ({ default: m.FilesPanel })),
+);
 const VariablesPanel = lazy(() =>
   import("@/features/sandbox/VariablesPanel").then((m) => ({ default: m.VariablesPanel })),
 );
 
-const UnseenCount = lazy(() => import("@/features/files/Unseen").then((m) => ({ default: m.UnseenCount })));
+const UnseenCount = lazy(() =>
+  whenIdle()
+    .then(() => import("@/features/files/Unseen"))
+    .then((m) => ({ default: m.UnseenCount })),
+);
 
 /** The right area. */
 export function Panel() {
