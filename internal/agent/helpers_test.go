@@ -4,8 +4,6 @@ import (
 	"context"
 	"net"
 	"os"
-	"path/filepath"
-	"runtime"
 	"sync"
 	"testing"
 
@@ -15,26 +13,10 @@ import (
 	"github.com/caesarion/caesarion/internal/agent/agenttest"
 	"github.com/caesarion/caesarion/internal/agentapi"
 	"github.com/caesarion/caesarion/internal/kernel"
+	"github.com/caesarion/caesarion/internal/kernel/kerneltest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// python gives the interpreter with IPython, by the same rule as internal/kernel's tests.
-func python(t testing.TB) string {
-	t.Helper()
-	path := os.Getenv("CAESARION_TEST_PYTHON")
-	if path == "" {
-		_, file, _, _ := runtime.Caller(0)
-		path = filepath.Join(filepath.Dir(file), "../../.cache/venv/bin/python")
-	}
-	if _, err := os.Stat(path); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatalf("no Python for the agent's tests: %v", err)
-		}
-		t.Skipf("no Python for the agent's tests (make venv makes it): %v", err)
-	}
-	return path
-}
 
 var unpacked = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "agent-test-*")
@@ -93,7 +75,7 @@ func withPython(t testing.TB) func(*agent.Options) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	interpreter := python(t)
+	interpreter := kerneltest.Python(t)
 	return func(o *agent.Options) { o.Python, o.ProgramDir = interpreter, program }
 }
 

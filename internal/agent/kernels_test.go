@@ -15,6 +15,7 @@ import (
 	"github.com/caesarion/caesarion/internal/agentapi"
 	"github.com/caesarion/caesarion/internal/errdefs"
 	"github.com/caesarion/caesarion/internal/event"
+	"github.com/caesarion/caesarion/internal/kernel/kerneltest"
 )
 
 func startKernel(t testing.TB, client *agentapi.Client) error {
@@ -48,7 +49,7 @@ func TestAPythonThatFailsSaysWhy(t *testing.T) {
 func TestAKernelThatKeepsDyingIsGivenUpAndCanBeRestarted(t *testing.T) {
 	dir := t.TempDir()
 	script := filepath.Join(dir, "python")
-	text := "#!/bin/sh\n[ -e " + dir + "/broken ] && exit 7\nexec " + python(t) + " \"$@\"\n"
+	text := "#!/bin/sh\n[ -e " + dir + "/broken ] && exit 7\nexec " + kerneltest.Python(t) + " \"$@\"\n"
 	if err := os.WriteFile(script, []byte(text), 0o755); err != nil { //nolint:gosec // a program
 		t.Fatal(err)
 	}

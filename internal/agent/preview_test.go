@@ -15,6 +15,7 @@ import (
 
 	"github.com/caesarion/caesarion/internal/agentapi"
 	"github.com/caesarion/caesarion/internal/errdefs"
+	"github.com/caesarion/caesarion/internal/kernel/kerneltest"
 )
 
 type table struct {
@@ -65,7 +66,7 @@ func TestFilesArePagedAsTables(t *testing.T) {
 		}
 		return b.String()
 	}())
-	cmd := exec.Command(python(t), "-c", `import polars; polars.DataFrame({"a": [3, None, 1], "t": ["x", "y", "z"]}).write_parquet("p.parquet")`) //nolint:noctx // a test's helper
+	cmd := exec.Command(kerneltest.Python(t), "-c", `import polars; polars.DataFrame({"a": [3, None, 1], "t": ["x", "y", "z"]}).write_parquet("p.parquet")`) //nolint:noctx // a test's helper
 	cmd.Dir = filepath.Join(root, "workspace")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)

@@ -15,6 +15,7 @@ import (
 	v1 "github.com/caesarion/caesarion/api/v1"
 	"github.com/caesarion/caesarion/internal/fleet"
 	"github.com/caesarion/caesarion/internal/kernel"
+	"github.com/caesarion/caesarion/internal/kernel/kerneltest"
 	"github.com/caesarion/caesarion/internal/llm"
 	"github.com/caesarion/caesarion/internal/llm/llmtest"
 	"github.com/caesarion/caesarion/internal/sandbox/fake"
@@ -41,22 +42,6 @@ var program = sync.OnceValues(func() (string, error) {
 	return kernel.Unpack(dir)
 })
 
-// python gives the interpreter with IPython, by the same rule as internal/kernel's tests.
-func python(tb testing.TB) string {
-	tb.Helper()
-	path := os.Getenv("CAESARION_TEST_PYTHON")
-	if path == "" {
-		path, _ = filepath.Abs("../../.cache/venv/bin/python")
-	}
-	if _, err := os.Stat(path); err != nil {
-		if os.Getenv("CI") == "true" {
-			tb.Fatalf("no Python for the tests of chat: %v", err)
-		}
-		tb.Skipf("no Python for the tests of chat (make venv makes it): %v", err)
-	}
-	return path
-}
-
 // world is a server's inside with a scripted model.
 type world struct {
 	chat     *Service
@@ -80,7 +65,7 @@ func newWorld(tb testing.TB, script string, opts worldOptions) *world {
 		if err != nil {
 			tb.Fatal(err)
 		}
-		fakes = fake.Options{Python: python(tb), ProgramDir: dir}
+		fakes = fake.Options{Python: kerneltest.Python(tb), ProgramDir: dir}
 	}
 	host, err := fake.NewHost(fakes)
 	if err != nil {

@@ -239,14 +239,9 @@ func prefersAsync(prefer string) bool {
 }
 
 func (a *API) events(ctx context.Context, in *eventsInput) (*huma.StreamResponse, error) {
-	after := in.After
-	if in.LastEventID != "" {
-		n, err := strconv.ParseInt(in.LastEventID, 10, 64)
-		if err != nil || n < 0 {
-			return nil, errdefs.New(errdefs.ErrInvalid, "invalid-event-id", "Last-Event-ID must be the number of an event.").
-				WithHint("Send the id of the last event that came, or leave it out for all of them.")
-		}
-		after = n
+	after, err := resumeAfter(in.LastEventID, in.After)
+	if err != nil {
+		return nil, err
 	}
 	e, err := a.execution(ctx, in.ExecutionPath)
 	if err != nil {

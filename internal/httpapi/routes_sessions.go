@@ -182,14 +182,9 @@ type sessionEventsInput struct {
 }
 
 func (a *API) sessionEvents(ctx context.Context, in *sessionEventsInput) (*huma.StreamResponse, error) {
-	after := in.After
-	if in.LastEventID != "" {
-		n, err := strconv.ParseInt(in.LastEventID, 10, 64)
-		if err != nil || n < 0 {
-			return nil, errdefs.New(errdefs.ErrInvalid, "invalid-event-id", "Last-Event-ID must be the number of an event.").
-				WithHint("Send the id of the last event that came, or leave it out for all of them.")
-		}
-		after = n
+	after, err := resumeAfter(in.LastEventID, in.After)
+	if err != nil {
+		return nil, err
 	}
 	s, err := a.session(ctx, in.SessionID)
 	if err != nil {

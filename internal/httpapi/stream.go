@@ -10,6 +10,7 @@ import (
 	"time"
 
 	v1 "github.com/caesarion/caesarion/api/v1"
+	"github.com/caesarion/caesarion/internal/errdefs"
 	"github.com/caesarion/caesarion/internal/event"
 )
 
@@ -58,6 +59,20 @@ func encodeSSE(buf []byte, rec event.Record) []byte {
 	buf = append(buf, "\ndata: "...)
 	buf = append(buf, rec.Line...)
 	return append(buf, "\n\n"...)
+}
+
+// resumeAfter gives the number that a reader has seen last: by the header that
+// an EventSource sends, else by the query.
+func resumeAfter(lastEventID string, after int64) (int64, error) {
+	if lastEventID == "" {
+		return after, nil
+	}
+	n, err := strconv.ParseInt(lastEventID, 10, 64)
+	if err != nil || n < 0 {
+		return 0, errdefs.New(errdefs.ErrInvalid, "invalid-event-id", "Last-Event-ID must be the number of an event.").
+			WithHint("Send the id of the last event that came, or leave it out for all of them.")
+	}
+	return n, nil
 }
 
 // streamRecords answers with all records of src as they come. Records that are

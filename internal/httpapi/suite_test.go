@@ -2,7 +2,6 @@ package httpapi_test
 
 import (
 	"os"
-	"path/filepath"
 	"sync"
 	"testing"
 
@@ -10,6 +9,7 @@ import (
 
 	"github.com/caesarion/caesarion/internal/httpapi/httpapitest"
 	"github.com/caesarion/caesarion/internal/kernel"
+	"github.com/caesarion/caesarion/internal/kernel/kerneltest"
 	"github.com/caesarion/caesarion/internal/sandbox"
 	"github.com/caesarion/caesarion/internal/sandbox/fake"
 )
@@ -33,29 +33,13 @@ var program = sync.OnceValues(func() (string, error) {
 	return kernel.Unpack(dir)
 })
 
-// python gives the interpreter with IPython, by the same rule as internal/kernel's tests.
-func python(tb testing.TB) string {
-	tb.Helper()
-	path := os.Getenv("CAESARION_TEST_PYTHON")
-	if path == "" {
-		path, _ = filepath.Abs("../../.cache/venv/bin/python")
-	}
-	if _, err := os.Stat(path); err != nil {
-		if os.Getenv("CI") == "true" {
-			tb.Fatalf("no Python for the API's tests: %v", err)
-		}
-		tb.Skipf("no Python for the API's tests (make venv makes it): %v", err)
-	}
-	return path
-}
-
 func newDriver(tb testing.TB) sandbox.Driver {
 	tb.Helper()
 	dir, err := program()
 	if err != nil {
 		tb.Fatal(err)
 	}
-	d, err := fake.New(fake.Options{Python: python(tb), ProgramDir: dir})
+	d, err := fake.New(fake.Options{Python: kerneltest.Python(tb), ProgramDir: dir})
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -79,7 +79,7 @@ func TestEachCaseGivesItsMessages(t *testing.T) {
 
 // TestIPykernelDoesTheSame runs the corpus on real ipykernel, all cases in one driver.
 func TestIPykernelDoesTheSame(t *testing.T) {
-	interpreter := python(t)
+	interpreter := kerneltest.Python(t)
 	cases, err := kerneltest.Cases()
 	if err != nil {
 		t.Fatal(err)

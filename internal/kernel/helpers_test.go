@@ -9,7 +9,6 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -18,26 +17,10 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/caesarion/caesarion/internal/kernel"
+	"github.com/caesarion/caesarion/internal/kernel/kerneltest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// python gives the interpreter with the packages of test/kernelsuite/requirements.txt.
-func python(t testing.TB) string {
-	t.Helper()
-	path := os.Getenv("CAESARION_TEST_PYTHON")
-	if path == "" {
-		_, file, _, _ := runtime.Caller(0)
-		path = filepath.Join(filepath.Dir(file), "../../.cache/venv/bin/python")
-	}
-	if _, err := os.Stat(path); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatalf("no Python for the kernel tests: %v", err)
-		}
-		t.Skipf("no Python for the kernel tests (make venv makes it): %v", err)
-	}
-	return path
-}
 
 var unpacked = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "kernel-test-*")
@@ -71,7 +54,7 @@ func start(t testing.TB, change ...func(*kernel.Options)) *running {
 	}
 	dir := t.TempDir()
 	opts := kernel.Options{
-		Python: python(t), Dir: dir, ProgramDir: program,
+		Python: kerneltest.Python(t), Dir: dir, ProgramDir: program,
 		Env: append(os.Environ(), "HOME="+dir, "IPYTHONDIR="+filepath.Join(dir, "ipython"), "LC_ALL=C.UTF-8",
 			// matplotlib's list of fonts takes seconds to make: once is enough.
 			"MPLCONFIGDIR="+filepath.Join(filepath.Dir(program), "matplotlib")),

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/caesarion/caesarion/internal/kernel"
+	"github.com/caesarion/caesarion/internal/kernel/kerneltest"
 )
 
 func TestMessagesOfAnExecutionComeInOrder(t *testing.T) {
@@ -31,7 +32,7 @@ func TestMessagesOfAnExecutionComeInOrder(t *testing.T) {
 }
 
 func TestReadyTellsWhatWasPreloaded(t *testing.T) {
-	p, err := kernel.Start(context.Background(), kernel.Options{Python: python(t), Dir: t.TempDir(), Preload: []string{"decimal", "no_such_module"}})
+	p, err := kernel.Start(context.Background(), kernel.Options{Python: kerneltest.Python(t), Dir: t.TempDir(), Preload: []string{"decimal", "no_such_module"}})
 	if err != nil {
 		t.Fatal(err)
 	}

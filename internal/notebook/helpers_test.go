@@ -5,30 +5,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
 
 	v1 "github.com/caesarion/caesarion/api/v1"
+	"github.com/caesarion/caesarion/internal/kernel/kerneltest"
 )
-
-// python gives the interpreter with the packages of test/kernelsuite/requirements.txt.
-func python(t testing.TB) string {
-	t.Helper()
-	path := os.Getenv("CAESARION_TEST_PYTHON")
-	if path == "" {
-		_, file, _, _ := runtime.Caller(0)
-		path = filepath.Join(filepath.Dir(file), "../../.cache/venv/bin/python")
-	}
-	if _, err := os.Stat(path); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatalf("no Python for the notebook tests: %v", err)
-		}
-		t.Skipf("no Python for the notebook tests (make venv makes it): %v", err)
-	}
-	return path
-}
 
 // checkFiles has Python look at files: notebooks must be valid for nbformat
 // and .py must compile. One process for all, since starting it takes longest.
@@ -55,7 +38,7 @@ for path in sorted(pathlib.Path(sys.argv[1]).iterdir()):
         print(f"{path.name}: {type(e).__name__}: {e}\n{path.read_text(encoding='utf-8')[:2000]}")
 sys.exit(bad)
 `
-	cmd := exec.CommandContext(t.Context(), python(t), "-c", program, dir)
+	cmd := exec.CommandContext(t.Context(), kerneltest.Python(t), "-c", program, dir)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}

@@ -14,6 +14,7 @@ import (
 	v1 "github.com/caesarion/caesarion/api/v1"
 	"github.com/caesarion/caesarion/internal/fleet"
 	"github.com/caesarion/caesarion/internal/kernel"
+	"github.com/caesarion/caesarion/internal/kernel/kerneltest"
 	"github.com/caesarion/caesarion/internal/sandbox/fake"
 	"github.com/caesarion/caesarion/internal/session"
 	"github.com/caesarion/caesarion/internal/store"
@@ -42,22 +43,6 @@ var program = sync.OnceValues(func() (string, error) {
 	return kernel.Unpack(dir)
 })
 
-// python gives the interpreter with IPython, by the same rule as internal/kernel's tests.
-func python(tb testing.TB) string {
-	tb.Helper()
-	path := os.Getenv("CAESARION_TEST_PYTHON")
-	if path == "" {
-		path, _ = filepath.Abs("../../.cache/venv/bin/python")
-	}
-	if _, err := os.Stat(path); err != nil {
-		if os.Getenv("CI") == "true" {
-			tb.Fatalf("no Python for the tests of sessions: %v", err)
-		}
-		tb.Skipf("no Python for the tests of sessions (make venv makes it): %v", err)
-	}
-	return path
-}
-
 // world is a machine with a database, on which services start and stop.
 type world struct {
 	host *fake.Host
@@ -74,7 +59,7 @@ func newWorld(tb testing.TB, withPython bool) *world {
 		if err != nil {
 			tb.Fatal(err)
 		}
-		opts = fake.Options{Python: python(tb), ProgramDir: dir}
+		opts = fake.Options{Python: kerneltest.Python(tb), ProgramDir: dir}
 	}
 	host, err := fake.NewHost(opts)
 	if err != nil {

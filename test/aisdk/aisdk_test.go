@@ -20,6 +20,7 @@ import (
 	"github.com/caesarion/caesarion/internal/fleet"
 	"github.com/caesarion/caesarion/internal/httpapi"
 	"github.com/caesarion/caesarion/internal/kernel"
+	"github.com/caesarion/caesarion/internal/kernel/kerneltest"
 	"github.com/caesarion/caesarion/internal/llm"
 	"github.com/caesarion/caesarion/internal/llm/llmtest"
 	"github.com/caesarion/caesarion/internal/sandbox/fake"
@@ -117,18 +118,6 @@ func packages(tb testing.TB) string {
 	return dir
 }
 
-func python(tb testing.TB) string {
-	tb.Helper()
-	path := os.Getenv("CAESARION_TEST_PYTHON")
-	if path == "" {
-		path, _ = filepath.Abs("../../.cache/venv/bin/python")
-	}
-	if _, err := os.Stat(path); err != nil {
-		missing(tb, "Python is needed (make venv makes it)", err)
-	}
-	return path
-}
-
 // serve starts a server with a scripted model and gives its address.
 func serve(tb testing.TB) string {
 	tb.Helper()
@@ -144,7 +133,7 @@ func serve(tb testing.TB) string {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	driver, err := fake.New(fake.Options{Python: python(tb), ProgramDir: program})
+	driver, err := fake.New(fake.Options{Python: kerneltest.Python(tb), ProgramDir: program})
 	if err != nil {
 		tb.Fatal(err)
 	}
