@@ -163,8 +163,8 @@ class Kernel:
             if self._asking:  # a thread waits for it
                 self._answers.append(frame)
             return  # otherwise the answer to an input() that nobody waits for any more
-        if msg_type == "interrupt_request" and not header.get("session"):
-            return  # the agent's bell (kernel.Process.Interrupt), too late for its execution
+        if self.is_bell(frame):
+            return  # too late for its execution
         request = requests.Request(frame)
         requests.set_current(request)
         self._answered = False
@@ -257,24 +257,29 @@ class Kernel:
         if interrupts.rang:
             interrupts.rang = False
             self.wire.drain()
-            if self.take_bell():
+            if self._take_bell():
                 interrupts.pending = True
         interrupts.active = True
 
-    def take_bell(self):
+    def _take_bell(self):
         """Whether an interrupt_request of the agent waits in the inbox; removes it."""
         for frame in self.wire.inbox:
-            header = frame["header"]
-            if header["msg_type"] == "interrupt_request" and not header.get("session"):
+            if self.is_bell(frame):
                 self.wire.inbox.remove(frame)
                 return True
         return False
+
+    @staticmethod
+    def is_bell(frame):
+        """Whether a frame is the agent's word that it has sent a signal (kernel.Process.Interrupt)."""
+        header = frame["header"]
+        return header["msg_type"] == "interrupt_request" and not header.get("session")
 
     def after_system(self):
         """While os.system waits, C ignores SIGINT on our behalf: only the agent's frame tells."""
         if interrupts.active and not interrupts.critical and not self.reading:
             self.wire.drain()
-            if self.take_bell():
+            if self._take_bell():
                 raise KeyboardInterrupt
 
     def _repair(self):

@@ -153,11 +153,19 @@ class Loop:
         kernel = self._kernel
         if self._current_task(self._loop) is None or interrupts.critical or kernel.reading:
             return
-        # The agent's own interrupt_request is always there: it is no request that waits.
-        kernel.wire.drain()
-        while kernel.take_bell():
-            pass
-        if kernel.wire.inbox:
-            # What is in the inbox wakes the loop no more, should the task swallow the interrupt.
-            self._loop.call_soon_threadsafe(self._loop.stop)
+        # The agent's own interrupt_request is always there: only one that stands behind a request means it.
+        waits = meant = False
+        interrupts.critical += 1  # another signal meanwhile would mix up the inbox
+        try:
+            kernel.wire.drain()
+            for frame in kernel.wire.inbox:
+                bell = kernel.is_bell(frame)
+                meant = meant or bell and waits
+                waits = waits or not bell
+            if kernel.wire.inbox:
+                # What is in the inbox wakes the loop no more.
+                self._loop.call_soon_threadsafe(self._loop.stop)
+        finally:
+            interrupts.critical -= 1
+        if meant:
             raise KeyboardInterrupt
