@@ -38,7 +38,7 @@ case ${CI:+$1} in
     test | e2e)
         # .ci/run adds up what the runners counted.
         status=0
-        report=../.cache/web-$1.json
+        report=$PWD/../.cache/web-$1.json
         rm -f "$report"
         npm run --silent "$1" -- --reporter=default --reporter=json --outputFile.json="$report" "${@:2}" || status=$?
         node -e 'const r = JSON.parse(require("fs").readFileSync(process.argv[1])); console.log(r.numPassedTests, r.numFailedTests + r.numPendingTests)' "$report" >>../.cache/counts
