@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 
@@ -16,7 +17,14 @@ import (
 	"github.com/caesarion/caesarion/internal/kernel/kerneltest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		if dir, err := unpacked(); err == nil {
+			_ = os.RemoveAll(filepath.Dir(dir)) // a temporary folder
+		}
+		os.Exit(code)
+	}))
+}
 
 var unpacked = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "agent-test-*")

@@ -20,7 +20,14 @@ import (
 	"github.com/caesarion/caesarion/internal/kernel/kerneltest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+		if dir, err := unpacked(); err == nil {
+			_ = os.RemoveAll(filepath.Dir(dir)) // a temporary folder
+		}
+		os.Exit(code)
+	}))
+}
 
 var unpacked = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "kernel-test-*")
