@@ -61,11 +61,13 @@ test("the first page, with and without a model", async () => {
   const asked = await visit(browser, server);
   await asked.open();
   await thread(asked.page).composer.waitFor();
+  await asked.page.getByText("No files yet").waitFor();
   await shot(asked.page, "welcome");
   await asked.close();
   const notebook = await visit(browser, bare, { dark: true });
   await notebook.open();
   await notebook.page.getByText("OPENAI_API_KEY").first().waitFor();
+  await notebook.page.getByText("No files yet").waitFor();
   await shot(notebook.page, "welcome-notebook-dark");
   await notebook.close();
 });
