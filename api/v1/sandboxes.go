@@ -8,13 +8,18 @@ type Sandbox struct {
 	ID                 string            `json:"id" doc:"Random identifier" example:"sbx_4kq2m7v6xqz5wd3hn2rjt0abcd"`
 	Template           string            `json:"template" doc:"What it was made from" example:"python"`
 	Image              string            `json:"image" doc:"Digest of the image that was started"`
-	State              string            `json:"state" enum:"starting,running,stopped" doc:"What the driver observes: starting, running, or stopped for good"`
+	State              string            `json:"state" enum:"starting,running,pausing,paused,resuming,stopped" doc:"starting, running, on the way to sleep, asleep, on the way back, or stopped for good. Every call that needs a paused sandbox wakes it"`
 	Reason             string            `json:"reason,omitempty" doc:"Why it stopped, when known" example:"out_of_memory"`
 	Limits             Limits            `json:"limits" doc:"What it may use"`
 	Labels             map[string]string `json:"labels" doc:"The caller's own labels"`
 	KernelID           string            `json:"kernel_id,omitempty" doc:"The default kernel, which runs executions that name none; empty until the first use starts it"`
 	ExecutionTimeoutMS int64             `json:"execution_timeout_ms" doc:"Longest running time of one execution"`
 	IdleTimeoutMS      int64             `json:"idle_timeout_ms" doc:"Deleted when unused for so long"`
+	PauseAfterMS       int64             `json:"pause_after_ms,omitempty" doc:"Put to sleep when unused for so long; absent: never"`
+	Start              string            `json:"start,omitempty" enum:"warm,restore,cold" doc:"How it came to be: taken from the pool, restored from a snapshot, or started from nothing"`
+	PausedAt           *time.Time        `json:"paused_at,omitempty" doc:"Since when it sleeps"`
+	SavedBytes         int64             `json:"saved_bytes,omitempty" doc:"What it takes on disk while it sleeps"`
+	Restarted          *Restarted        `json:"restarted,omitempty" doc:"Set when it was started anew with its files because its memory could not be brought back"`
 	CreatedAt          time.Time         `json:"created_at"`
 	LastUsedAt         time.Time         `json:"last_used_at" doc:"Last call that used it; running executions count as use"`
 	ExpiresAt          time.Time         `json:"expires_at" doc:"Deleted at this time whatever it does; extend moves it"`
@@ -26,6 +31,43 @@ type Limits struct {
 	CPUs        float64 `json:"cpus,omitempty" minimum:"0" doc:"CPUs, fractions allowed"`
 	Processes   int     `json:"processes,omitempty" minimum:"0" doc:"Processes and threads at once"`
 	DiskBytes   int64   `json:"disk_bytes,omitempty" minimum:"0" doc:"All that is written, together"`
+}
+
+// Restarted says that a sandbox lost its variables and kept its files.
+type Restarted struct {
+	At      time.Time `json:"at"`
+	Reason  string    `json:"reason" example:"snapshot-damaged"`
+	Message string    `json:"message" doc:"What happened, for people"`
+}
+
+// ForkSandbox asks for copies of a sandbox. Every field may be left out.
+type ForkSandbox struct {
+	Count  int               `json:"count,omitempty" minimum:"0" maximum:"16" doc:"How many; default 1"`
+	Labels map[string]string `json:"labels,omitempty" doc:"Of the copies; default: the sandbox's own"`
+}
+
+// SnapshotSandbox names a state of a sandbox.
+type SnapshotSandbox struct {
+	Name string `json:"name,omitempty" maxLength:"63" doc:"A name to create sandboxes by: letters, digits, '.', '_' and '-'. A snapshot that had it before loses it"`
+}
+
+// Snapshot is a saved state of a sandbox, memory and files, that others can be
+// created from.
+type Snapshot struct {
+	ID          string    `json:"id" example:"snp_4kq2m7v6xqz5wd3hn2rjt0abcd"`
+	Name        string    `json:"name,omitempty"`
+	Template    string    `json:"template"`
+	Image       string    `json:"image"`
+	SandboxID   string    `json:"sandbox_id" doc:"What it was made of"`
+	Memory      bool      `json:"memory" doc:"It has memory; false: its files are left"`
+	MemoryBytes int64     `json:"memory_bytes" doc:"On disk, for the memory"`
+	FilesBytes  int64     `json:"files_bytes" doc:"On disk, for the files"`
+	CreatedAt   time.Time `json:"created_at"`
+}
+
+// SnapshotList is the snapshots of this installation, newest first.
+type SnapshotList struct {
+	Snapshots []Snapshot `json:"snapshots"`
 }
 
 // SandboxList is the sandboxes of this installation, newest first.
@@ -42,6 +84,8 @@ type CreateSandbox struct {
 	ExecutionTimeoutMS int64             `json:"execution_timeout_ms,omitempty" minimum:"0" doc:"Shorter than the template's longest running time of one execution"`
 	IdleTimeoutMS      int64             `json:"idle_timeout_ms,omitempty" minimum:"0" doc:"Shorter than the template's idle time"`
 	LifetimeMS         int64             `json:"lifetime_ms,omitempty" minimum:"0" doc:"Shorter than the template's life"`
+	PauseAfterMS       int64             `json:"pause_after_ms,omitempty" minimum:"-1" doc:"Put to sleep when unused for so long; default: the template's; -1: never"`
+	Snapshot           string            `json:"snapshot,omitempty" maxLength:"63" doc:"Id or name of a snapshot to create it from, with its template, memory and files"`
 }
 
 // ExtendSandbox moves the end of a sandbox's life.
@@ -78,13 +122,27 @@ type Capabilities struct {
 
 // Template is what a sandbox is made from.
 type Template struct {
-	Name               string `json:"name" example:"python"`
-	Default            bool   `json:"default" doc:"Used when a create names no template"`
-	Image              string `json:"image"`
-	Limits             Limits `json:"limits"`
-	ExecutionTimeoutMS int64  `json:"execution_timeout_ms"`
-	IdleTimeoutMS      int64  `json:"idle_timeout_ms"`
-	LifetimeMS         int64  `json:"lifetime_ms"`
+	Name               string   `json:"name" example:"python"`
+	Default            bool     `json:"default" doc:"Used when a create names no template"`
+	Image              string   `json:"image"`
+	Limits             Limits   `json:"limits"`
+	ExecutionTimeoutMS int64    `json:"execution_timeout_ms"`
+	IdleTimeoutMS      int64    `json:"idle_timeout_ms"`
+	LifetimeMS         int64    `json:"lifetime_ms"`
+	PauseAfterMS       int64    `json:"pause_after_ms,omitempty" doc:"Unused for so long, a sandbox is put to sleep; absent: never"`
+	Preload            []string `json:"preload,omitempty" doc:"Modules that kernels have imported before they are handed out"`
+	Pool               *Pool    `json:"pool,omitempty" doc:"Sandboxes kept ready"`
+}
+
+// Pool is the state of a template's warm pool.
+type Pool struct {
+	Size     int    `json:"size" doc:"How many are kept ready"`
+	Ready    int    `json:"ready"`
+	Starting int    `json:"starting"`
+	Snapshot string `json:"snapshot" enum:"none,making,ready,failed" doc:"The template's snapshot, which restores are made from"`
+	Message  string `json:"message,omitempty" doc:"Why there is no snapshot, or why fewer are kept than Size"`
+	Hits     int64  `json:"hits" doc:"Creates that got a ready one"`
+	Misses   int64  `json:"misses"`
 }
 
 // ServerLimits is what one request or the whole installation may ask for.
@@ -96,7 +154,8 @@ type ServerLimits struct {
 
 // SandboxesCount counts the sandboxes that exist.
 type SandboxesCount struct {
-	Alive int `json:"alive"`
+	Alive  int `json:"alive" doc:"Those that sleep included"`
+	Paused int `json:"paused"`
 }
 
 // Health says that the server answers.

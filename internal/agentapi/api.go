@@ -10,10 +10,12 @@
 //	GET    /health                       Health
 //	POST   /configure                    Configure → Health
 //	GET    /usage                        Usage
+//	POST   /trim                         204: memory that is not needed is given back
 //	GET    /kernels                      []Kernel
 //	POST   /kernels                      StartKernel → Kernel (201)
 //	GET    /kernels/{id}                 Kernel
 //	DELETE /kernels/{id}                 204
+//	POST   /kernels/{id}/check           204: an idle kernel ran an inert cell; 409 when it is busy
 //	POST   /kernels/{id}/interrupt       204
 //	POST   /kernels/{id}/restart         Kernel
 //	POST   /kernels/{id}/request         Request → Reply
@@ -65,6 +67,7 @@ const (
 type Health struct {
 	Version    string  `json:"version"`
 	Configured bool    `json:"configured"`
+	KernelID   string  `json:"kernel_id,omitempty"` // of Configure: the kernel that was handed over and can run code; empty: none
 	UptimeMS   float64 `json:"uptime_ms"`
 }
 
@@ -79,6 +82,13 @@ type Configure struct {
 	DiskBytes     int64             `json:"disk_bytes"`
 	DataBytes     int64             `json:"data_bytes"` // RLIMIT_DATA of kernels and processes; 0: none
 	UnixTimeNanos int64             `json:"unix_time_nanos"`
+	// KernelID hands over the kernel that was started beforehand, if there is
+	// one, under this name: as StartKernel does, but in the same call.
+	KernelID string `json:"kernel_id,omitempty"`
+	// Clone says that this sandbox is a copy of another: what runs is
+	// interrupted, executions are forgotten, and every kernel's random
+	// generators start anew. What kernels run is not waited for.
+	Clone bool `json:"clone,omitempty"`
 }
 
 // Usage is one reading of a sandbox's resource counters.

@@ -44,12 +44,15 @@ func (id ID) Valid() bool { return idPattern.MatchString(string(id)) }
 // State is what a driver observes of a sandbox.
 type State string
 
-// The states. A sandbox starts, runs, and stops for good.
+// The states. A sandbox starts, runs, may sleep, and stops for good.
 //
-//	starting ──▶ running ──▶ stopped
+//	starting ──▶ running ◀──▶ paused
+//	                │            │
+//	                └─▶ stopped ◀┘
 const (
 	StateStarting State = "starting"
 	StateRunning  State = "running"
+	StatePaused   State = "paused"  // saved on disk, without processes or memory; see Pauser
 	StateStopped  State = "stopped" // its processes are gone; Delete frees the rest
 )
 
@@ -69,6 +72,11 @@ type Spec struct {
 	Limits   Limits            // what it may use
 	Env      map[string]string // added to the environment of kernels and processes
 	Labels   map[string]string // kept with the sandbox, also over a restart of the server
+	// Prestart has the default kernel started, with these modules imported,
+	// before Create returns.
+	Prestart bool
+	Preload  []string
+	Pooled   bool // made beforehand, for whoever claims it; see Claimer
 }
 
 // Info is what a driver knows of one sandbox.
@@ -82,6 +90,12 @@ type Info struct {
 	Labels     map[string]string
 	CreatedAt  time.Time // UTC
 	AgentToken string    // what the agent of this sandbox asks for; never logged, never shown
+	Pooled     bool      // nobody has claimed it yet
+
+	// Of a paused sandbox.
+	PausedAt    time.Time // UTC; zero while it runs
+	MemoryBytes int64     // on disk, for its memory; 0: only its files are left
+	FilesBytes  int64     // on disk, for its files
 }
 
 // Driver starts and stops sandboxes on one kind of host.
