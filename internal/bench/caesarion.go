@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"time"
 
 	v1 "github.com/caesarion/caesarion/api/v1"
@@ -13,14 +14,36 @@ import (
 	"github.com/caesarion/caesarion/internal/event"
 )
 
+const caesarionName = "caesarion"
+
 // Caesarion is a running server of this product.
 type Caesarion struct {
+	Label  string // default: caesarion
 	Client *client.Client
+	HTTP   *http.Client // for calls that Client has no method for
+	Token  string
 	PID    int // of the server's process on this machine; 0: not known
+	// Wanted is how sandboxes are expected to start ("warm", "restore",
+	// "cold"); a sandbox that started another way is a failure. "": any.
+	Wanted string
+	// Local says that the sandboxes run on this machine.
+	Local bool
 }
 
 // Name implements Subject.
-func (*Caesarion) Name() string { return "caesarion" }
+func (c *Caesarion) Name() string {
+	if c.Label != "" {
+		return c.Label
+	}
+	return caesarionName
+}
+
+// wanting gives the same server, of which sandboxes are expected to start so.
+func (c *Caesarion) wanting(start string) *Caesarion {
+	other := *c
+	other.Wanted = start
+	return &other
+}
 
 // Create implements Subject.
 func (c *Caesarion) Create(ctx context.Context) (Session, error) {
@@ -28,7 +51,50 @@ func (c *Caesarion) Create(ctx context.Context) (Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &caesarionSession{c.Client, sb.ID}, nil
+	s := &caesarionSession{c.Client, sb.ID}
+	if c.Wanted != "" && sb.Start != c.Wanted {
+		return nil, errors.Join(fmt.Errorf("the sandbox started %q, not %q", sb.Start, c.Wanted), s.Close(ctx))
+	}
+	return s, nil
+}
+
+// readyTimeout bounds how long a pool may take to be full again.
+const readyTimeout = 2 * time.Minute
+
+// Ready waits until the default template's pool is full and nothing is being
+// made in the background: what comes next is measured alone.
+func (c *Caesarion) Ready(ctx context.Context) error {
+	for deadline := time.Now().Add(readyTimeout); ; {
+		pool, err := c.pool(ctx)
+		if err != nil {
+			return err
+		}
+		if pool == nil || pool.Ready >= pool.Size && pool.Starting == 0 && pool.Snapshot != "making" {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("the pool is not full after %s: %d of %d are ready, snapshot %s, %s", readyTimeout, pool.Ready, pool.Size, pool.Snapshot, pool.Message)
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// pool gives the default template's pool, nil without one.
+func (c *Caesarion) pool(ctx context.Context) (*v1.Pool, error) {
+	info, err := c.Client.Info(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range info.Templates {
+		if t.Default {
+			return t.Pool, nil
+		}
+	}
+	return nil, nil
 }
 
 type caesarionSession struct {
@@ -39,104 +105,114 @@ type caesarionSession struct {
 func (s *caesarionSession) Close(ctx context.Context) error { return s.client.DeleteSandbox(ctx, s.id) }
 
 func (s *caesarionSession) Run(ctx context.Context, code string) (Sample, error) {
+	sample, status, err := s.run(ctx, code, nil)
+	if err == nil && status != event.StatusOK {
+		err = fmt.Errorf("execution ended with %s: %s", status, sample.Text)
+	}
+	return sample, err
+}
+
+// run runs code to its end; started is called with the execution's id when the
+// kernel has the code.
+func (s *caesarionSession) run(ctx context.Context, code string, started func(execution string)) (Sample, event.Status, error) {
 	var sample Sample
+	var status event.Status
 	start := time.Now()
 	stream, err := s.client.Execute(ctx, s.id, v1.Execute{Code: code})
 	if err != nil {
-		return sample, err
+		return sample, "", err
 	}
 	defer stream.Close()
 	for {
 		e, err := stream.Next()
 		if errors.Is(err, io.EOF) {
-			return sample, nil
+			return sample, status, nil
 		}
 		if err != nil {
-			return sample, err
+			return sample, "", err
 		}
 		switch e.Type {
+		case event.ExecutionStarted:
+			if started != nil {
+				started(stream.ID)
+			}
 		case event.OutputStream:
 			if sample.First == 0 {
 				sample.First = time.Since(start)
 			}
 			var data event.Stream
 			if err := json.Unmarshal(e.Data, &data); err != nil {
-				return sample, err
+				return sample, "", err
 			}
-			sample.Characters += len(data.Text)
+			sample.printed(data.Text)
 		case event.OutputResult:
 			if sample.First == 0 {
 				sample.First = time.Since(start)
 			}
+			var data struct {
+				Data map[string]json.RawMessage `json:"data"`
+			}
+			if err := json.Unmarshal(e.Data, &data); err != nil {
+				return sample, "", err
+			}
+			_ = json.Unmarshal(data.Data["text/plain"], &sample.Result)
 		case event.ExecutionFinished:
 			sample.Total = time.Since(start)
 			var data event.Finished
 			if err := json.Unmarshal(e.Data, &data); err != nil {
-				return sample, err
+				return sample, "", err
 			}
-			if data.Status != event.StatusOK {
-				return sample, fmt.Errorf("execution ended with %s %s", data.Status, data.Message)
+			if status = data.Status; data.Message != "" {
+				sample.Text = data.Message
 			}
 		}
 	}
 }
 
-// zeros is an endless source that costs nothing to read.
-type zeros struct{}
+// busy never ends by itself, and is not in C code when the interrupt comes.
+const busy = "while True: pass"
 
-func (zeros) Read(p []byte) (int, error) { return len(p), nil }
+// runsFor is how long a busy loop has run when it is interrupted: longer than
+// any of what begins it takes.
+const runsFor = 50 * time.Millisecond
 
-// files measures one large file in and out of a sandbox, and how much the
-// server grew meanwhile. Peers have no like of it.
-func files(ctx context.Context, subjects []Subject, opts Options, report func(Result)) error {
-	for _, subject := range subjects {
-		c, ok := subject.(*Caesarion)
-		if !ok {
-			continue
-		}
-		s, err := c.Create(ctx)
-		if err != nil {
-			return err
-		}
-		before, err := memoryOf(c.PID)
-		if err == nil {
-			err = transfer(ctx, c, s.(*caesarionSession).id, opts, report) //nolint:forcetypeassert // Create gives no other
-		}
-		if after, merr := memoryOf(c.PID); err == nil && merr == nil && c.PID != 0 {
-			report(Result{Scenario: "files: growth of the server", Subject: c.Name(), N: 1, Value: float64(after-before) / (1 << 20), Unit: "MiB"})
-		}
-		if err := errors.Join(err, s.Close(context.WithoutCancel(ctx))); err != nil {
-			return err
-		}
+func (*Caesarion) interrupts() {}
+
+// Interrupt implements Interrupter.
+func (s *caesarionSession) Interrupt(ctx context.Context) (time.Duration, error) {
+	execution := make(chan string, 1)
+	type end struct {
+		status event.Status
+		err    error
 	}
-	return nil
-}
-
-func transfer(ctx context.Context, c *Caesarion, id string, opts Options, report func(Result)) error {
-	size := opts.FileBytes
-	rate := func(since time.Time) float64 { return float64(size) / 1e6 / time.Since(since).Seconds() }
+	ended := make(chan end, 1)
+	go func() {
+		_, status, err := s.run(ctx, busy, func(id string) { execution <- id })
+		ended <- end{status, err}
+	}()
+	var id string
+	select {
+	case id = <-execution:
+	case e := <-ended:
+		return 0, fmt.Errorf("the loop ended by itself with %s: %w", e.status, e.err)
+	}
+	time.Sleep(runsFor)
 	start := time.Now()
-	f, err := c.Client.Upload(ctx, id, "/workspace/bench.bin", io.LimitReader(zeros{}, size), size)
-	if err != nil {
-		return err
+	if err := s.client.Interrupt(ctx, s.id, id); err != nil {
+		return 0, err
 	}
-	if f.SizeBytes != size {
-		return fmt.Errorf("%d of %d bytes arrived", f.SizeBytes, size)
+	next, err := s.Run(ctx, onePlusOne)
+	took := time.Since(start)
+	e := <-ended
+	switch {
+	case err != nil:
+		return 0, err
+	case e.err != nil:
+		return 0, e.err
+	case e.status != event.StatusInterrupted:
+		return 0, fmt.Errorf("the loop ended with %s, not interrupted", e.status)
+	case next.Result != "2":
+		return 0, fmt.Errorf("the next cell gave %q, not 2", next.Result)
 	}
-	report(Result{Scenario: fmt.Sprintf("upload of %d MiB", size>>20), Subject: c.Name(), N: 1, Value: rate(start), Unit: "MB/s"})
-	start = time.Now()
-	body, _, err := c.Client.Download(ctx, id, "/workspace/bench.bin")
-	if err != nil {
-		return err
-	}
-	defer body.Close()
-	n, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, body, make([]byte, 1<<20))
-	if err != nil {
-		return err
-	}
-	if n != size {
-		return fmt.Errorf("%d of %d bytes came back", n, size)
-	}
-	report(Result{Scenario: fmt.Sprintf("download of %d MiB", size>>20), Subject: c.Name(), N: 1, Value: rate(start), Unit: "MB/s"})
-	return nil
+	return took, nil
 }

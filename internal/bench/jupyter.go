@@ -1,19 +1,14 @@
 package bench
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
-	"os"
 	"os/exec"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -21,154 +16,123 @@ import (
 	"github.com/coder/websocket"
 )
 
-// Jupyter is a plain jupyter-server with ipykernel, without any isolation,
-// started for the run.
+// Jupyter is a plain jupyter-server or kernel gateway with ipykernel, without
+// any isolation, started for the run.
 //
 // Source of the protocol: jupyter-server's REST API and the legacy kernel
 // WebSocket (JSON texts, one a message).
 type Jupyter struct {
-	cmd   *exec.Cmd
-	base  string
-	token string
-	http  *http.Client
+	*process
+	name   string
+	base   string
+	token  string
+	http   *http.Client
+	dialer *http.Client
 }
 
-// StartJupyter starts a server with the given Python, which must have
-// jupyter-server and ipykernel. Its output limits are lifted: by default it
-// drops what comes faster than 1,000 messages or 1 MB a second.
+// StartJupyter starts a jupyter-server with the given Python, which must have
+// it and ipykernel. Its output limits are lifted: by default it drops what comes
+// faster than 1,000 messages or 1 MB a second.
 func StartJupyter(ctx context.Context, python string) (*Jupyter, error) {
-	if strings.Contains(python, "/") { // the server gets a folder of its own
-		var err error
-		if python, err = filepath.Abs(python); err != nil {
-			return nil, err
+	return startJupyter(ctx, "jupyter", python, "jupyter_server", func(port, token, dir string) []string {
+		return []string{
+			"--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1", "--ServerApp.port=" + port,
+			"--IdentityProvider.token=" + token, "--ServerApp.root_dir=" + dir, "--ZMQChannelsWebsocketConnection.limit_rate=False",
 		}
-	}
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	})
+}
+
+// StartGateway starts a jupyter-kernel-gateway in the same way.
+func StartGateway(ctx context.Context, python string) (*Jupyter, error) {
+	return startJupyter(ctx, "gateway", python, "kernel_gateway", func(port, token, _ string) []string {
+		return []string{
+			"--KernelGatewayApp.ip=127.0.0.1", "--KernelGatewayApp.port=" + port, "--KernelGatewayApp.auth_token=" + token,
+			"--ZMQChannelsWebsocketConnection.limit_rate=False",
+		}
+	})
+}
+
+func startJupyter(ctx context.Context, name, python, module string, args func(port, token, dir string) []string) (*Jupyter, error) {
+	python, err := absolute(python)
 	if err != nil {
 		return nil, err
 	}
-	port := l.Addr().(*net.TCPAddr).Port //nolint:forcetypeassert // a TCP listener's
-	_ = l.Close()
-	dir, err := os.MkdirTemp("", "caesarion-bench-jupyter-")
+	port, err := freePort(ctx)
 	if err != nil {
 		return nil, err
 	}
-	j := &Jupyter{base: "127.0.0.1:" + strconv.Itoa(port), token: rand.Text(), http: &http.Client{}}
-	// Stopped by Stop, which lets it end its kernels.
-	j.cmd = exec.CommandContext(context.WithoutCancel(ctx), python, "-m", "jupyter_server", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1",
-		"--ServerApp.port="+strconv.Itoa(port), "--IdentityProvider.token="+j.token, "--ServerApp.root_dir="+dir,
-		"--ZMQChannelsWebsocketConnection.limit_rate=False")
-	j.cmd.Dir = dir
-	j.cmd.Env = append(os.Environ(), "HOME="+dir, "JUPYTER_PLATFORM_DIRS=1")
-	j.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	words := &bytes.Buffer{}
-	j.cmd.Stderr = words
-	if err := j.cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start jupyter-server: %w", err)
+	j := &Jupyter{name: name, base: "127.0.0.1:" + port, token: rand.Text(), http: NewHTTP(), dialer: http.DefaultClient}
+	j.process, err = startProcess(ctx, name, func(dir string) *exec.Cmd {
+		return exec.CommandContext(context.WithoutCancel(ctx), python, append([]string{"-m", module}, args(port, j.token, dir)...)...)
+	})
+	if err != nil {
+		return nil, err
 	}
-	for deadline := time.Now().Add(60 * time.Second); ; time.Sleep(100 * time.Millisecond) {
-		err := j.call(ctx, http.MethodGet, "/api", nil, nil)
-		if err == nil {
-			return j, nil
-		}
-		if ctx.Err() != nil || time.Now().After(deadline) {
-			return nil, errors.Join(fmt.Errorf("jupyter-server does not answer: %w: %s", err, lastLine(words.String())), j.Stop())
-		}
+	err = j.until(ctx, func() error { return j.call(ctx, http.MethodGet, "/api", nil, nil) })
+	if err != nil {
+		return nil, errors.Join(err, j.Stop())
 	}
+	return j, nil
 }
 
-func lastLine(s string) string {
-	lines := strings.Split(strings.TrimSpace(s), "\n")
-	return lines[len(lines)-1]
-}
-
-// Stop ends the server and its kernels.
-func (j *Jupyter) Stop() error {
-	_ = syscall.Kill(-j.cmd.Process.Pid, syscall.SIGTERM)
-	done := make(chan struct{})
-	go func() { _ = j.cmd.Wait(); close(done) }()
-	select {
-	case <-done:
-	case <-time.After(10 * time.Second):
-		_ = syscall.Kill(-j.cmd.Process.Pid, syscall.SIGKILL)
-		<-done
-	}
-	return os.RemoveAll(j.cmd.Dir)
+// QuickAck is the same server with a client that acknowledges every segment at
+// once. The server leaves Nagle's algorithm on and sends several small messages
+// for an execution, so with a common client each waits 40 ms for the delayed
+// acknowledgement of the one before: this is the best that can be had of it.
+func (j *Jupyter) QuickAck() *Jupyter {
+	quick := *j
+	quick.name += "-quickack"
+	quick.dialer = &http.Client{Transport: &http.Transport{DialContext: dialQuick}}
+	return &quick
 }
 
 func (j *Jupyter) call(ctx context.Context, method, path string, in, out any) error {
-	var body io.Reader
-	if in != nil {
-		b, err := json.Marshal(in)
-		if err != nil {
-			return err
-		}
-		body = bytes.NewReader(b)
-	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://"+j.base+path, body)
-	if err != nil {
-		return err
-	}
-	req.Header.Set("Authorization", "token "+j.token)
-	resp, err := j.http.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
-	if err != nil {
-		return err
-	}
-	if resp.StatusCode >= 300 {
-		return fmt.Errorf("%s %s: %s: %s", method, path, resp.Status, b)
-	}
-	if out == nil {
-		return nil
-	}
-	return json.Unmarshal(b, out)
+	return callJSON(ctx, j.http, method, "http://"+j.base+path, "token "+j.token, in, out)
 }
 
 // Name implements Subject.
-func (*Jupyter) Name() string { return "jupyter" }
+func (j *Jupyter) Name() string { return j.name }
 
-// Create implements Subject: a kernel, connected as a common client does.
-func (j *Jupyter) Create(ctx context.Context) (Session, error) {
-	return j.create(ctx, http.DefaultClient)
-}
-
-// JupyterQuickAck is the same server with a client that acknowledges every
-// segment at once. The server leaves Nagle's algorithm on and sends several
-// small messages for an execution, so with a common client each waits 40 ms for
-// the delayed acknowledgement of the one before: this is the best that can be
-// had of it.
-type JupyterQuickAck struct{ *Jupyter }
-
-// Name implements Subject.
-func (JupyterQuickAck) Name() string { return "jupyter-quickack" }
+func (*Jupyter) interrupts() {}
 
 // Create implements Subject.
-func (j JupyterQuickAck) Create(ctx context.Context) (Session, error) {
-	return j.create(ctx, &http.Client{Transport: &http.Transport{DialContext: dialQuick}})
-}
-
-func (j *Jupyter) create(ctx context.Context, dialer *http.Client) (Session, error) {
+func (j *Jupyter) Create(ctx context.Context) (Session, error) {
 	var kernel struct {
 		ID string `json:"id"`
 	}
 	if err := j.call(ctx, http.MethodPost, "/api/kernels", map[string]string{"name": "python3"}, &kernel); err != nil {
 		return nil, err
 	}
-	conn, _, err := websocket.Dial(ctx, "ws://"+j.base+"/api/kernels/"+kernel.ID+"/channels?session_id="+rand.Text(),
+	s := &jupyterSession{j: j, kernel: kernel.ID}
+	if err := s.connect(ctx); err != nil {
+		return nil, errors.Join(err, s.Close(context.WithoutCancel(ctx)))
+	}
+	return s, nil
+}
+
+// weigh implements weigher: the kernel is a process of its own.
+func (*Jupyter) weigh(ctx context.Context, s Session) (int64, error) { return weighKernel(ctx, s) }
+
+// connect opens the kernel's WebSocket.
+func (s *jupyterSession) connect(ctx context.Context) error {
+	conn, resp, err := websocket.Dial(ctx, "ws://"+s.j.base+"/api/kernels/"+s.kernel+"/channels?session_id="+rand.Text(),
 		&websocket.DialOptions{
-			HTTPHeader: http.Header{"Authorization": {"token " + j.token}},
-			HTTPClient: dialer,
+			HTTPHeader: http.Header{"Authorization": {"token " + s.j.token}},
+			HTTPClient: s.j.dialer,
 		})
 	if err != nil {
-		return nil, err
+		return err
 	}
+	_ = resp // the library has closed its body
 	conn.SetReadLimit(64 << 20)
-	return &jupyterSession{j: j, kernel: kernel.ID, conn: conn}, nil
+	s.conn = conn
+	return nil
 }
+
+// park implements parker: who takes a kernel that is ready connects to it.
+func (s *jupyterSession) park() { _ = s.conn.CloseNow() }
+
+func (s *jupyterSession) unpark(ctx context.Context) error { return s.connect(ctx) }
 
 // dialQuick connects so that every segment is acknowledged at once.
 func dialQuick(ctx context.Context, network, address string) (net.Conn, error) {
@@ -203,12 +167,22 @@ type jupyterSession struct {
 }
 
 func (s *jupyterSession) Close(ctx context.Context) error {
-	_ = s.conn.CloseNow()
+	if s.conn != nil {
+		_ = s.conn.CloseNow()
+	}
 	return s.j.call(ctx, http.MethodDelete, "/api/kernels/"+s.kernel, nil, nil)
 }
 
-// Run sends an execute_request and waits for its reply and for idle.
+// Run implements Session: an execute_request, until its reply and idle.
 func (s *jupyterSession) Run(ctx context.Context, code string) (Sample, error) {
+	sample, status, err := s.run(ctx, code, nil)
+	if err == nil && status != "ok" {
+		err = errors.New("the cell ended with " + status)
+	}
+	return sample, err
+}
+
+func (s *jupyterSession) run(ctx context.Context, code string, started func()) (Sample, string, error) {
 	var sample Sample
 	id := rand.Text()
 	request, err := json.Marshal(map[string]any{
@@ -221,16 +195,17 @@ func (s *jupyterSession) Run(ctx context.Context, code string) (Sample, error) {
 		"content": map[string]any{"code": code, "silent": false, "store_history": true, "allow_stdin": false, "user_expressions": struct{}{}},
 	})
 	if err != nil {
-		return sample, err
+		return sample, "", err
 	}
 	start := time.Now()
 	if err := s.conn.Write(ctx, websocket.MessageText, request); err != nil {
-		return sample, err
+		return sample, "", err
 	}
-	for replied, idle := false, false; !replied || !idle; {
+	status := ""
+	for idle := false; status == "" || !idle; {
 		_, text, err := s.conn.Read(ctx)
 		if err != nil {
-			return sample, err
+			return sample, "", err
 		}
 		var m struct {
 			Type   string `json:"msg_type"`
@@ -238,32 +213,68 @@ func (s *jupyterSession) Run(ctx context.Context, code string) (Sample, error) {
 				ID string `json:"msg_id"`
 			} `json:"parent_header"`
 			Content struct {
-				Status string `json:"status"`
-				State  string `json:"execution_state"`
-				Text   string `json:"text"`
-				Value  string `json:"evalue"`
+				Status string                     `json:"status"`
+				State  string                     `json:"execution_state"`
+				Text   string                     `json:"text"`
+				Name   string                     `json:"ename"`
+				Value  string                     `json:"evalue"`
+				Data   map[string]json.RawMessage `json:"data"`
 			} `json:"content"`
 		}
 		if err := json.Unmarshal(text, &m); err != nil {
-			return sample, err
+			return sample, "", err
 		}
 		if m.Parent.ID != id {
 			continue
 		}
 		switch m.Type {
+		case "execute_input":
+			if started != nil {
+				started()
+			}
 		case "stream", "execute_result":
 			if sample.First == 0 {
 				sample.First = time.Since(start)
 			}
-			sample.Characters += len(m.Content.Text)
+			sample.printed(m.Content.Text)
+			_ = json.Unmarshal(m.Content.Data["text/plain"], &sample.Result)
 		case "execute_reply":
-			if replied = true; m.Content.Status != "ok" {
-				return sample, errors.New(m.Content.Value)
+			if status = m.Content.Status; status != "ok" {
+				status += " " + m.Content.Name + " " + m.Content.Value
 			}
 		case "status":
 			idle = m.Content.State == "idle"
 		}
 	}
 	sample.Total = time.Since(start)
-	return sample, nil
+	return sample, status, nil
+}
+
+// Interrupt implements Interrupter.
+func (s *jupyterSession) Interrupt(ctx context.Context) (time.Duration, error) {
+	running := make(chan struct{}, 1)
+	ended := make(chan error, 1)
+	go func() {
+		_, status, err := s.run(ctx, busy, func() { running <- struct{}{} })
+		if err == nil && !strings.Contains(status, "KeyboardInterrupt") {
+			err = fmt.Errorf("the loop ended with %q", status)
+		}
+		ended <- err
+	}()
+	select {
+	case <-running:
+	case err := <-ended:
+		return 0, fmt.Errorf("the loop ended by itself: %w", err)
+	}
+	time.Sleep(runsFor)
+	start := time.Now()
+	if err := s.j.call(ctx, http.MethodPost, "/api/kernels/"+s.kernel+"/interrupt", nil, nil); err != nil {
+		return 0, err
+	}
+	// The next cell has to wait for the loop's end: one reader on the socket.
+	if err := <-ended; err != nil {
+		return 0, err
+	}
+	_, err := oneAndOne(ctx, s)
+	return time.Since(start), err
 }
