@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -40,14 +41,27 @@ const (
 type Client struct {
 	http      *http.Client
 	transport *http.Transport
-	token     string
+	dial      atomic.Pointer[dialFunc]
+	token     atomic.Pointer[string]
+	gate      gate
 }
+
+type dialFunc = func(context.Context) (net.Conn, error)
 
 // NewClient gives a client that opens connections with dial and keeps them for
 // later calls. It opens nothing by itself.
 func NewClient(dial func(context.Context) (net.Conn, error), token string) *Client {
+	c := &Client{}
+	c.SetDial(dial)
+	c.SetToken(token)
 	transport := &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			conn, err := (*c.dial.Load())(ctx)
+			if err != nil {
+				return nil, err
+			}
+			return c.gate.track(conn)
+		},
 		// One hop inside one machine: there is nothing to compress, and the
 		// small default buffers are passed by when large blocks are copied.
 		DisableCompression:     true,
@@ -58,15 +72,19 @@ func NewClient(dial func(context.Context) (net.Conn, error), token string) *Clie
 		Protocols:              new(http.Protocols),
 	}
 	transport.Protocols.SetHTTP1(true)
-	return &Client{
-		transport: transport,
-		token:     token,
-		http: &http.Client{
-			Transport:     transport,
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		},
+	c.transport = transport
+	c.http = &http.Client{
+		Transport:     transport,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
+	return c
 }
+
+// SetDial changes how later connections are opened.
+func (c *Client) SetDial(dial func(context.Context) (net.Conn, error)) { c.dial.Store(&dial) }
+
+// SetToken changes what later calls carry.
+func (c *Client) SetToken(token string) { c.token.Store(&token) }
 
 // CloseIdle closes the connections that no call is using, for instance before
 // a snapshot.
@@ -81,6 +99,16 @@ func (c *Client) Health(ctx context.Context) (Health, error) {
 // sent along, so that a second Configure is accepted too.
 func (c *Client) Configure(ctx context.Context, conf Configure) (Health, error) {
 	return call[Health](ctx, c, http.MethodPost, "/configure", conf, maxSmallBody, callTimeout)
+}
+
+// Trim has the sandbox give back memory that it does not need.
+func (c *Client) Trim(ctx context.Context) error {
+	return c.do(ctx, http.MethodPost, "/trim", nil, callTimeout)
+}
+
+// Check has an idle kernel run an inert cell: it leaves nothing behind.
+func (c *Client) Check(ctx context.Context, kernelID string) error {
+	return c.do(ctx, http.MethodPost, "/kernels/"+url.PathEscape(kernelID)+"/check", nil, callTimeout)
 }
 
 // Usage reads the sandbox's resource counters.
@@ -224,8 +252,8 @@ func (c *Client) request(ctx context.Context, method, path string, body io.Reade
 	if err != nil {
 		return nil, errdefs.New(errdefs.ErrInvalid, "invalid-request", "this request cannot be put in a URL").WithCause(err)
 	}
-	if c.token != "" {
-		req.Header.Set("Authorization", "Bearer "+c.token)
+	if token := *c.token.Load(); token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
 	}
 	req.Header["User-Agent"] = nil
 	// Ids are chosen by the caller, so doing a request twice is harmless. The nil
@@ -235,11 +263,17 @@ func (c *Client) request(ctx context.Context, method, path string, body io.Reade
 	return req, nil
 }
 
+// roundTrip makes a call, which is under way until its answer is closed.
 func (c *Client) roundTrip(req *http.Request) (*http.Response, error) {
+	if err := c.gate.enter(req.Context()); err != nil {
+		return nil, err
+	}
 	resp, err := c.http.Do(req)
 	if err != nil {
+		c.gate.leave()
 		return nil, transportError(req.Context(), err)
 	}
+	resp.Body = &heldBody{ReadCloser: resp.Body, gate: &c.gate}
 	if resp.StatusCode >= 200 && resp.StatusCode < 300 {
 		return resp, nil
 	}

@@ -37,19 +37,30 @@ type Stream struct {
 // Leaving the stream does not stop the code. If the agent knows the id
 // already, this follows that execution.
 func (c *Client) Execute(ctx context.Context, kernelID string, exec Execute) (*Stream, error) {
-	return c.stream(ctx, http.MethodPost, "/kernels/"+url.PathEscape(kernelID)+"/executions", exec, 0)
+	return cuttable(c.stream(ctx, http.MethodPost, "/kernels/"+url.PathEscape(kernelID)+"/executions", exec, 0))
+}
+
+// cuttable says that the events can be asked for again: Hold may cut them.
+func cuttable(s *Stream, err error) (*Stream, error) {
+	if err != nil {
+		return nil, err
+	}
+	if body, ok := s.body.(*heldBody); ok {
+		body.stream(s.cancel)
+	}
+	return s, nil
 }
 
 // Events gives the events of an execution after number after, up to
 // execution.finished and the late output that is already there.
 func (c *Client) Events(ctx context.Context, exeID string, after int64) (*Stream, error) {
-	return c.stream(ctx, http.MethodGet, eventsPath(exeID, after), nil, after)
+	return cuttable(c.stream(ctx, http.MethodGet, eventsPath(exeID, after), nil, after))
 }
 
 // Follow is Events that goes on after execution.finished with late output,
 // until the kernel ends or the agent forgets the execution.
 func (c *Client) Follow(ctx context.Context, exeID string, after int64) (*Stream, error) {
-	return c.stream(ctx, http.MethodGet, eventsPath(exeID, after)+"&follow=true", nil, after)
+	return cuttable(c.stream(ctx, http.MethodGet, eventsPath(exeID, after)+"&follow=true", nil, after))
 }
 
 func eventsPath(exeID string, after int64) string {
