@@ -34,6 +34,10 @@ type Server struct {
 	MaxSandboxes   int      `help:"Most sandboxes that exist at a time; 0 takes a number that fits the machine's memory." default:"0" placeholder:"N" env:"CAESARION_MAX_SANDBOXES"`
 	Agent          string   `help:"The agent's binary (default: caesarion-agent beside this program, or on the PATH)." placeholder:"FILE" env:"CAESARION_AGENT"`
 	OnExit         string   `help:"What to do with the sandboxes when the server stops: keep them for the next one, or delete them." default:"keep" enum:"keep,delete" placeholder:"HOW" env:"CAESARION_ON_EXIT"`
+	Snapshots      bool     `help:"Start sandboxes from a snapshot of their template, which is made in the background at the first start." default:"true" negatable:"" env:"CAESARION_SNAPSHOTS"`
+	KeepMemory     Duration `help:"How long a sleeping sandbox keeps its variables; after that only its files are kept." default:"7d" placeholder:"TIME" env:"CAESARION_KEEP_MEMORY"`
+	KeepFiles      Duration `help:"How long a sleeping sandbox keeps its files; after that it is deleted." default:"30d" placeholder:"TIME" env:"CAESARION_KEEP_FILES"`
+	DiskQuota      Bytes    `help:"What sleeping sandboxes and snapshots may take on disk, together; 0 takes a quarter of the data directory's disk." default:"0" placeholder:"SIZE" env:"CAESARION_DISK_QUOTA"`
 	WebDir         string   `help:"Serve the page from this folder instead of the built-in one, read anew each time: for work on the page." placeholder:"DIR" type:"existingdir" env:"CAESARION_WEB_DIR"`
 
 	DefaultModel   string `help:"Model that answers where none is named (default: the first)." placeholder:"NAME" env:"CAESARION_DEFAULT_MODEL"`
@@ -71,10 +75,19 @@ type Template struct {
 	ExecutionTimeout Duration          `yaml:"execution_timeout"` // running time of one execution
 	IdleTimeout      Duration          `yaml:"idle_timeout"`      // unused for so long, a sandbox is deleted
 	Lifetime         Duration          `yaml:"lifetime"`          // after so long it is deleted in any case
+	PauseAfter       Duration          `yaml:"pause_after"`       // unused for so long, a sandbox is put to sleep; 0: never
+	PoolSize         PoolSize          `yaml:"pool_size"`         // sandboxes kept ready
+	Preload          []string          `yaml:"preload"`           // modules that kernels have imported before they are handed out
 	Env              map[string]string `yaml:"env,omitempty"`     // for kernels and processes
 }
 
-// DefaultLimits is a template with the defaults for one machine.
+// DefaultPreload is what kernels of the default template and image have
+// imported. Nothing is preloaded in other templates unless they ask for it:
+// it is memory of each of their sandboxes.
+func DefaultPreload() []string { return []string{"numpy", "pandas", "matplotlib.pyplot"} }
+
+// DefaultLimits is a template with the defaults for one machine, without
+// DefaultPreload.
 func DefaultLimits() Template {
 	return Template{
 		Image:            DefaultTemplate,
@@ -85,6 +98,8 @@ func DefaultLimits() Template {
 		ExecutionTimeout: Seconds(300),
 		IdleTimeout:      Seconds(60 * 60),
 		Lifetime:         Seconds(24 * 60 * 60),
+		PauseAfter:       Seconds(10 * 60),
+		PoolSize:         AutoPoolSize,
 	}
 }
 

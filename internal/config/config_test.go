@@ -27,10 +27,18 @@ func write(t *testing.T, text string) string {
 func valid() config.Server {
 	return config.Server{
 		Listen: "127.0.0.1:8000", Auth: "token", MaxSandboxes: 0, OnExit: "keep",
+		Snapshots: true, KeepMemory: config.Seconds(7 * 24 * 3600), KeepFiles: config.Seconds(30 * 24 * 3600),
 		DiscoverModels: true, ChatMaxRounds: 25, ChatRoundTimeout: config.Seconds(300), ChatToolTimeout: config.Seconds(300),
 		WeatherBaseURL: "https://api.open-meteo.com",
-		Templates:      map[string]config.Template{config.DefaultTemplate: config.DefaultLimits()},
+		Templates:      map[string]config.Template{config.DefaultTemplate: standard()},
 	}
+}
+
+// standard is the default template.
+func standard() config.Template {
+	t := config.DefaultLimits()
+	t.Preload = config.DefaultPreload()
+	return t
 }
 
 func TestLoadWithoutFileGivesTheDefaults(t *testing.T) {
@@ -100,7 +108,7 @@ templates:
 	want.Memory = 512 << 20
 	want.ExecutionTimeout = config.Seconds(30)
 	want.Env = map[string]string{"LANG": "C.UTF-8"}
-	if diff := cmp.Diff(map[string]config.Template{"small": want, config.DefaultTemplate: config.DefaultLimits()}, srv.Templates); diff != "" {
+	if diff := cmp.Diff(map[string]config.Template{"small": want, config.DefaultTemplate: standard()}, srv.Templates); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
 }
@@ -120,6 +128,14 @@ func TestFileMistakesNameKeyValueAndWhatIsAllowed(t *testing.T) {
 		{"not YAML", "listen: [", []string{"config.yaml", "line"}},
 		{"a list at the top", "- a\n", []string{"config.yaml", "line 1"}},
 		{"a choice that does not exist", "auth: open", []string{"auth", "open", "token"}},
+		{"a pool of words", "templates: {a: {pool_size: many}}", []string{"templates.a", `"many"`, "auto"}},
+		{"a pool below nothing", "templates: {a: {pool_size: -3}}", []string{"templates.a", `"-3"`, "auto"}},
+		{"one word where modules belong", "templates: {a: {preload: numpy}}", []string{"templates.a", "numpy"}},
+		{"a module that is none", "templates: {a: {preload: ['os; evil()']}}", []string{"templates.a.preload", "os; evil()", "matplotlib.pyplot"}},
+		{"a sleep of no time", "templates: {a: {pause_after: 1ms}}", []string{"templates.a.pause_after", "1ms", "0 for never"}},
+		{"a quota that holds nothing", "disk_quota: 1MiB", []string{"disk_quota", "1MiB", "64MiB"}},
+		{"files that go before memory", "keep_files: 1d", []string{"keep_files", "24h", "keep_memory", "7d"}},
+		{"memory that is never kept", "keep_memory: 0s", []string{"keep_memory", "0s"}},
 		{"a value Validate refuses", "templates: {a: {memory: 1MiB}}", []string{"templates.a.memory", "1MiB", "128MiB"}},
 	}
 	for _, tt := range tests {
@@ -206,6 +222,7 @@ func TestPrintGivesAFileThatReadsBack(t *testing.T) {
 	want.AllowedHosts = []string{"a.example"}
 	small := config.DefaultLimits()
 	small.CPUs, small.Disk = 0.5, 1<<30
+	small.PauseAfter, small.PoolSize, small.Preload = 0, 3, []string{"json"}
 	want.Templates["small"] = small
 	var out bytes.Buffer
 	base := config.Base{DataDir: "/data", LogLevel: "warn", LogFormat: "json"}

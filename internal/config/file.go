@@ -85,7 +85,9 @@ func (f *File) readTemplates(text []byte) error {
 	if err := yaml.Unmarshal(text, &doc); err != nil {
 		return fmt.Errorf("config: %s: %s", f.Path, yamlMessage(err))
 	}
-	f.Templates = map[string]Template{DefaultTemplate: DefaultLimits()}
+	standard := DefaultLimits()
+	standard.Preload = DefaultPreload()
+	f.Templates = map[string]Template{DefaultTemplate: standard}
 	for name, node := range doc.Templates {
 		t := DefaultLimits()
 		if err := checkEntryKeys[Template](node, "template"); err != nil {
@@ -93,6 +95,10 @@ func (f *File) readTemplates(text []byte) error {
 		}
 		if err := node.Decode(&t); err != nil {
 			return fmt.Errorf("config: %s: %s.%s: %s", f.Path, templatesKey, name, yamlMessage(err))
+		}
+		// Another image need not have the modules.
+		if t.Preload == nil && name == DefaultTemplate && t.Image == standard.Image {
+			t.Preload = DefaultPreload()
 		}
 		f.Templates[name] = t
 	}

@@ -74,7 +74,7 @@ func (b Bytes) String() string {
 	return strconv.FormatInt(int64(b), 10) + "B"
 }
 
-// Duration is a time.Duration written with its unit: "300s", "1h30m". A plain
+// Duration is a time.Duration written with its unit: "300s", "1h30m", "7d". A plain
 // number other than 0 is refused, because its unit would be a guess.
 type Duration time.Duration
 
@@ -83,19 +83,33 @@ func Seconds(n int) Duration { return Duration(time.Duration(n) * time.Second) }
 
 // UnmarshalText implements encoding.TextUnmarshaler, for kong and YAML.
 func (d *Duration) UnmarshalText(text []byte) error {
-	v, err := time.ParseDuration(strings.TrimSpace(string(text)))
+	word := strings.TrimSpace(string(text))
+	if days, ok := strings.CutSuffix(word, "d"); ok {
+		// Hours of a long time are nothing anybody reads.
+		if n, err := strconv.ParseUint(days, 10, 16); err == nil && n <= maxDays {
+			*d = Duration(time.Duration(n) * 24 * time.Hour)
+			return nil
+		}
+	}
+	v, err := time.ParseDuration(word)
 	if err != nil {
-		return fmt.Errorf("%q is not a duration: write a number with its unit, such as 300s, 15m or 24h", text)
+		return fmt.Errorf("%q is not a duration: write a number with its unit, such as 300s, 15m, 24h or 7d", text)
 	}
 	*d = Duration(v)
 	return nil
 }
+
+// maxDays is a century, and far from what an int64 of nanoseconds holds.
+const maxDays = 36_500
 
 // MarshalText implements encoding.TextMarshaler.
 func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
 
 // String gives the duration without units that are zero: "5m", not "5m0s".
 func (d Duration) String() string {
+	if day := Duration(24 * time.Hour); d >= 2*day && d%day == 0 {
+		return strconv.FormatInt(int64(d/day), 10) + "d"
+	}
 	text := time.Duration(d).String()
 	if strings.HasSuffix(text, "m0s") {
 		text = strings.TrimSuffix(text, "0s")
@@ -108,6 +122,46 @@ func (d Duration) String() string {
 
 // Std gives the standard library's type.
 func (d Duration) Std() time.Duration { return time.Duration(d) }
+
+// PoolSize is how many sandboxes of a template are kept ready: a number, or
+// AutoPoolSize.
+type PoolSize int
+
+// AutoPoolSize stands for a number that fits the machine, see Server.PoolSizes.
+const AutoPoolSize PoolSize = -1
+
+const autoWord = "auto"
+
+// UnmarshalText implements encoding.TextUnmarshaler, for YAML.
+func (p *PoolSize) UnmarshalText(text []byte) error {
+	word := strings.TrimSpace(string(text))
+	if word == autoWord {
+		*p = AutoPoolSize
+		return nil
+	}
+	n, err := strconv.ParseUint(word, 10, 31)
+	if err != nil {
+		return fmt.Errorf("%q is not a pool's size: write a number, or auto", text)
+	}
+	*p = PoolSize(n)
+	return nil
+}
+
+// MarshalYAML implements yaml.Marshaler: a number is one in YAML too.
+func (p PoolSize) MarshalYAML() (any, error) {
+	if p == AutoPoolSize {
+		return autoWord, nil
+	}
+	return int(p), nil
+}
+
+// String gives it as it is written.
+func (p PoolSize) String() string {
+	if p == AutoPoolSize {
+		return autoWord
+	}
+	return strconv.Itoa(int(p))
+}
 
 // Secret is a text that is never printed: not by fmt, not by log/slog, not in
 // JSON or YAML. Reveal gives it to the one place that needs it.

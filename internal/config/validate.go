@@ -24,7 +24,15 @@ const (
 	minProcesses = 16
 	minCPUs      = 0.05
 	minDuration  = time.Second
+	minQuota     = Bytes(64 << 20) // less does not hold one sandbox's memory
+	maxPoolSize  = 1000
+	maxPreload   = 32
 )
+
+// maxModule is longer than any module's name.
+const maxModule = 255
+
+var moduleName = regexp.MustCompile(`^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$`)
 
 // maxTemplates bounds what one file can define; a name is also a label value.
 const maxTemplates = 256
@@ -86,10 +94,26 @@ func (s *Server) Validate() error {
 			return err
 		}
 	}
+	if err := s.validateSaved(); err != nil {
+		return err
+	}
 	if err := s.validateChat(); err != nil {
 		return err
 	}
 	return s.validateModels()
+}
+
+// validateSaved checks what sleep and snapshots may keep.
+func (s *Server) validateSaved() error {
+	switch {
+	case s.KeepMemory.Std() < minDuration:
+		return invalid("keep_memory", s.KeepMemory, fmt.Sprintf("at least %s, such as 7d", minDuration))
+	case s.KeepFiles < s.KeepMemory:
+		return invalid("keep_files", s.KeepFiles, fmt.Sprintf("at least keep_memory, which is %s", s.KeepMemory))
+	case s.DiskQuota < 0 || s.DiskQuota > 0 && s.DiskQuota < minQuota:
+		return invalid("disk_quota", s.DiskQuota, fmt.Sprintf("a size of at least %s, such as 50GiB, or 0 for a quarter of the data directory's disk", minQuota))
+	}
+	return nil
 }
 
 // validateChat checks what the page and its conversations follow.
@@ -134,6 +158,17 @@ func validateTemplate(name string, t Template) error {
 		return invalid(key+".processes", t.Processes, fmt.Sprintf("at least %d", minProcesses))
 	case t.Disk < minDisk:
 		return invalid(key+".disk", t.Disk, fmt.Sprintf("at least %s", minDisk))
+	case t.PauseAfter != 0 && t.PauseAfter.Std() < minDuration:
+		return invalid(key+".pause_after", t.PauseAfter, fmt.Sprintf("at least %s, or 0 for never", minDuration))
+	case t.PoolSize < AutoPoolSize || t.PoolSize > maxPoolSize:
+		return invalid(key+".pool_size", t.PoolSize, fmt.Sprintf("allowed are auto and 0 to %d", maxPoolSize))
+	case len(t.Preload) > maxPreload:
+		return invalid(key+".preload", len(t.Preload), fmt.Sprintf("at most %d modules", maxPreload))
+	}
+	for _, module := range t.Preload {
+		if len(module) > maxModule || !moduleName.MatchString(module) {
+			return invalid(key+".preload", module, "write modules as they are imported, such as [numpy, matplotlib.pyplot]")
+		}
 	}
 	for _, d := range []struct {
 		key   string
