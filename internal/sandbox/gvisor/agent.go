@@ -63,6 +63,9 @@ func installAgent(binary, parent string) (string, error) {
 	return dir, nil
 }
 
+// errDiskFull is for what gVisor says of a full disk, which is text.
+var errDiskFull error = unix.ENOSPC
+
 // diskError gives a full disk its name; other failures pass as they are.
 func diskError(err error) error {
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {

@@ -23,12 +23,11 @@ func (d *Driver) Dial(ctx context.Context, id sandbox.ID) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	select {
-	case <-b.sentry.done:
-		return nil, errdefs.New(errdefs.ErrUnavailable, "sandbox-lost", "sandbox %s has stopped", id)
-	default:
+	l, err := b.awake()
+	if err != nil {
+		return nil, err
 	}
-	return dialAgent(ctx, b.container)
+	return dialAgent(ctx, l.container)
 }
 
 func dialAgent(ctx context.Context, c *container.Container) (net.Conn, error) {

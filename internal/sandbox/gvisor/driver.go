@@ -1,17 +1,13 @@
 package gvisor
 
 import (
-	"bufio"
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -20,9 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/cleanup"
-	"gvisor.dev/gvisor/runsc/container"
 
-	"github.com/caesarion/caesarion/internal/agentapi"
 	"github.com/caesarion/caesarion/internal/errdefs"
 	"github.com/caesarion/caesarion/internal/sandbox"
 )
@@ -70,29 +64,13 @@ type Driver struct {
 	closing sync.Once
 	closed  chan struct{} // by Close
 
-	mu    sync.Mutex
-	boxes map[sandbox.ID]*box // guarded by mu
-	busy  sync.WaitGroup      // deletions and starts under way
+	mu        sync.Mutex
+	boxes     map[sandbox.ID]*box           // guarded by mu
+	snapshots map[sandbox.SnapshotID]*saved // guarded by mu
+	busy      sync.WaitGroup                // what Close waits for: starts, saves, deletions, writes
 }
 
 var _ sandbox.Driver = (*Driver)(nil)
-
-// box is one sandbox of this driver. All but info and its labels is fixed
-// once the box is in the map.
-type box struct {
-	dir       string
-	container *container.Container
-	sentry    *watcher
-	gofer     *watcher
-	agentLog  *agentLog
-	removing  sync.Mutex    // held while it is deleted
-	lost      chan struct{} // closed when it has ended and reason says why
-
-	mu     sync.Mutex
-	record record // guarded by mu
-	reason string // why it stopped; guarded by mu
-	gone   bool   // Delete has begun; guarded by mu
-}
 
 // New opens the driver, adopts the sandboxes that an earlier process left
 // running and removes what else it left. It fails with errdefs.ErrConflict
@@ -120,11 +98,11 @@ func New(ctx context.Context, opts Options) (*Driver, error) {
 	if opts.AgentDir == "" {
 		opts.AgentDir = filepath.Join(filepath.Dir(state), "agents")
 	}
-	d := &Driver{opts: opts, log: opts.Logger.With("driver", "gvisor"), cgroups: detectCgroups(filepath.Base(RunDir(state))), closed: make(chan struct{}), boxes: map[sandbox.ID]*box{}}
+	d := &Driver{opts: opts, log: opts.Logger.With("driver", "gvisor"), cgroups: detectCgroups(filepath.Base(RunDir(state))), closed: make(chan struct{}), boxes: map[sandbox.ID]*box{}, snapshots: map[sandbox.SnapshotID]*saved{}}
 
 	cu := cleanup.Make(func() { _ = d.Close() })
 	defer cu.Clean()
-	for _, dir := range []string{d.sandboxesDir(), opts.RunDir, opts.AgentDir} {
+	for _, dir := range []string{d.sandboxesDir(), d.snapshotsDir(), d.overlayDir(), opts.RunDir, opts.AgentDir} {
 		if err := os.MkdirAll(dir, 0o711); err != nil {
 			return nil, fmt.Errorf("gvisor: %w", err)
 		}
@@ -144,6 +122,9 @@ func New(ctx context.Context, opts Options) (*Driver, error) {
 		return nil, errdefs.New(errdefs.ErrUnsupported, "host-unsupported", "this host refuses to make a network namespace").
 			WithHint("run as root outside of an unprivileged container; `caesarion doctor` shows what is missing").WithCause(err)
 	}
+	if err := d.loadSnapshots(); err != nil {
+		return nil, err
+	}
 	if err := d.adopt(ctx); err != nil {
 		return nil, err
 	}
@@ -161,236 +142,14 @@ func RunDir(stateDir string) string {
 
 func (d *Driver) sandboxesDir() string { return filepath.Join(d.opts.StateDir, "sandboxes") }
 
-// Create starts a sandbox cold. See sandbox.Driver.
-func (d *Driver) Create(ctx context.Context, spec sandbox.Spec) (sandbox.Info, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, errdefs.New(errdefs.ErrUnavailable, "sandbox-start-timeout",
-		"the sandbox did not start within %v", startTimeout).WithHint("the machine may be overloaded; try again"))
-	defer cancel()
-	d.busy.Add(1)
-	defer d.busy.Done()
-	if spec.ID == "" {
-		spec.ID = sandbox.NewID()
-	}
-	if !spec.ID.Valid() {
-		return sandbox.Info{}, errdefs.New(errdefs.ErrInvalid, "invalid-id", "%q is not a sandbox id", spec.ID)
-	}
-	root, err := d.opts.Rootfs(ctx, spec.Image)
-	if err != nil {
-		return sandbox.Info{}, err
-	}
-	dir := filepath.Join(d.sandboxesDir(), string(spec.ID))
-	if err := os.Mkdir(dir, 0o711); err != nil {
-		if errors.Is(err, os.ErrExist) {
-			return sandbox.Info{}, errdefs.New(errdefs.ErrConflict, "sandbox-exists", "there is a sandbox %s already", spec.ID)
-		}
-		return sandbox.Info{}, diskError(err)
-	}
-	// From here on everything is found by the folder: remove undoes all of it.
-	cu := cleanup.Make(func() {
-		if err := d.remove(spec.ID, nil); err != nil {
-			d.log.Error("could not remove a sandbox that failed to start", "sandbox_id", spec.ID, "err", err)
-		}
-	})
-	defer cu.Clean()
-
-	b := &box{dir: dir, agentLog: &agentLog{}, lost: make(chan struct{}), record: record{
-		ID: spec.ID, Template: spec.Template, Image: root.Digest, Limits: spec.Limits,
-		Labels: maps.Clone(spec.Labels), CreatedAt: time.Now().UTC(), Token: rand.Text() + rand.Text(),
-	}}
-	if err := b.record.save(dir); err != nil {
-		return sandbox.Info{}, diskError(err)
-	}
-	if err := writeBundle(dir, d.ociSpec(dir, spec.ID, root, spec.Limits, d.agentDir, d.opts.AgentArgs)); err != nil {
-		return sandbox.Info{}, diskError(err)
-	}
-	if err := d.boot(ctx, b); err != nil {
-		return sandbox.Info{}, err
-	}
-	stop := cleanup.Make(func() { b.sentry.close(); b.gofer.close() })
-	defer stop.Clean()
-	if err := d.configure(ctx, b, spec); err != nil {
-		return sandbox.Info{}, err
-	}
-	b.record.Ready = true
-	if err := b.record.save(dir); err != nil {
-		return sandbox.Info{}, diskError(err)
-	}
-	d.mu.Lock()
-	d.boxes[spec.ID] = b
-	d.mu.Unlock()
-	go d.watchLoss(b)
-	cu.Release()
-	stop.Release()
-	return b.info(), nil
-}
-
-// boot runs the container and waits for the agent's ready line.
-func (d *Driver) boot(ctx context.Context, b *box) error {
-	out, outFar, err := os.Pipe()
-	if err != nil {
-		return fmt.Errorf("gvisor: %w", err)
-	}
-	words, wordsFar, err := os.Pipe()
-	if err != nil {
-		_ = out.Close()
-		_ = outFar.Close()
-		return fmt.Errorf("gvisor: %w", err)
-	}
-	// The agent's standard output ends with its ready line; its standard
-	// error stays open for a last word and is drained as long as we live.
-	go b.agentLog.drain(words)
-
-	flags := []string{"--overlay2=root:" + d.overlayMedium(b.dir)}
-	cmd := d.runscCommand(ctx, flags, "run", "--detach", "--bundle="+filepath.Join(b.dir, "bundle"), string(b.record.ID))
-	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = outFar, wordsFar, []*os.File{d.netns}
-	err = cmd.Run()
-	_ = outFar.Close()
-	_ = wordsFar.Close()
-	if err != nil {
-		_ = out.Close()
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		return errdefs.New(errdefs.ErrUnavailable, "sandbox-start-failed", "gVisor could not start the sandbox").
-			WithHint("`caesarion doctor` checks this host; the log has gVisor's own words").
-			WithCause(fmt.Errorf("runsc run: %w: %s", err, b.agentLog.String()))
-	}
-	if err := d.attach(b); err != nil {
-		_ = out.Close()
-		return err
-	}
-	if limits := b.record.Limits; limits.MemoryBytes > 0 {
-		raised := limits.MemoryBytes + sentryMemory + int64(limits.Processes)*processMemory
-		if err := d.cgroups.raiseMemory(string(b.record.ID), raised); err != nil {
-			d.log.Warn("the host's memory limit stays low: a fork bomb may end the sandbox", "sandbox_id", b.record.ID, "err", err)
-		}
-	}
-	if err := waitReady(ctx, out, b.sentry); err != nil {
-		b.sentry.close()
-		b.gofer.close()
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		return errdefs.New(errdefs.ErrUnavailable, "agent-start-failed", "the sandbox started but its agent did not").
-			WithHint("the image may lack what the agent needs; try `caesarion image inspect`").
-			WithCause(fmt.Errorf("%w: %s", err, b.agentLog.String()))
-	}
-	return nil
-}
-
-// attach loads the running container and watches its processes.
-func (d *Driver) attach(b *box) (err error) {
-	id := string(b.record.ID)
-	b.container, err = container.Load(d.opts.RunDir, container.FullID{SandboxID: id, ContainerID: id}, container.LoadOpts{Exact: true, SkipCheck: true})
-	if err != nil {
-		return fmt.Errorf("gvisor: load container: %w", err)
-	}
-	if b.record.Sentry.PID == 0 {
-		if b.record.Sentry, err = currentProcess(b.container.SandboxPid()); err != nil {
-			return fmt.Errorf("gvisor: sentry: %w", err)
-		}
-		if b.record.Gofer, err = currentProcess(int(b.container.GoferPid.Load())); err != nil {
-			return fmt.Errorf("gvisor: gofer: %w", err)
-		}
-	}
-	if b.sentry, err = watch(b.record.Sentry); err != nil {
-		return fmt.Errorf("gvisor: watch sentry: %w", err)
-	}
-	if b.gofer, err = watch(b.record.Gofer); err != nil {
-		b.sentry.close()
-		return fmt.Errorf("gvisor: watch gofer: %w", err)
-	}
-	return nil
-}
-
-// waitReady reads the agent's ready line. Dialling before it would be
-// refused, and a refused dial spoils a later checkpoint.
-func waitReady(ctx context.Context, out *os.File, sentry *watcher) error {
-	ready := make(chan error, 1)
-	go func() {
-		line, err := bufio.NewReader(io.LimitReader(out, 64<<10)).ReadString('\n')
-		for err == nil && strings.TrimSpace(line) != agentapi.ReadyLine {
-			err = fmt.Errorf("agent said %q", strings.TrimSpace(line))
-		}
-		ready <- err
-	}()
-	defer out.Close() // ends the reader too
-	select {
-	case err := <-ready:
-		return err
-	case <-sentry.done:
-		return errors.New("the sandbox ended while starting")
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
-// configure tells the agent who it is.
-func (d *Driver) configure(ctx context.Context, b *box, spec sandbox.Spec) error {
-	client := agentapi.NewClient(func(ctx context.Context) (net.Conn, error) {
-		return dialAgent(ctx, b.container)
-	}, b.record.Token)
-	defer client.CloseIdle()
-	_, err := client.Configure(ctx, agentapi.Configure{
-		Token:         b.record.Token,
-		SandboxID:     string(spec.ID),
-		Env:           spec.Env,
-		MemoryBytes:   spec.Limits.MemoryBytes,
-		Processes:     spec.Limits.Processes,
-		DiskBytes:     spec.Limits.DiskBytes,
-		DataBytes:     spec.Limits.MemoryBytes,
-		UnixTimeNanos: time.Now().UnixNano(),
-	})
-	if err != nil {
-		return fmt.Errorf("gvisor: configure agent: %w", err)
-	}
-	return nil
-}
-
-// watchLoss notes why a sandbox ended by itself.
-func (d *Driver) watchLoss(b *box) {
-	select {
-	case <-b.sentry.done:
-	case <-d.closed: // it goes on, for the next process
-		return
-	}
-	defer close(b.lost)
-	reason := "sandbox_lost"
-	if d.cgroups.oomKilled(string(b.record.ID)) {
-		reason = "out_of_memory"
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if !b.gone {
-		b.reason = reason
-		d.log.Warn("sandbox ended by itself", "sandbox_id", b.record.ID, "reason", reason, "agent", b.agentLog.String())
-	}
-}
-
 func (d *Driver) lookup(id sandbox.ID) (*box, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	b := d.boxes[id]
 	if b == nil {
-		return nil, errdefs.New(errdefs.ErrNotFound, "sandbox-not-found", "there is no sandbox %s", id)
+		return nil, notFound(id)
 	}
 	return b, nil
-}
-
-func (b *box) info() sandbox.Info {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	r := &b.record
-	info := sandbox.Info{
-		ID: r.ID, Template: r.Template, Image: r.Image, State: sandbox.StateRunning, Limits: r.Limits,
-		Labels: maps.Clone(r.Labels), CreatedAt: r.CreatedAt, AgentToken: r.Token,
-	}
-	select {
-	case <-b.sentry.done:
-		info.State, info.Reason = sandbox.StateStopped, b.reason
-	default:
-	}
-	return info
 }
 
 // Get reports one sandbox from memory.
@@ -419,18 +178,8 @@ func (d *Driver) SetLabels(_ context.Context, id sandbox.ID, labels map[string]s
 	if err != nil {
 		return err
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.gone {
-		return errdefs.New(errdefs.ErrNotFound, "sandbox-not-found", "there is no sandbox %s", id)
-	}
-	next := b.record
-	next.Labels = maps.Clone(labels)
-	if err := next.save(b.dir); err != nil {
-		return diskError(err)
-	}
-	b.record = next
-	return nil
+	labels = maps.Clone(labels)
+	return b.write(true, func(r *record) { r.Labels = labels })
 }
 
 // Lost gives a channel that is closed when the sandbox has ended.
@@ -452,13 +201,22 @@ func (d *Driver) Delete(_ context.Context, id sandbox.ID) error {
 	}
 	b.mu.Lock()
 	b.gone = true
+	l := b.life
 	b.mu.Unlock()
+	if l != nil { // at once: a save under way then ends too
+		if err := l.kill(); err != nil {
+			return fmt.Errorf("gvisor: remove %s: %w", id, err)
+		}
+	}
 	// Of two calls the second waits, and finds nothing left to do.
-	b.removing.Lock()
-	defer b.removing.Unlock()
-	if err := d.remove(id, b); err != nil {
+	b.op.Lock()
+	defer b.op.Unlock()
+	b.writing.Lock()
+	defer b.writing.Unlock()
+	if err := d.remove(id, b.life); err != nil {
 		return err
 	}
+	b.end("")
 	d.mu.Lock()
 	delete(d.boxes, id)
 	d.mu.Unlock()
@@ -471,12 +229,19 @@ func (d *Driver) Close() error {
 	d.busy.Wait()
 	d.closing.Do(func() { close(d.closed) })
 	d.mu.Lock()
-	empty := len(d.boxes) == 0
+	empty := true
 	for _, b := range d.boxes {
-		b.sentry.close()
-		b.gofer.close()
+		b.mu.Lock()
+		l := b.life
+		b.mu.Unlock()
+		if l == nil {
+			continue // asleep: it needs nothing but its folder
+		}
+		empty = false
+		l.close()
 	}
 	clear(d.boxes)
+	clear(d.snapshots)
 	d.mu.Unlock()
 	var err error
 	if empty && d.lock != nil {

@@ -17,12 +17,18 @@ import (
 )
 
 // output runs a shell command in a sandbox and gives what it wrote.
-func output(t *testing.T, c *agentapi.Client, command string) string {
+func output(t testing.TB, c *agentapi.Client, command string) string {
 	t.Helper()
 	stream, err := c.Run(t.Context(), agentapi.Run{ID: agenttest.NewID("prc"), Command: command})
 	if err != nil {
 		t.Fatal(err)
 	}
+	return text(t, stream)
+}
+
+// text gives what a stream of events prints, and its errors.
+func text(t testing.TB, stream *agentapi.Stream) string {
+	t.Helper()
 	defer stream.Close()
 	var text strings.Builder
 	for {

@@ -25,9 +25,11 @@ type record struct {
 	Labels    map[string]string `json:"labels"`
 	CreatedAt time.Time         `json:"created_at"`
 	Token     string            `json:"token"`
-	// Ready is false until the agent answered: such a record is of a start
-	// that was cut, and its sandbox is removed.
-	Ready bool `json:"ready"`
+	Env       map[string]string `json:"env,omitempty"`  // for a start with its files only
+	Args      []string          `json:"args,omitempty"` // of its agent
+	Pooled    bool              `json:"pooled,omitempty"`
+	// PausedAt is set from when it is saved until it is awake again.
+	PausedAt time.Time `json:"paused_at,omitzero"`
 	// The sentry and gofer, each with its start time in clock ticks since
 	// boot, so that a number the host gave to another process is not taken
 	// for ours.
@@ -77,25 +79,34 @@ func startTime(pid int) (uint64, error) {
 	return strconv.ParseUint(fields[19], 10, 64)
 }
 
-// save writes the record so that a crash leaves the old or the new one.
-func (r *record) save(dir string) error {
+// save writes the record so that a crash leaves the old or the new one; a
+// durable one is also there after a crash of the machine.
+func (r *record) save(dir string, durable bool) error {
 	b, err := json.Marshal(r)
 	if err != nil {
 		return err
 	}
-	tmp, err := os.CreateTemp(dir, recordFile+".*")
+	if err := writeFile(filepath.Join(dir, recordFile), b, durable); err != nil || !durable {
+		return err
+	}
+	return syncDir(dir)
+}
+
+// writeFile replaces a file at once, by a new one that only we can read.
+func writeFile(path string, data []byte, durable bool) error {
+	tmp, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
 	if err != nil {
 		return err
 	}
 	defer os.Remove(tmp.Name()) // gone after the rename
-	_, err = tmp.Write(b)
-	if err == nil {
+	_, err = tmp.Write(data)
+	if err == nil && durable {
 		err = tmp.Sync()
 	}
 	if err := errors.Join(err, tmp.Close()); err != nil {
 		return err
 	}
-	return os.Rename(tmp.Name(), filepath.Join(dir, recordFile))
+	return os.Rename(tmp.Name(), path)
 }
 
 // loadRecord reads a sandbox's record; one that is missing or damaged gives

@@ -21,16 +21,25 @@ import (
 
 // remove ends every process of a sandbox and deletes all that is left of it:
 // processes, cgroups, runsc's state, the folder, in this order, so that what
-// a kill in between leaves is found again by its folder or cgroup. b is nil
-// when nothing but the id is known.
-func (d *Driver) remove(id sandbox.ID, b *box) error {
+// a kill in between leaves is found again by its folder or cgroup. l is nil
+// when the processes are not known, or there are none.
+func (d *Driver) remove(id sandbox.ID, l *life) error {
+	if err := d.removeProcesses(id, l); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(filepath.Join(d.sandboxesDir(), string(id))); err != nil {
+		return fmt.Errorf("gvisor: remove %s: %w", id, err)
+	}
+	return nil
+}
+
+// removeProcesses ends what runs of a sandbox and deletes all of it but its
+// folder.
+func (d *Driver) removeProcesses(id sandbox.ID, l *life) error {
 	var errs []error
-	if b != nil {
-		// The sentry is init of its process namespace: the kernel ends
-		// everything in it with it.
-		errs = append(errs, b.sentry.kill(removeTimeout), b.gofer.kill(removeTimeout))
-		b.sentry.close()
-		b.gofer.close()
+	if l != nil {
+		errs = append(errs, l.kill())
+		l.close()
 	}
 	errs = append(errs, d.killStrays(id))
 	if err := errors.Join(errs...); err != nil {
@@ -41,7 +50,6 @@ func (d *Driver) remove(id sandbox.ID, b *box) error {
 	for _, path := range states {
 		errs = append(errs, os.RemoveAll(path))
 	}
-	errs = append(errs, os.RemoveAll(filepath.Join(d.sandboxesDir(), string(id))))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("gvisor: remove %s: %w", id, err)
 	}
@@ -158,14 +166,16 @@ func (d *Driver) adopt(ctx context.Context) error {
 			d.log.Warn("unknown entry among the sandboxes is left alone", "name", e.Name())
 			continue
 		}
-		b, err := d.adoptOne(id)
+		b, err := d.adoptOne(ctx, id)
 		if err != nil {
 			d.log.Info("removing what an earlier process left of a sandbox", "sandbox_id", id, "err", err)
 			note(id)
 			continue
 		}
 		d.boxes[id] = b
-		go d.watchLoss(b)
+		if b.life != nil {
+			go d.watchLoss(b, b.life)
+		}
 	}
 	for _, name := range d.cgroups.children() {
 		note(sandbox.ID(name))
@@ -183,20 +193,53 @@ func (d *Driver) adopt(ctx context.Context) error {
 
 var errIncomplete = errors.New("its start was cut")
 
-func (d *Driver) adoptOne(id sandbox.ID) (*box, error) {
+func (d *Driver) adoptOne(ctx context.Context, id sandbox.ID) (*box, error) {
 	dir := filepath.Join(d.sandboxesDir(), string(id))
 	r, err := loadRecord(dir)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && !r.Ready {
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil, errIncomplete
 	}
 	if err != nil {
 		return nil, err
 	}
-	if !r.Sentry.alive() || !r.Gofer.alive() {
+	if d.claimed(r) {
+		if err := r.save(dir, false); err != nil {
+			return nil, err
+		}
+	}
+	b := &box{dir: dir, record: *r, lost: make(chan struct{})}
+	for _, left := range []string{"saved", "old"} {
+		if err := os.RemoveAll(filepath.Join(dir, tmpPrefix+left)); err != nil {
+			return nil, err
+		}
+	}
+	alive := r.Sentry.alive() && r.Gofer.alive()
+	if !alive && r.PausedAt.IsZero() {
+		// Killed when it was saved but its record did not say so yet: it was
+		// frozen ever since, so what is saved is all there was.
+		if s, err := loadSaved(b.savedDir()); err == nil {
+			b.record.PausedAt = s.CreatedAt
+			if err := b.record.save(dir, true); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if !b.record.PausedAt.IsZero() {
+		return b, d.adoptAsleep(b)
+	}
+	if !alive {
 		return nil, errors.New("it has ended")
 	}
-	b := &box{dir: dir, record: *r, agentLog: &agentLog{}, lost: make(chan struct{})}
-	if err := d.attach(b); err != nil {
+	// It runs: what is saved of it was being replaced or given up.
+	if err := b.dropSaved(); err != nil {
+		return nil, err
+	}
+	b.life = &life{words: &agentLog{}}
+	if err := d.attach(&b.record, b.life); err != nil {
+		return nil, err
+	}
+	if err := thawAdopted(ctx, b.life); err != nil {
+		b.life.close()
 		return nil, err
 	}
 	return b, nil

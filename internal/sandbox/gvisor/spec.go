@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"gvisor.dev/gvisor/runsc/specutils"
 
 	"github.com/caesarion/caesarion/internal/agentapi"
 	"github.com/caesarion/caesarion/internal/sandbox"
@@ -58,7 +59,7 @@ const (
 // that is different from one sandbox of a template to the next but paths: who
 // a sandbox is reaches the agent later, by Configure, so that saved sandboxes
 // can be woken under another name.
-func (d *Driver) ociSpec(dir string, id sandbox.ID, root Rootfs, limits sandbox.Limits, agentDir string, agentArgs []string) *specs.Spec {
+func (d *Driver) ociSpec(dir string, id sandbox.ID, root Rootfs, limits sandbox.Limits, agentArgs []string) *specs.Spec {
 	env := slices.Clone(root.Env)
 	if !slices.ContainsFunc(env, func(e string) bool { return strings.HasPrefix(e, "PATH=") }) {
 		env = append(env, "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
@@ -89,12 +90,12 @@ func (d *Driver) ociSpec(dir string, id sandbox.ID, root Rootfs, limits sandbox.
 			{Destination: "/dev", Type: "tmpfs", Source: "tmpfs"},
 			{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"ro", "nosuid", "noexec", "nodev"}},
 			{Destination: "/dev/shm", Type: "tmpfs", Source: "shm", Options: []string{"nosuid", "nodev", "noexec", "mode=1777", "size=268435456"}},
-			{Destination: agentMount, Type: "bind", Source: agentDir, Options: []string{"ro", "rbind", "nosuid", "nodev"}},
+			{Destination: agentMount, Type: "bind", Source: d.agentDir, Options: []string{"ro", "rbind", "nosuid", "nodev"}},
 		},
 		Annotations: map[string]string{
 			"dev.gvisor.spec.rootfs.source":  root.EROFS,
 			"dev.gvisor.spec.rootfs.type":    "erofs",
-			"dev.gvisor.spec.rootfs.overlay": d.overlayMedium(dir),
+			"dev.gvisor.spec.rootfs.overlay": d.overlayMedium(),
 		},
 		Linux: &specs.Linux{
 			CgroupsPath: d.cgroups.path(string(id)),
@@ -126,16 +127,20 @@ func (d *Driver) ociSpec(dir string, id sandbox.ID, root Rootfs, limits sandbox.
 	return spec
 }
 
-// overlayMedium puts what a sandbox writes into a file of its own folder, and
-// not into memory. gVisor unlinks that file at once: it is gone with the
-// sentry, whatever happens.
-func (d *Driver) overlayMedium(dir string) string { return "dir=" + filepath.Join(dir, "overlay") }
+// upperTarAnnotation names the tar of files that a sandbox starts with.
+const upperTarAnnotation = specutils.AnnotationRootfsUpperTar
+
+func (d *Driver) overlayDir() string { return filepath.Join(d.opts.StateDir, "overlay") }
+
+// overlayMedium puts what a sandbox writes into a file, and not into memory.
+// gVisor unlinks that file at once: it is gone with the sentry, whatever
+// happens. One folder serves all, because its path may not change between a
+// save and a restore.
+func (d *Driver) overlayMedium() string { return "dir=" + d.overlayDir() }
 
 func writeBundle(dir string, spec *specs.Spec) error {
-	for _, sub := range []string{"bundle/root", "overlay"} {
-		if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
-			return err
-		}
+	if err := os.MkdirAll(filepath.Join(dir, "bundle", "root"), 0o700); err != nil {
+		return err
 	}
 	b, err := json.Marshal(spec)
 	if err != nil {
