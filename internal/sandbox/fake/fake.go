@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/caesarion/caesarion/internal/agent"
@@ -44,6 +45,10 @@ type Script struct {
 	BeforeDial func(context.Context, sandbox.ID) error
 	// BeforeDelete runs in Delete and may wait or fail.
 	BeforeDelete func(context.Context, sandbox.ID) error
+	// BeforePause runs in Pause and may wait or fail.
+	BeforePause func(context.Context, sandbox.ID) error
+	// BeforeResume runs in Resume and may wait or fail.
+	BeforeResume func(ctx context.Context, id sandbox.ID, filesOnly bool) error
 }
 
 // Host is the machine that the sandboxes live on. It outlives drivers, as a
@@ -59,14 +64,22 @@ type Host struct {
 
 // box is one sandbox.
 type box struct {
-	info   sandbox.Info // guarded by Host.mu
-	dir    string
+	info sandbox.Info // guarded by Host.mu
+	spec sandbox.Spec
+	dir  string
+	life *life         // guarded by Host.mu
+	lost chan struct{} // closed when the sandbox has stopped
+	op   sync.Mutex    // held while it is paused or resumed
+}
+
+// life is one agent of a sandbox.
+type life struct {
 	addr   string
 	agent  *agent.Agent
 	stop   context.CancelFunc
 	served chan struct{} // closed when the agent has stopped serving
-	lost   chan struct{} // closed when the sandbox has stopped
 	once   sync.Once
+	open   atomic.Int64 // connections that Dial gave
 }
 
 // NewHost makes a machine without sandboxes.
@@ -104,7 +117,7 @@ func (h *Host) Kill(id sandbox.ID, reason string) error {
 	if err != nil {
 		return err
 	}
-	b.shut()
+	h.shut(b)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	b.info.State, b.info.Reason = sandbox.StateStopped, reason
@@ -151,7 +164,7 @@ func (h *Host) remove(id sandbox.ID) error {
 	if err != nil {
 		return nil //nolint:nilerr // deleting what is not there is a success
 	}
-	b.shut()
+	h.shut(b)
 	h.mu.Lock()
 	b.info.State = sandbox.StateStopped
 	delete(h.sandboxes, id)
@@ -164,12 +177,19 @@ func (h *Host) remove(id sandbox.ID) error {
 }
 
 // shut ends the agent with all its kernels and waits for it.
-func (b *box) shut() {
-	b.once.Do(func() {
-		b.stop()
-		b.agent.Close()
-		<-b.served
+func (l *life) shut() {
+	l.once.Do(func() {
+		l.stop()
+		l.agent.Close()
+		<-l.served
 	})
+}
+
+func (h *Host) shut(b *box) {
+	h.mu.Lock()
+	l := b.life
+	h.mu.Unlock()
+	l.shut()
 }
 
 // tellLocked closes lost. Host.mu is held, for two may come to it.
@@ -182,28 +202,35 @@ func (b *box) tellLocked() {
 }
 
 // start makes a sandbox: a folder, a listener and an agent.
-func (h *Host) start(info sandbox.Info) (*box, error) {
+func (h *Host) start(info sandbox.Info, spec sandbox.Spec) (*box, error) {
+	b := &box{info: info, spec: spec, dir: filepath.Join(h.opts.Dir, string(info.ID)), lost: make(chan struct{})}
+	if err := os.MkdirAll(b.dir, 0o755); err != nil { //nolint:gosec // a root directory
+		return nil, fmt.Errorf("fake: %w", err)
+	}
+	var err error
+	b.life, err = h.serve(b.dir, spec)
+	return b, err
+}
+
+// serve starts an agent over a folder.
+func (h *Host) serve(dir string, spec sandbox.Spec) (*life, error) {
 	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, fmt.Errorf("fake: %w", err)
 	}
-	dir := filepath.Join(h.opts.Dir, string(info.ID))
-	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // a root directory
-		return nil, errors.Join(fmt.Errorf("fake: %w", err), l.Close())
-	}
 	ctx, stop := context.WithCancel(context.Background())
-	b := &box{
-		info: info, dir: dir, addr: l.Addr().String(), stop: stop,
-		served: make(chan struct{}), lost: make(chan struct{}),
+	li := &life{
+		addr: l.Addr().String(), stop: stop, served: make(chan struct{}),
 		agent: agent.New(agent.Options{
 			Root: dir, Python: h.opts.Python, ProgramDir: h.opts.ProgramDir, Home: "/home/user", Version: "fake", Logger: h.opts.Logger,
+			Preload: spec.Preload,
 		}),
 	}
 	go func() {
-		defer close(b.served)
-		_ = b.agent.Serve(ctx, l) // ends when the sandbox does
+		defer close(li.served)
+		_ = li.agent.Serve(ctx, l) // ends when the sandbox does
 	}()
-	return b, nil
+	return li, nil
 }
 
 func newToken() string { return rand.Text() + rand.Text() }
@@ -256,7 +283,7 @@ func (d *Driver) Create(ctx context.Context, spec sandbox.Spec) (_ sandbox.Info,
 	}
 	info := sandbox.Info{
 		ID: spec.ID, Template: spec.Template, Image: spec.Image, State: sandbox.StateStarting, Limits: spec.Limits,
-		Labels: maps.Clone(spec.Labels), CreatedAt: time.Now().UTC(), AgentToken: newToken(),
+		Labels: maps.Clone(spec.Labels), CreatedAt: time.Now().UTC(), AgentToken: newToken(), Pooled: spec.Pooled,
 	}
 	h.mu.Lock()
 	taken := h.sandboxes[spec.ID] != nil
@@ -264,7 +291,7 @@ func (d *Driver) Create(ctx context.Context, spec sandbox.Spec) (_ sandbox.Info,
 	if taken {
 		return sandbox.Info{}, errdefs.New(errdefs.ErrConflict, "sandbox-exists", "there is a sandbox %s already", spec.ID)
 	}
-	b, err := h.start(info)
+	b, err := h.start(info, spec)
 	if err != nil {
 		return sandbox.Info{}, err
 	}
@@ -275,7 +302,7 @@ func (d *Driver) Create(ctx context.Context, spec sandbox.Spec) (_ sandbox.Info,
 	}
 	h.mu.Unlock()
 	if taken {
-		b.shut()
+		h.shut(b)
 		return sandbox.Info{}, errdefs.New(errdefs.ErrConflict, "sandbox-exists", "there is a sandbox %s already", spec.ID)
 	}
 	defer func() {
@@ -288,12 +315,12 @@ func (d *Driver) Create(ctx context.Context, spec sandbox.Spec) (_ sandbox.Info,
 			return sandbox.Info{}, err
 		}
 	}
-	client := agentapi.NewClient(func(ctx context.Context) (net.Conn, error) { return b.dial(ctx) }, info.AgentToken)
-	defer client.CloseIdle()
-	_, err = client.Configure(ctx, agentapi.Configure{
-		Token: info.AgentToken, SandboxID: string(spec.ID), Env: spec.Env, MemoryBytes: spec.Limits.MemoryBytes,
-		Processes: spec.Limits.Processes, DiskBytes: spec.Limits.DiskBytes,
-	})
+	if spec.Prestart {
+		if err := b.life.agent.Prestart(ctx); err != nil && h.opts.Logger != nil {
+			h.opts.Logger.Warn("kernel was not started", "err", err) // as the real agent does
+		}
+	}
+	err = b.life.configure(ctx, b.info, spec.Env)
 	if cause := context.Cause(ctx); cause != nil {
 		return sandbox.Info{}, cause
 	}
@@ -312,8 +339,19 @@ func (b *box) snapshotLocked() sandbox.Info {
 	return info
 }
 
-func (b *box) dial(ctx context.Context) (net.Conn, error) {
-	return new(net.Dialer).DialContext(ctx, "tcp", b.addr)
+func (l *life) dial(ctx context.Context) (net.Conn, error) {
+	return new(net.Dialer).DialContext(ctx, "tcp", l.addr)
+}
+
+// configure tells an agent who it is.
+func (l *life) configure(ctx context.Context, info sandbox.Info, env map[string]string) error {
+	client := agentapi.NewClient(l.dial, info.AgentToken)
+	defer client.CloseIdle()
+	_, err := client.Configure(ctx, agentapi.Configure{
+		Token: info.AgentToken, SandboxID: string(info.ID), Env: env, MemoryBytes: info.Limits.MemoryBytes,
+		Processes: info.Limits.Processes, DiskBytes: info.Limits.DiskBytes,
+	})
+	return err
 }
 
 // Get is part of sandbox.Driver.
@@ -343,11 +381,21 @@ func (d *Driver) Dial(ctx context.Context, id sandbox.ID) (net.Conn, error) {
 		return nil, errdefs.New(errdefs.ErrUnavailable, "sandbox-lost", "sandbox %s has stopped", id)
 	default:
 	}
-	conn, err := b.dial(ctx)
+	d.host.mu.Lock()
+	l, paused := b.life, b.info.State == sandbox.StatePaused
+	if !paused {
+		l.open.Add(1)
+	}
+	d.host.mu.Unlock()
+	if paused {
+		return nil, errdefs.New(errdefs.ErrConflict, "sandbox-paused", "sandbox %s is paused", id).WithHint("resume it first")
+	}
+	conn, err := l.dial(ctx)
 	if err != nil {
+		l.open.Add(-1)
 		return nil, errdefs.New(errdefs.ErrUnavailable, "sandbox-unreachable", "sandbox %s does not answer", id).WithCause(err)
 	}
-	return conn, nil
+	return &counted{Conn: conn, done: sync.OnceFunc(func() { l.open.Add(-1) })}, nil
 }
 
 // List is part of sandbox.Driver.
