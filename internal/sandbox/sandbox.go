@@ -135,4 +135,12 @@ type Capabilities struct {
 	Driver   string            `json:"driver"`   // "gvisor", "kube", "fake"
 	Enforces map[string]string `json:"enforces"` // limit ("memory_bytes", "cpus", "processes", "disk_bytes", "network") → by what
 	Missing  map[string]string `json:"missing"`  // limit → why it can't be enforced here
+	Can      []string          `json:"can"`      // beyond the contract, see save.go: CanPause, CanSnapshot, CanFork
 }
+
+// What Capabilities.Can may have.
+const (
+	CanPause    = "pause"    // Pauser
+	CanSnapshot = "snapshot" // Snapshotter
+	CanFork     = "fork"     // Snapshotter: several from one
+)
