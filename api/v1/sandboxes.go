@@ -114,10 +114,11 @@ type Info struct {
 	Sandboxes    SandboxesCount `json:"sandboxes"`
 }
 
-// Capabilities says which limits hold on this host.
+// Capabilities says which limits hold on this host, and what can be done on it.
 type Capabilities struct {
 	Enforces map[string]string `json:"enforces" doc:"Limit → what enforces it"`
 	Missing  map[string]string `json:"missing" doc:"Limit → why it is not enforced here"`
+	Can      []string          `json:"can" enum:"pause,snapshot,fork" doc:"What it can do beyond running sandboxes"`
 }
 
 // Template is what a sandbox is made from.

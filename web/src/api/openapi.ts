@@ -509,14 +509,19 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** List the sandboxes, newest first */
+        /**
+         * List the sandboxes, newest first
+         * @description None of them is woken.
+         */
         get: operations["list-sandboxes"];
         put?: never;
         /**
          * Create a sandbox
          * @description Answers when the sandbox runs. Its default kernel starts meanwhile, and the first execution waits for it. If the connection is closed before the answer, nothing is left.
          *
-         *     Failures: 400 `template-unknown`, `limit-too-high`, `invalid-labels`, `invalid-env`; 429 `too-many-sandboxes` with Retry-After.
+         *     `start` of the answer says how it came to be. With `snapshot` it has the memory and files of that state; where its memory can't be brought back here, it has the files and `restarted` says why.
+         *
+         *     Failures: 400 `template-unknown`, `limit-too-high`, `invalid-labels`, `invalid-env`; 404 `snapshot-not-found`; 429 `too-many-sandboxes` with Retry-After; 501 `snapshot-unsupported`.
          */
         post: operations["create-sandbox"];
         delete?: never;
@@ -534,7 +539,7 @@ export interface paths {
         };
         /**
          * Get a sandbox
-         * @description Failures, here and wherever a sandbox is named: 404 `sandbox-not-found`; 410 `sandbox-gone` with `reason` (deleted, expired, idle, out_of_memory, sandbox_lost, unresponsive).
+         * @description It is not woken. Failures, here and wherever a sandbox is named: 404 `sandbox-not-found`; 410 `sandbox-gone` with `reason` (deleted, expired, idle, out_of_memory, sandbox_lost, unresponsive).
          */
         get: operations["get-sandbox"];
         put?: never;
@@ -772,6 +777,28 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/sandboxes/{sandbox_id}/fork": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Copy a sandbox with memory and files
+         * @description Each copy has all variables, files and background threads, an id and random numbers of its own, and a full life before it. What runs in the sandbox goes on there and is interrupted in the copies. Either all copies are made or none.
+         *
+         *     Failures: 409 `sandbox-busy` while a file is being transferred; 429 `too-many-sandboxes` when not all have room; 501 `fork-unsupported`; 507 `host-disk-full`.
+         */
+        post: operations["fork-sandbox"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/sandboxes/{sandbox_id}/kernels": {
         parameters: {
             query?: never;
@@ -934,6 +961,28 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/sandboxes/{sandbox_id}/pause": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Put a sandbox to sleep
+         * @description Memory and files are saved on disk, and the memory is free when this answers. Variables, open files and background threads are there again when it wakes, which every call that needs it does by itself. A sandbox that sleeps already stays as it is. An unused one goes to sleep by itself after `pause_after_ms`.
+         *
+         *     Failures: 409 `sandbox-busy` while something runs; 501 `pause-unsupported`; 507 `host-disk-full`, `disk-quota`. The sandbox then goes on as it was.
+         */
+        post: operations["pause-sandbox"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/sandboxes/{sandbox_id}/processes": {
         parameters: {
             query?: never;
@@ -974,6 +1023,48 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/sandboxes/{sandbox_id}/resume": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Wake a sandbox
+         * @description Nobody has to: every call that needs a sleeping sandbox wakes it. This hides the time that takes. `restarted` is set when its variables could not be brought back: then it was started anew with its files.
+         */
+        post: operations["resume-sandbox"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sandboxes/{sandbox_id}/snapshot": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Save the state of a sandbox
+         * @description The sandbox goes on, with all that runs in it. `snapshot` of POST /v1/sandboxes makes others from that state, on another day too. A name is free for the next snapshot that asks for it; the one that had it keeps its id.
+         *
+         *     Failures: 400 `snapshot-name-invalid`; 409 `sandbox-busy` while a file is being transferred; 501 `snapshot-unsupported`; 507 `disk-quota`, `host-disk-full`.
+         */
+        post: operations["snapshot-sandbox"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/sandboxes/{sandbox_id}/usage": {
         parameters: {
             query?: never;
@@ -981,7 +1072,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Read the sandbox's resource counters */
+        /**
+         * Read the sandbox's resource counters
+         * @description A sleeping sandbox is not woken: it has no memory and no processes, and `disk_bytes` is what it takes on the server's disk.
+         */
         get: operations["get-usage"];
         put?: never;
         post?: never;
@@ -1796,11 +1890,57 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/snapshots": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List the snapshots, newest first
+         * @description Where the driver can make none the list is empty.
+         */
+        get: operations["list-snapshots"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/snapshots/{snapshot}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get a snapshot
+         * @description Failures: 404 `snapshot-not-found`.
+         */
+        get: operations["get-snapshot"];
+        put?: never;
+        post?: never;
+        /**
+         * Delete a snapshot
+         * @description Sandboxes that were made from it stay. Failures: 404 `snapshot-not-found`.
+         */
+        delete: operations["delete-snapshot"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
         Capabilities: {
+            /** @description What it can do beyond running sandboxes */
+            can: ("pause" | "snapshot" | "fork")[] | null;
             /** @description Limit → what enforces it */
             enforces: {
                 [key: string]: string;
@@ -1871,6 +2011,13 @@ export interface components {
             lifetime_ms?: number;
             /** @description Lower limits than the template's; zero or absent fields keep the template's */
             limits?: components["schemas"]["Limits"];
+            /**
+             * Format: int64
+             * @description Put to sleep when unused for so long; default: the template's; -1: never
+             */
+            pause_after_ms?: number;
+            /** @description Id or name of a snapshot to create it from, with its template, memory and files */
+            snapshot?: string;
             /**
              * @description Name of a template, see GET /v1/info; default: the installation's default template
              * @example python
@@ -2026,6 +2173,17 @@ export interface components {
             path: string;
             /** Format: int64 */
             size_bytes?: number;
+        };
+        ForkSandbox: {
+            /**
+             * Format: int64
+             * @description How many; default 1
+             */
+            count?: number;
+            /** @description Of the copies; default: the sandbox's own */
+            labels?: {
+                [key: string]: string;
+            };
         };
         Health: {
             /** @example healthy */
@@ -2261,6 +2419,31 @@ export interface components {
             /** Format: int64 */
             bytes: number;
         };
+        Pool: {
+            /**
+             * Format: int64
+             * @description Creates that got a ready one
+             */
+            hits: number;
+            /** @description Why there is no snapshot, or why fewer are kept than Size */
+            message?: string;
+            /** Format: int64 */
+            misses: number;
+            /** Format: int64 */
+            ready: number;
+            /**
+             * Format: int64
+             * @description How many are kept ready
+             */
+            size: number;
+            /**
+             * @description The template's snapshot, which restores are made from
+             * @enum {string}
+             */
+            snapshot: "none" | "making" | "ready" | "failed";
+            /** Format: int64 */
+            starting: number;
+        };
         Problem: {
             /**
              * @description Stable name of the failure, for programs
@@ -2335,6 +2518,14 @@ export interface components {
             /** @description Also becomes the session's model */
             model?: string;
         };
+        Restarted: {
+            /** Format: date-time */
+            at: string;
+            /** @description What happened, for people */
+            message: string;
+            /** @example snapshot-damaged */
+            reason: string;
+        };
         RunItems: {
             /** @description Item → code to save first, so that what runs is what the person sees */
             code?: {
@@ -2403,15 +2594,37 @@ export interface components {
             /** @description What it may use */
             limits: components["schemas"]["Limits"];
             /**
+             * Format: int64
+             * @description Put to sleep when unused for so long; absent: never
+             */
+            pause_after_ms?: number;
+            /**
+             * Format: date-time
+             * @description Since when it sleeps
+             */
+            paused_at?: string;
+            /**
              * @description Why it stopped, when known
              * @example out_of_memory
              */
             reason?: string;
+            /** @description Set when it was started anew with its files because its memory could not be brought back */
+            restarted?: components["schemas"]["Restarted"];
             /**
-             * @description What the driver observes: starting, running, or stopped for good
+             * Format: int64
+             * @description What it takes on disk while it sleeps
+             */
+            saved_bytes?: number;
+            /**
+             * @description How it came to be: taken from the pool, restored from a snapshot, or started from nothing
              * @enum {string}
              */
-            state: "starting" | "running" | "stopped";
+            start?: "warm" | "restore" | "cold";
+            /**
+             * @description starting, running, on the way to sleep, asleep, on the way back, or stopped for good. Every call that needs a paused sandbox wakes it
+             * @enum {string}
+             */
+            state: "starting" | "running" | "pausing" | "paused" | "resuming" | "stopped";
             /**
              * @description What it was made from
              * @example python
@@ -2422,8 +2635,13 @@ export interface components {
             sandboxes: components["schemas"]["Sandbox"][] | null;
         };
         SandboxesCount: {
-            /** Format: int64 */
+            /**
+             * Format: int64
+             * @description Those that sleep included
+             */
             alive: number;
+            /** Format: int64 */
+            paused: number;
         };
         SelectItem: {
             /** @description One of an item's siblings */
@@ -2577,6 +2795,36 @@ export interface components {
              */
             state: "none" | "starting" | "ready" | "busy" | "paused" | "lost";
         };
+        Snapshot: {
+            /** Format: date-time */
+            created_at: string;
+            /**
+             * Format: int64
+             * @description On disk, for the files
+             */
+            files_bytes: number;
+            /** @example snp_4kq2m7v6xqz5wd3hn2rjt0abcd */
+            id: string;
+            image: string;
+            /** @description It has memory; false: its files are left */
+            memory: boolean;
+            /**
+             * Format: int64
+             * @description On disk, for the memory
+             */
+            memory_bytes: number;
+            name?: string;
+            /** @description What it was made of */
+            sandbox_id: string;
+            template: string;
+        };
+        SnapshotList: {
+            snapshots: components["schemas"]["Snapshot"][] | null;
+        };
+        SnapshotSandbox: {
+            /** @description A name to create sandboxes by: letters, digits, '.', '_' and '-'. A snapshot that had it before loses it */
+            name?: string;
+        };
         Table: {
             columns: components["schemas"]["TableColumn"][] | null;
             /** @description Of a frame the kernel still holds: names it for further pages */
@@ -2620,6 +2868,15 @@ export interface components {
             limits: components["schemas"]["Limits"];
             /** @example python */
             name: string;
+            /**
+             * Format: int64
+             * @description Unused for so long, a sandbox is put to sleep; absent: never
+             */
+            pause_after_ms?: number;
+            /** @description Sandboxes kept ready */
+            pool?: components["schemas"]["Pool"];
+            /** @description Modules that kernels have imported before they are handed out */
+            preload?: string[] | null;
         };
         TokenUsage: {
             /** Format: int64 */
@@ -4284,6 +4541,42 @@ export interface operations {
             };
         };
     };
+    "fork-sandbox": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Identifier of the sandbox */
+                sandbox_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["ForkSandbox"];
+            };
+        };
+        responses: {
+            /** @description Created */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SandboxList"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     "list-kernels": {
         parameters: {
             query?: never;
@@ -4635,6 +4928,38 @@ export interface operations {
             };
         };
     };
+    "pause-sandbox": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Identifier of the sandbox */
+                sandbox_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Sandbox"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     "run-process": {
         parameters: {
             query?: never;
@@ -4704,6 +5029,75 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "resume-sandbox": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Identifier of the sandbox */
+                sandbox_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Sandbox"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "snapshot-sandbox": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Identifier of the sandbox */
+                sandbox_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["SnapshotSandbox"];
+            };
+        };
+        responses: {
+            /** @description Created */
+            201: {
+                headers: {
+                    Location?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Snapshot"];
+                };
             };
             /** @description Error */
             default: {
@@ -6423,6 +6817,97 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["VariableList"];
                 };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "list-snapshots": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SnapshotList"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "get-snapshot": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Id or name of the snapshot */
+                snapshot: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Snapshot"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "delete-snapshot": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Id or name of the snapshot */
+                snapshot: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             /** @description Error */
             default: {
