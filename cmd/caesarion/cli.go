@@ -42,7 +42,8 @@ type cli struct {
 	Serve      serveCmd      `cmd:"" help:"Run the server."`
 	Run        runCmd        `cmd:"" help:"Run Python in a sandbox."`
 	Shell      shellCmd      `cmd:"" help:"Type Python into a sandbox."`
-	Sandbox    sandboxCmd    `cmd:"" help:"Make, list, use and delete sandboxes."`
+	Sandbox    sandboxCmd    `cmd:"" help:"Make, list, use, copy, put to sleep and delete sandboxes."`
+	Snapshot   snapshotCmd   `cmd:"" help:"List and delete saved states of sandboxes."`
 	Image      imageCmd      `cmd:"" help:"Build, import and list sandbox images."`
 	Model      modelCmd      `cmd:"" help:"List and test language models."`
 	Doctor     doctorCmd     `cmd:"" help:"Say what this machine can enforce, and what it lacks."`

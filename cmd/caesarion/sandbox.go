@@ -31,6 +31,11 @@ type sandboxCmd struct {
 	Rm     sandboxRmCmd     `cmd:"" help:"Delete sandboxes with all they hold." aliases:"delete"`
 	Exec   sandboxExecCmd   `cmd:"" help:"Run a shell command in a sandbox."`
 	Cp     sandboxCpCmd     `cmd:"" help:"Copy files and folders to or from a sandbox."`
+
+	Pause    sandboxPauseCmd    `cmd:"" help:"Put sandboxes to sleep: no memory, every variable kept."`
+	Resume   sandboxResumeCmd   `cmd:"" help:"Wake sandboxes, as any use of them does."`
+	Fork     sandboxForkCmd     `cmd:"" help:"Copy a sandbox with its variables and files."`
+	Snapshot sandboxSnapshotCmd `cmd:"" help:"Save the state of a sandbox, to create others from it."`
 }
 
 // Help implements kong.HelpProvider.
@@ -41,11 +46,15 @@ func (*sandboxCmd) Help() string {
   caesarion run --sandbox $id -c 'print(x + 1)'
   caesarion sandbox cp data.csv $id:/workspace/
   caesarion sandbox exec $id 'ls -la'
+  caesarion sandbox snapshot $id prepared
+  caesarion sandbox fork $id
+  caesarion sandbox pause $id
   caesarion sandbox rm $id`
 }
 
 type sandboxCreateCmd struct {
 	Template string            `help:"Make it from this template." placeholder:"NAME"`
+	Snapshot string            `help:"Make it from this snapshot, with its template, variables and files." placeholder:"NAME"`
 	Label    map[string]string `help:"Keep this label with it; may be repeated." placeholder:"KEY=VALUE"`
 	Env      map[string]string `help:"Set this variable for its kernels and processes; may be repeated." placeholder:"KEY=VALUE"`
 
@@ -56,6 +65,25 @@ type sandboxCreateCmd struct {
 	ExecutionTimeout config.Duration `help:"Shorter than the template's." placeholder:"DURATION"`
 	IdleTimeout      config.Duration `help:"Delete it when it was not used for so long; shorter than the template's." placeholder:"DURATION"`
 	Lifetime         config.Duration `help:"Delete it after so long; shorter than the template's." placeholder:"DURATION"`
+	PauseAfter       pauseAfter      `help:"Put it to sleep when it was not used for so long, or never (default: the template's)." placeholder:"DURATION"`
+}
+
+// pauseAfter is a duration, or never.
+type pauseAfter struct{ config.Duration }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (p *pauseAfter) UnmarshalText(text []byte) error {
+	if string(text) == "never" {
+		p.Duration = config.Duration(-time.Millisecond)
+		return nil
+	}
+	if err := p.Duration.UnmarshalText(text); err != nil {
+		return err
+	}
+	if p.Duration < config.Duration(time.Millisecond) {
+		return fmt.Errorf("%q is too short: write a duration such as 10m, or never", text)
+	}
+	return nil
 }
 
 // Help implements kong.HelpProvider.
@@ -63,6 +91,7 @@ func (*sandboxCreateCmd) Help() string {
 	return `Examples:
   caesarion sandbox create
   caesarion sandbox create --memory 512MiB --idle-timeout 10m --label project=demo
+  caesarion sandbox create --snapshot prepared --pause-after 1m
   caesarion sandbox create --json`
 }
 
@@ -75,6 +104,8 @@ func (c *sandboxCreateCmd) Run(ctx context.Context, g *globals) error {
 		ExecutionTimeoutMS: c.ExecutionTimeout.Std().Milliseconds(),
 		IdleTimeoutMS:      c.IdleTimeout.Std().Milliseconds(),
 		LifetimeMS:         c.Lifetime.Std().Milliseconds(),
+		PauseAfterMS:       c.PauseAfter.Std().Milliseconds(),
+		Snapshot:           c.Snapshot,
 	}
 	limits := v1.Limits{MemoryBytes: int64(c.Memory), CPUs: c.CPUs, Processes: c.Processes, DiskBytes: int64(c.Disk)}
 	if limits != (v1.Limits{}) {
@@ -90,6 +121,7 @@ func (c *sandboxCreateCmd) Run(ctx context.Context, g *globals) error {
 		if g.JSON {
 			return printJSON(g.Stdout, sb)
 		}
+		warnRestarted(g, sb)
 		_, err = fmt.Fprintln(g.Stdout, sb.ID)
 		return err
 	})
@@ -148,7 +180,10 @@ func printSandboxes(w io.Writer, list []v1.Sandbox, now time.Time) error {
 	fmt.Fprintln(t, "ID\tTEMPLATE\tSTATE\tMEMORY\tAGE\tUSED\tEXPIRES IN\tLABELS")
 	for _, sb := range list {
 		state := sb.State
-		if sb.Reason != "" {
+		switch {
+		case sb.PausedAt != nil:
+			state += fmt.Sprintf(" %s, %s", ageText(now.Sub(*sb.PausedAt)), config.Bytes(sb.SavedBytes))
+		case sb.Reason != "":
 			state += " (" + sb.Reason + ")"
 		}
 		var labels []string

@@ -31,6 +31,47 @@ func (c *Client) DeleteSandbox(ctx context.Context, id string) error {
 	return c.call(ctx, http.MethodDelete, segments("sandboxes", id), nil, nil, nil)
 }
 
+// Pause puts a sandbox to sleep: its memory is saved and freed.
+func (c *Client) Pause(ctx context.Context, id string) (v1.Sandbox, error) {
+	var sb v1.Sandbox
+	return sb, c.call(ctx, http.MethodPost, segments("sandboxes", id, "pause"), nil, nil, &sb)
+}
+
+// Resume wakes a sandbox, as every call that needs it does.
+func (c *Client) Resume(ctx context.Context, id string) (v1.Sandbox, error) {
+	var sb v1.Sandbox
+	return sb, c.call(ctx, http.MethodPost, segments("sandboxes", id, "resume"), nil, nil, &sb)
+}
+
+// Fork makes copies of a sandbox with its memory and files.
+func (c *Client) Fork(ctx context.Context, id string, in v1.ForkSandbox) ([]v1.Sandbox, error) {
+	var list v1.SandboxList
+	return list.Sandboxes, c.call(ctx, http.MethodPost, segments("sandboxes", id, "fork"), nil, in, &list)
+}
+
+// Snapshot saves the state of a sandbox, which goes on.
+func (c *Client) Snapshot(ctx context.Context, id string, in v1.SnapshotSandbox) (v1.Snapshot, error) {
+	var snap v1.Snapshot
+	return snap, c.call(ctx, http.MethodPost, segments("sandboxes", id, "snapshot"), nil, in, &snap)
+}
+
+// Snapshots lists what is saved, newest first.
+func (c *Client) Snapshots(ctx context.Context) ([]v1.Snapshot, error) {
+	var list v1.SnapshotList
+	return list.Snapshots, c.call(ctx, http.MethodGet, segments("snapshots"), nil, nil, &list)
+}
+
+// GetSnapshot gives one snapshot by its id or name.
+func (c *Client) GetSnapshot(ctx context.Context, idOrName string) (v1.Snapshot, error) {
+	var snap v1.Snapshot
+	return snap, c.call(ctx, http.MethodGet, segments("snapshots", idOrName), nil, nil, &snap)
+}
+
+// DeleteSnapshot deletes a snapshot. Sandboxes made from it stay.
+func (c *Client) DeleteSnapshot(ctx context.Context, idOrName string) error {
+	return c.call(ctx, http.MethodDelete, segments("snapshots", idOrName), nil, nil, nil)
+}
+
 // Kernels lists the kernels of a sandbox.
 func (c *Client) Kernels(ctx context.Context, sandbox string) ([]v1.Kernel, error) {
 	var list v1.KernelList

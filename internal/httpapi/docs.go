@@ -191,7 +191,7 @@ func typeName(s *huma.Schema) string {
 // curl gives a command that can be pasted once TOKEN and SANDBOX are set.
 func curl(op *huma.Operation) string {
 	path := strings.NewReplacer("{sandbox_id}", "$SANDBOX", "{kernel_id}", "default", "{execution_id}", "$EXECUTION",
-		"{process_id}", "$PROCESS", "{session_id}", "my-session").Replace(op.Path)
+		"{process_id}", "$PROCESS", "{session_id}", "my-session", "{snapshot}", "prepared").Replace(op.Path)
 	var query []string
 	for _, p := range op.Parameters {
 		if p.In == "query" && p.Required {
@@ -243,21 +243,23 @@ func curl(op *huma.Operation) string {
 
 // Examples of bodies that do something; a body not named here may be empty.
 var bodyExamples = map[string]any{
-	"create-sandbox":  v1.CreateSandbox{Labels: map[string]string{"project": "demo"}},
-	"extend-sandbox":  v1.ExtendSandbox{LifetimeMS: 3_600_000},
-	"execute":         map[string]string{"code": "print(1 + 1)"},
-	"answer-input":    v1.Input{Value: "42"},
-	"complete":        v1.Complete{Code: "impor"},
-	"inspect":         v1.Inspect{Code: "print"},
-	"is-complete":     v1.IsComplete{Code: "for i in range(3):"},
-	"send-comm":       v1.Comm{Type: "comm_close", Content: json.RawMessage(`{"comm_id":"…","data":{}}`)},
-	"make-folder":     v1.MakeFolder{Path: "/workspace/plots"},
-	"move-file":       v1.MoveFile{From: "a.csv", To: "b.csv"},
-	"run-process":     v1.RunProcess{Command: "ls -la"},
-	"create-kernel":   v1.CreateKernel{Dir: "/workspace"},
-	"seed-execute":    map[string]string{"code": "print(1 + 1)"},
-	"restart-kernel":  nil,
-	"seed-api-create": nil,
+	"create-sandbox":   v1.CreateSandbox{Labels: map[string]string{"project": "demo"}},
+	"fork-sandbox":     v1.ForkSandbox{Count: 3},
+	"snapshot-sandbox": v1.SnapshotSandbox{Name: "prepared"},
+	"extend-sandbox":   v1.ExtendSandbox{LifetimeMS: 3_600_000},
+	"execute":          map[string]string{"code": "print(1 + 1)"},
+	"answer-input":     v1.Input{Value: "42"},
+	"complete":         v1.Complete{Code: "impor"},
+	"inspect":          v1.Inspect{Code: "print"},
+	"is-complete":      v1.IsComplete{Code: "for i in range(3):"},
+	"send-comm":        v1.Comm{Type: "comm_close", Content: json.RawMessage(`{"comm_id":"…","data":{}}`)},
+	"make-folder":      v1.MakeFolder{Path: "/workspace/plots"},
+	"move-file":        v1.MoveFile{From: "a.csv", To: "b.csv"},
+	"run-process":      v1.RunProcess{Command: "ls -la"},
+	"create-kernel":    v1.CreateKernel{Dir: "/workspace"},
+	"seed-execute":     map[string]string{"code": "print(1 + 1)"},
+	"restart-kernel":   nil,
+	"seed-api-create":  nil,
 }
 
 func bodyExample(op *huma.Operation) string {

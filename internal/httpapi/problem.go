@@ -40,6 +40,8 @@ var codeStatus = map[string]int{
 	"image-not-found":     http.StatusServiceUnavailable, // the template's, so not the caller's mistake
 	"disk-full":           http.StatusInsufficientStorage,
 	"host-disk-full":      http.StatusInsufficientStorage,
+	"disk-quota":          http.StatusInsufficientStorage,
+	"save-timeout":        http.StatusGatewayTimeout,
 	"invalid-range":       http.StatusRequestedRangeNotSatisfiable,
 	"host-not-allowed":    http.StatusMisdirectedRequest,
 	"method-not-allowed":  http.StatusMethodNotAllowed,

@@ -15,6 +15,7 @@ import (
 // The groups of routes, in the order of the page.
 const (
 	tagSandboxes  = "Sandboxes"
+	tagSnapshots  = "Snapshots"
 	tagExecutions = "Executions"
 	tagKernels    = "Kernels"
 	tagFiles      = "Files"
@@ -26,6 +27,7 @@ const (
 var tagTexts = []*huma.Tag{
 	{Name: tagSessions, Description: "What people come back to: messages and cells in one list, a sandbox when it is needed, and files that stay."},
 	{Name: tagSandboxes, Description: "Isolated machine-like environments with their own file system."},
+	{Name: tagSnapshots, Description: "Saved states of sandboxes, memory and files, that others are created from. POST /v1/sandboxes/{sandbox_id}/snapshot makes one."},
 	{Name: tagExecutions, Description: "Runs of code. State survives from one to the next on the same kernel."},
 	{Name: tagKernels, Description: "Python processes that run code and keep its variables. `default` stands for the default kernel."},
 	{Name: tagFiles, Description: "Files and folders of a sandbox. Paths are absolute, or relative to /workspace."},
