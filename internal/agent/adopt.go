@@ -3,27 +3,30 @@ package agent
 import (
 	"context"
 	"encoding/json"
-	"fmt"
+	"errors"
 	"maps"
+	"time"
 
 	"github.com/caesarion/caesarion/internal/agentapi"
 	"github.com/caesarion/caesarion/internal/errdefs"
+	"github.com/caesarion/caesarion/internal/event"
+	"github.com/caesarion/caesarion/internal/kernel"
 )
 
-// adoptCode makes a kernel that was started for nobody in particular somebody's.
-// Many sandboxes may wake from one saved kernel, so its random generators start anew.
-// It runs in a namespace of its own; %s are JSON strings, which are Python's too.
-const adoptCode = `exec('''
-import os, random, sys
-os.environ.update(env)
-os.chdir(cwd)
-random.seed()
-if "numpy" in sys.modules:
-    sys.modules["numpy"].random.seed()
-''', {"env": %s, "cwd": %s})`
+// The kernel program's own requests, see identity.py. They are no code that is
+// executed: what the user has made of the modules they touch is of no matter.
+const (
+	adoptRequest  = "adopt_request"
+	reseedRequest = "reseed_request"
+)
+
+// identityTimeout bounds how long a kernel that is said to be idle may take to
+// take over an identity. One that does not is of no use to anybody.
+const identityTimeout = 5 * time.Second
 
 // adopt gives the kernel that was started beforehand the environment, folder
-// and limits of the request it is handed to.
+// and limits of the request it is handed to, in one round trip. Many sandboxes
+// may wake from one saved kernel, so its random generators start anew.
 func (k *keeper) adopt(ctx context.Context, req agentapi.StartKernel) error {
 	a := k.agent
 	k.mu.Lock()
@@ -38,33 +41,165 @@ func (k *keeper) adopt(ctx context.Context, req agentapi.StartKernel) error {
 		return err
 	}
 	a.limitProcess(inc.owner.pid)
-	all := make(map[string]string)
+	env := make(map[string]string)
 	if conf := a.conf.Load(); conf != nil {
-		maps.Copy(all, conf.Env)
+		maps.Copy(env, conf.Env)
 	}
-	maps.Copy(all, req.Env)
-	env, err := json.Marshal(all)
+	maps.Copy(env, req.Env)
+	content, err := json.Marshal(struct {
+		Env map[string]string `json:"env"`
+		Dir string            `json:"cwd"`
+	}{env, dir})
 	if err != nil {
 		return err
 	}
-	cwd, err := json.Marshal(dir)
+	m, err := inc.ask(ctx, adoptRequest, content)
 	if err != nil {
 		return err
 	}
-	content, err := json.Marshal(map[string]any{
-		"code": fmt.Sprintf(adoptCode, env, cwd), "silent": true, "store_history": false,
-		"user_expressions": map[string]string{}, "allow_stdin": false, "stop_on_error": false,
-	})
-	if err != nil {
-		return err
-	}
-	m, err := inc.ask(ctx, "execute_request", content)
-	if err != nil {
-		return err
-	}
+	return checkReply(m, "the kernel could not be set up")
+}
+
+// checkReply reads the reply of one of the kernel program's own requests.
+func checkReply(m *kernel.Message, what string) error {
 	var reply executeReply
 	if err := json.Unmarshal(m.Content, &reply); err != nil || reply.Status != "ok" {
-		return errdefs.New(errdefs.ErrUnavailable, "kernel-start-failed", "the kernel could not be set up: %.500s", reply.Value).WithCause(err)
+		return errdefs.New(errdefs.ErrUnavailable, "kernel-start-failed", "%s: %.500s", what, reply.Value).WithCause(err)
 	}
 	return nil
 }
+
+// takePrestarted gives the kernel that was started beforehand the name id, if
+// there is one and the name is free.
+func (a *Agent) takePrestarted(id string) *keeper {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	k := a.prestarted
+	if k == nil || a.closed || a.kernels[id] != nil && a.kernels[id] != k {
+		return nil
+	}
+	a.prestarted = nil
+	delete(a.kernels, k.id())
+	k.name.Store(&id)
+	a.kernels[id] = k
+	return k
+}
+
+// handOver makes the kernel that was started beforehand the kernel id. If it
+// cannot be used it is ended: whoever asks for id then gets a fresh one.
+func (a *Agent) handOver(ctx context.Context, id string) {
+	k := a.takePrestarted(id)
+	if k == nil {
+		return // there is none, or a Configure that is repeated has it already
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, identityTimeout, errors.New("the kernel did not answer in time"))
+	defer cancel()
+	if err := k.adopt(ctx, agentapi.StartKernel{ID: id}); err != nil {
+		a.log.Warn("kernel could not be handed over", "kernel", id, "err", err)
+		a.mu.Lock()
+		delete(a.kernels, id)
+		a.mu.Unlock()
+		go k.close()
+	}
+}
+
+// becomeCopy makes this sandbox, which is a copy of another, one of its own.
+func (a *Agent) becomeCopy(ctx context.Context) {
+	a.mu.Lock()
+	var keepers []*keeper
+	for _, k := range a.kernels {
+		keepers = append(keepers, k)
+	}
+	for _, p := range a.processes {
+		go p.end(ending{})
+	}
+	previewer := a.previewer
+	// Their readers are the other sandbox's, and so are their numbers.
+	clear(a.executions)
+	clear(a.order)
+	a.order = a.order[:0]
+	a.mu.Unlock()
+	if previewer != nil {
+		go a.endPreview(previewer)
+	}
+	waiting := make(chan struct{})
+	for _, k := range keepers {
+		go func() {
+			k.becomeCopy(ctx)
+			waiting <- struct{}{}
+		}()
+	}
+	for range keepers {
+		<-waiting
+	}
+}
+
+// becomeCopy ends what the other sandbox had given this kernel to do, and has
+// its random generators start anew: now, or before the next cell.
+func (k *keeper) becomeCopy(ctx context.Context) {
+	k.mu.Lock()
+	k.abortLocked(event.StatusAborted, event.ReasonRestarted, "This sandbox is a copy; the execution waits in the original.")
+	k.last = nil
+	e, inc := k.current, k.inc
+	idle := k.state == agentapi.KernelIdle && inc != nil
+	k.reseed = !idle && inc != nil
+	k.mu.Unlock()
+	if inc == nil {
+		return // the next process begins with randomness of its own
+	}
+	k.agent.limitProcess(inc.owner.pid)
+	if e != nil {
+		go k.climb(e, "requested")
+	}
+	if !idle {
+		return
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, identityTimeout, errors.New("the kernel did not answer in time"))
+	defer cancel()
+	m, err := inc.ask(ctx, reseedRequest, json.RawMessage("{}"))
+	if err == nil {
+		err = checkReply(m, "the kernel's random generators could not be seeded")
+	}
+	if err != nil {
+		k.agent.log.Warn("kernel of a copy", "kernel", k.id(), "err", err)
+	}
+}
+
+// start gives e to the kernel process, after startLocked.
+func (k *keeper) start(inc *incarnation, e *execution) {
+	k.mu.Lock()
+	reseed := k.reseed && k.inc == inc
+	k.reseed = k.reseed && !reseed
+	k.mu.Unlock()
+	if reseed {
+		// Its reply has no taker. An error shows when the code is sent.
+		_ = inc.proc.Conn().Send(&kernel.Message{Channel: kernel.Shell, Header: header("req_reseed", reseedRequest), Content: json.RawMessage("{}")})
+	}
+	inc.execute(e)
+}
+
+// check has an idle kernel run a cell that leaves nothing behind.
+func (k *keeper) check(ctx context.Context) error {
+	k.mu.Lock()
+	busy := k.current != nil || len(k.queue) > 0
+	k.mu.Unlock()
+	if busy {
+		return errdefs.New(errdefs.ErrConflict, "kernel-busy", "kernel %s runs code", k.id()).WithHint("wait until it is idle")
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, defaultRequestTimeout, errdefs.New(errdefs.ErrUnavailable, "kernel-busy", "the kernel did not answer in %v", defaultRequestTimeout).
+		WithHint("restart it"))
+	defer cancel()
+	inc, err := k.ready(ctx)
+	if err != nil {
+		return err
+	}
+	m, err := inc.ask(ctx, "execute_request", inertCell)
+	if err != nil {
+		return err
+	}
+	return checkReply(m, "the kernel failed to run code that does nothing")
+}
+
+// inertCell is silent and not kept: neither history nor _, In, Out and the
+// count know of it.
+var inertCell = json.RawMessage(`{"code":"None","silent":true,"store_history":false,"user_expressions":{},"allow_stdin":false,"stop_on_error":false}`)

@@ -161,12 +161,17 @@ func (a *Agent) reaped(pid int) {
 }
 
 // configure takes who the sandbox is. Whether the caller may was checked.
-func (a *Agent) configure(conf agentapi.Configure) error {
+func (a *Agent) configure(ctx context.Context, conf agentapi.Configure) error {
 	if conf.Token == "" {
 		return errdefs.New(errdefs.ErrInvalid, "invalid-token", "the token is empty")
 	}
 	if err := checkEnv(conf.Env); err != nil {
 		return err
+	}
+	if conf.KernelID != "" {
+		if err := checkID(conf.KernelID, "krn_"); err != nil {
+			return err
+		}
 	}
 	sum := sha256.Sum256([]byte(conf.Token))
 	conf.Token = "" // the digest is enough
@@ -177,6 +182,12 @@ func (a *Agent) configure(conf agentapi.Configure) error {
 		// capability this fails, and the driver has to see to it.
 		ts := syscall.NsecToTimeval(conf.UnixTimeNanos)
 		_ = syscall.Settimeofday(&ts)
+	}
+	if conf.Clone {
+		a.becomeCopy(ctx)
+	}
+	if conf.KernelID != "" {
+		a.handOver(ctx, conf.KernelID)
 	}
 	return nil
 }
@@ -208,10 +219,16 @@ func (a *Agent) authorize(token string) error {
 
 // health describes the agent.
 func (a *Agent) health() agentapi.Health {
-	return agentapi.Health{
+	h := agentapi.Health{
 		Version: a.opts.Version, Configured: a.token.Load() != nil,
 		UptimeMS: float64(time.Since(a.started).Microseconds()) / 1000,
 	}
+	if conf := a.conf.Load(); conf != nil && conf.KernelID != "" {
+		if k, err := a.kernel(conf.KernelID); err == nil && k.usable() {
+			h.KernelID = conf.KernelID
+		}
+	}
+	return h
 }
 
 // idPattern is what kernels, executions and processes may be called: ids name files.
@@ -268,13 +285,11 @@ func (a *Agent) startKernel(ctx context.Context, req agentapi.StartKernel) (*kee
 		a.mu.Unlock()
 		return nil, errdefs.New(errdefs.ErrConflict, "kernel-exists", "there is a kernel %s already", req.ID)
 	case a.prestarted != nil:
-		k := a.prestarted
-		a.prestarted = nil
-		delete(a.kernels, k.id())
-		k.name.Store(&req.ID)
-		a.kernels[req.ID] = k
 		a.mu.Unlock()
-		return k, k.adopt(ctx, req)
+		if k := a.takePrestarted(req.ID); k != nil {
+			return k, k.adopt(ctx, req)
+		}
+		return a.startKernel(ctx, req) // somebody was faster
 	case len(a.kernels) >= maxKernels:
 		a.mu.Unlock()
 		return nil, errdefs.New(errdefs.ErrExhausted, "too-many-kernels", "a sandbox has at most %d kernels", maxKernels).WithHint("delete one first")

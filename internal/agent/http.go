@@ -22,10 +22,12 @@ type handler func(a *Agent, w http.ResponseWriter, r *http.Request) error
 // routes are the calls of agentapi that need a token, in its order.
 var routes = map[string]handler{
 	"GET /usage":                      getUsage,
+	"POST /trim":                      postTrim,
 	"GET /kernels":                    getKernels,
 	"POST /kernels":                   postKernel,
 	"GET /kernels/{id}":               getKernel,
 	"DELETE /kernels/{id}":            deleteKernel,
+	"POST /kernels/{id}/check":        checkKernel,
 	"POST /kernels/{id}/interrupt":    interruptKernel,
 	"POST /kernels/{id}/restart":      restartKernel,
 	"POST /kernels/{id}/request":      postRequest,
@@ -173,7 +175,7 @@ func postConfigure(a *Agent, w http.ResponseWriter, r *http.Request) error {
 	if err := a.mayConfigure(bearer(r)); err != nil { // another was first
 		return err
 	}
-	if err := a.configure(conf); err != nil {
+	if err := a.configure(r.Context(), conf); err != nil {
 		return err
 	}
 	markTrusted(r)
@@ -187,6 +189,12 @@ func getUsage(a *Agent, w http.ResponseWriter, _ *http.Request) error {
 		writeJSON(w, http.StatusOK, u)
 	}
 	return err
+}
+
+func postTrim(a *Agent, w http.ResponseWriter, r *http.Request) error {
+	a.trim(r.Context())
+	w.WriteHeader(http.StatusNoContent)
+	return nil
 }
 
 func getKernels(a *Agent, w http.ResponseWriter, _ *http.Request) error {
@@ -225,6 +233,16 @@ func getKernel(a *Agent, w http.ResponseWriter, r *http.Request) error {
 func deleteKernel(a *Agent, w http.ResponseWriter, r *http.Request) error {
 	return withKernel(a, r, func(k *keeper) error {
 		a.removeKernel(k)
+		w.WriteHeader(http.StatusNoContent)
+		return nil
+	})
+}
+
+func checkKernel(a *Agent, w http.ResponseWriter, r *http.Request) error {
+	return withKernel(a, r, func(k *keeper) error {
+		if err := k.check(r.Context()); err != nil {
+			return err
+		}
 		w.WriteHeader(http.StatusNoContent)
 		return nil
 	})

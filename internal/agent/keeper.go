@@ -53,6 +53,7 @@ type keeper struct {
 	failure  *errdefs.Error
 	active   time.Time
 	closed   bool
+	reseed   bool // before the next cell: this sandbox was copied while one ran
 }
 
 // ending is why a kernel was or is to be ended, and what becomes of its execution.
@@ -165,6 +166,13 @@ func (k *keeper) waitReady(ctx context.Context) error {
 	}
 }
 
+// usable reports whether the kernel can run code.
+func (k *keeper) usable() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.state == agentapi.KernelIdle || k.state == agentapi.KernelBusy
+}
+
 func deadError(id string, failure *errdefs.Error) error {
 	if failure != nil {
 		return failure
@@ -194,7 +202,7 @@ func (k *keeper) submit(req agentapi.Execute) (*execution, error) {
 	if k.current == nil && k.state == agentapi.KernelIdle {
 		inc := k.startLocked(e)
 		k.mu.Unlock()
-		inc.execute(e)
+		k.start(inc, e)
 		return e, nil
 	}
 	ahead := len(k.queue)
@@ -207,8 +215,8 @@ func (k *keeper) submit(req agentapi.Execute) (*execution, error) {
 	return e, nil
 }
 
-// startLocked makes e the running execution; the caller then gives it to the
-// incarnation's execute, without the lock.
+// startLocked makes e the running execution; the caller then calls start,
+// without the lock.
 func (k *keeper) startLocked(e *execution) *incarnation {
 	now := time.Now()
 	k.current, e.started, e.out.start = e, now, now
@@ -237,7 +245,7 @@ func (k *keeper) nextLocked() {
 	e := k.queue[0]
 	k.queue = slices.Delete(k.queue, 0, 1)
 	inc := k.startLocked(e)
-	go inc.execute(e)
+	go k.start(inc, e)
 }
 
 // complete ends the running execution after its reply and its idle.
@@ -404,7 +412,7 @@ func (k *keeper) ended(inc *incarnation, end ending) (again bool, delay time.Dur
 	e := k.current
 	quick := !inc.ready || time.Since(inc.readyAt) < quickDeath && e == nil
 	asked := inc.cause != nil && inc.cause.reason == event.ReasonRestarted
-	k.inc = nil
+	k.inc, k.reseed = nil, false
 	k.reason = end.message
 	k.restarts++
 	if quick && !asked {

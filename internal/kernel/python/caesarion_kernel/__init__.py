@@ -15,6 +15,8 @@ The modules, from the wire upwards:
     values      what is shown of values in tables
     tables      data frames as application/vnd.caesarion.table+json, and their pages
     variables   the names that the user's code defined
+    identity    a kernel that was started beforehand or copied becomes somebody's
+    memory      what is free goes back to the system
     replies     the answers to all requests but execute_request
     kernel      the loop: takes requests, executes, replies
     main        start-up

@@ -9,6 +9,8 @@ from IPython.core import release
 from IPython.core.completer import provisionalcompleter, rectify_completions
 from IPython.utils.tokenutil import token_at_cursor
 
+from .identity import adopt_request, reseed_request
+from .memory import trim_request
 from .tables import table_request
 from .variables import variables_request
 
@@ -163,5 +165,8 @@ HANDLERS = {
         usage_request,
         variables_request,
         table_request,
+        adopt_request,
+        reseed_request,
+        trim_request,
     )
 }
