@@ -45,6 +45,9 @@ func (d *Driver) Pause(ctx context.Context, id sandbox.ID) error {
 	}
 	b.op.Lock()
 	defer b.op.Unlock()
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
 	if f := h.current().BeforePause; f != nil {
 		if err := f(ctx, id); err != nil {
 			return err
@@ -96,6 +99,9 @@ func (d *Driver) Resume(ctx context.Context, id sandbox.ID, filesOnly bool) (san
 	}
 	b.op.Lock()
 	defer b.op.Unlock()
+	if cause := context.Cause(ctx); cause != nil {
+		return sandbox.Info{}, cause
+	}
 	if f := h.current().BeforeResume; f != nil {
 		if err := f(ctx, id, filesOnly); err != nil {
 			return sandbox.Info{}, err

@@ -51,6 +51,7 @@ func Run(t *testing.T, newHarness func(testing.TB) Harness) {
 	} {
 		t.Run(c.name, func(t *testing.T) { c.run(t, newHarness(t)) })
 	}
+	optional(t, newHarness)
 }
 
 func patient(t testing.TB) context.Context {
