@@ -18,6 +18,8 @@ func TestImportsFollowThePicture(t *testing.T) {
 		"internal/httpapi":        {"cmd/caesarion", "test"},
 		"internal/sandbox/gvisor": {"cmd/caesarion", "test"},
 		"internal/sandbox/kube":   {"cmd/caesarion", "test"},
+		"internal/sandbox/pool":   {"cmd/caesarion", "internal/fleet", "test"},
+		"internal/metrics":        {"cmd/caesarion", "internal/sandbox/pool", "internal/fleet", "internal/httpapi", "internal/sandbox/gvisor", "test"},
 		"internal/agent":          {"cmd/caesarion-agent", "internal/sandbox/fake", "test"},
 		"internal/client":         {"cmd/caesarion", "internal/bench", "test"},
 		"internal/chat":           {"cmd/caesarion", "internal/httpapi", "test"},
