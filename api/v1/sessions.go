@@ -27,7 +27,7 @@ type Session struct {
 
 // SessionSandbox is the sandbox of a session as people should see it.
 type SessionSandbox struct {
-	State     string     `json:"state" enum:"none,starting,ready,busy,paused,lost" doc:"none: not needed yet, or freed after rest; busy: a kernel runs code"`
+	State     string     `json:"state" enum:"none,starting,ready,busy,pausing,paused,resuming,lost" doc:"none: not needed yet, or freed after rest; busy: a kernel runs code; paused: asleep on disk, and woken by the next thing that needs it"`
 	ID        string     `json:"id,omitempty" doc:"The sandbox, while there is one"`
 	KernelID  string     `json:"kernel_id,omitempty" doc:"The kernel that runs the cells"`
 	Reason    string     `json:"reason,omitempty" doc:"Why it is lost or none" example:"out_of_memory"`

@@ -124,8 +124,8 @@ func (l *loop) lookAtFiles(ctx context.Context, items []v1.Item) {
 	if last < 0 {
 		return
 	}
-	// Only files of the message at hand are worth a sandbox that starts.
-	sb, ok := l.sess.LiveSandbox()
+	// Only files of the message at hand are worth a sandbox that starts or wakes.
+	sb, ok := l.sess.AwakeSandbox()
 	if !ok && last == lastUser {
 		var err error
 		if sb, err = l.sess.Sandbox(ctx); err != nil {

@@ -56,8 +56,12 @@ func history(entries []entry, opts historyOptions) []block {
 		case e.Kind == "cell":
 			h.flush()
 			h.personCell(e.Item)
+		case e.Kind == "note" && e.Reason != "":
+			// The session's own word: variables are gone, for instance.
+			h.flush()
+			h.context = append(h.context, "["+e.Text+"]")
 		}
-		// Notes are what people write for themselves.
+		// Other notes are what people write for themselves.
 	}
 	h.flush()
 	h.flushContext()

@@ -104,6 +104,11 @@ func TestHistory(t *testing.T) {
 			historyOptions{},
 			"user: [The user ran this cell:\n```python\ny = 4\n```\nOutput:\ndone]\n\nq\n",
 		},
+		"a notice of the session": {
+			entries(modelCell("c1", "x = 1", "ok", 10), v1.Item{Kind: "note", Reason: "snapshot-damaged", Text: "Variables are gone."}, v1.Item{Kind: "user", Text: "q"}),
+			historyOptions{},
+			"assistant:  <c1 python_interpreter {\"code\":\"x = 1\"}>\ntool: [no output] (c1)\nuser: [Variables are gone.]\n\nq\n",
+		},
 		"an image for one who sees": {
 			entries(v1.Item{Kind: "user", Text: "q"}, modelCell("c1", "plt.show()", "ok", 10, v1.Output{Type: "display_data", Data: data(t, "image/png", png)})),
 			historyOptions{vision: true},

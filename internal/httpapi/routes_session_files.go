@@ -91,7 +91,7 @@ func (a *API) sessionFileRoutes() {
 		if err != nil {
 			return nil, err
 		}
-		if sb != nil {
+		if sb != nil && session.Awake(sb) { // looking wakes none
 			defer sb.Use()()
 			found, err := sb.Agent().Stat(ctx, in.Path)
 			if err = sb.Explain(err); err == nil {

@@ -51,7 +51,7 @@ func (s *Session) takeOver() {
 
 func (s *Session) adoptSandboxLocked(sb *fleet.Sandbox) {
 	if sb != nil {
-		s.sandboxReadyLocked(s.view.Sandbox.Message)
+		s.sleepLocked(sb) // it may sleep, and is not woken for this
 		return
 	}
 	switch s.view.Sandbox.State {

@@ -22,9 +22,15 @@
 //
 // The sandbox of a session:
 //
+//	             resuming ◀── paused ◀── pausing
+//	                 └──────▶┐     ┌──────▶┘
 //	none ──▶ starting ──▶ ready ◀──▶ busy
 //	  ▲                     │          │
 //	  └── idle, deleted ────┴──────────┴──▶ lost (with the reason) ──▶ starting
+//
+// One that is paused sleeps on disk with all it has, and the next who needs it
+// wakes it (sleep.go). When only its files could be brought back, an item of
+// the thread says so to people and to the model.
 //
 // A session that nobody reads and in which nothing runs leaves memory after a
 // while. All exported methods may be called concurrently. Goroutines: one for

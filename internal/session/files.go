@@ -6,6 +6,7 @@ import (
 
 	v1 "github.com/caesarion/caesarion/api/v1"
 	"github.com/caesarion/caesarion/internal/event"
+	"github.com/caesarion/caesarion/internal/fleet"
 )
 
 // syncState has the keeping of files after runs: what is asked for while one
@@ -50,7 +51,9 @@ func (s *Session) syncLoop() {
 		n, run := s.sync.node, s.sync.run
 		s.sync.again, s.sync.node = false, nil
 		s.mu.Unlock()
-		s.syncOnce(s.ctx, n, run)
+		if sb, ok := s.AwakeSandbox(); ok { // one that sleeps changes nothing
+			s.syncOnce(s.ctx, sb, n, run)
+		}
 		s.mu.Lock()
 		if !s.sync.again || s.ctx.Err() != nil {
 			s.sync.running = false
@@ -63,7 +66,7 @@ func (s *Session) syncLoop() {
 }
 
 // syncFiles keeps the files and returns when that is done.
-func (s *Session) syncFiles(ctx context.Context) {
+func (s *Session) syncFiles(ctx context.Context, sb *fleet.Sandbox) {
 	s.mu.Lock()
 	running, done := s.sync.running, s.sync.done
 	s.mu.Unlock()
@@ -74,12 +77,11 @@ func (s *Session) syncFiles(ctx context.Context) {
 			return
 		}
 	}
-	s.syncOnce(ctx, nil, "")
+	s.syncOnce(ctx, sb, nil, "")
 }
 
-func (s *Session) syncOnce(ctx context.Context, n *node, run string) {
-	sb, ok := s.LiveSandbox()
-	if !ok || s.svc.opts.Files == nil {
+func (s *Session) syncOnce(ctx context.Context, sb *fleet.Sandbox, n *node, run string) {
+	if s.svc.opts.Files == nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, syncTimeout)

@@ -326,7 +326,9 @@ func (s *Session) Duplicate(ctx context.Context) (*Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.syncFiles(ctx)
+	if sb, ok := s.AwakeSandbox(); ok {
+		s.syncFiles(ctx, sb)
+	}
 	view := s.View()
 	title := view.Title
 	if title != "" {

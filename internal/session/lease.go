@@ -19,6 +19,9 @@ const (
 	sandboxStarting = "starting"
 	sandboxReady    = "ready"
 	sandboxBusy     = "busy"
+	sandboxPausing  = "pausing"
+	sandboxPaused   = "paused"
+	sandboxResuming = "resuming"
 	sandboxLost     = "lost"
 )
 
@@ -27,9 +30,10 @@ const reasonRestart = "server_restarted"
 
 // lease is the session's right to one sandbox.
 type lease struct {
-	sb       *fleet.Sandbox // nil: none
-	starting *starting      // nil: none is on its way
-	had      bool           // there was one before, so variables are gone with it
+	sb        *fleet.Sandbox // nil: none
+	starting  *starting      // nil: none is on its way
+	had       bool           // there was one before, so variables are gone with it
+	restarted time.Time      // the last time that one woke without its variables and people were told
 }
 
 // starting is a sandbox on its way; all who need it wait for the same.
@@ -38,8 +42,6 @@ type starting struct {
 	sb   *fleet.Sandbox
 	err  error
 }
-
-func (l *lease) init() {}
 
 // How long a sandbox may take to start and to get its files back.
 const startTimeout = 3 * time.Minute
@@ -72,15 +74,20 @@ func (s *Session) MakeSandbox(ctx context.Context) (Made, error) {
 	}
 }
 
-// EnsureSandbox has a sandbox made if there is none, and returns at once.
+// EnsureSandbox has a sandbox made if there is none, or woken if it sleeps, and
+// returns at once.
 func (s *Session) EnsureSandbox() (v1.SessionSandbox, error) {
-	if _, _, _, err := s.startSandbox(); err != nil {
+	sb, _, _, err := s.startSandbox()
+	if err != nil {
 		return v1.SessionSandbox{}, err
+	}
+	if sb != nil && !Awake(sb) {
+		s.wake(sb)
 	}
 	return s.View().Sandbox, s.settled()
 }
 
-// LiveSandbox gives the sandbox if there is one.
+// LiveSandbox gives the sandbox if there is one, asleep or awake.
 func (s *Session) LiveSandbox() (*fleet.Sandbox, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -202,10 +209,14 @@ func (s *Session) sandboxReadyLocked(message string) {
 // sandboxLocked tells of the sandbox there is.
 func (s *Session) sandboxLocked(state, message string) {
 	v := s.lease.sb.View()
-	s.setSandboxLocked(v1.SessionSandbox{
+	next := v1.SessionSandbox{
 		State: state, ID: string(v.ID), KernelID: v.KernelID, Limits: v1.Limits(v.Limits),
 		StartedAt: &v.CreatedAt, ExpiresAt: &v.ExpiresAt, Message: message,
-	})
+	}
+	if r := viewOf(s.lease.sb).Restarted; r != nil {
+		next.Reason = r.Reason
+	}
+	s.setSandboxLocked(next)
 }
 
 func (s *Session) setSandboxLocked(next v1.SessionSandbox) {
@@ -230,17 +241,6 @@ func (s *Session) busyLocked(busy bool) {
 		next.State = sandboxReady
 	}
 	s.setSandboxLocked(next)
-}
-
-// watchLocked waits for the end of a sandbox.
-func (s *Session) watchLocked(sb *fleet.Sandbox) {
-	s.svc.background(func() {
-		select {
-		case <-sb.Ended():
-			s.apply(func() { s.lostLocked(sb) })
-		case <-s.ctx.Done():
-		}
-	})
 }
 
 func (s *Session) lostLocked(sb *fleet.Sandbox) {
@@ -300,7 +300,9 @@ func (s *Session) FreeSandbox(ctx context.Context) error {
 		return nil
 	}
 	s.Interrupt()
-	s.syncFiles(ctx)
+	if _, awake := s.AwakeSandbox(); awake { // else they were kept before it slept
+		s.syncFiles(ctx, sb)
+	}
 	if err := sb.Delete(ctx); err != nil && !errors.Is(err, errdefs.ErrNotFound) {
 		return err
 	}
@@ -333,7 +335,7 @@ func (s *Session) RestartKernel(ctx context.Context) error {
 	return s.do(func() error {
 		if s.lease.sb == sb {
 			next := s.view.Sandbox
-			next.Message = "The kernel was restarted: variables are gone, files are still there."
+			next.Reason, next.Message = "", "The kernel was restarted: variables are gone, files are still there."
 			s.setSandboxLocked(next)
 		}
 		return nil
@@ -361,7 +363,8 @@ func (s *Session) extend(ctx context.Context, sb *fleet.Sandbox) {
 	})
 }
 
-// farewell keeps the files of a sandbox whose time is over.
+// farewell keeps the files of a sandbox whose time is over, or that goes to
+// sleep: its memory may be lost meanwhile, its files not.
 func (svc *Service) farewell(ctx context.Context, sb *fleet.Sandbox) {
 	id := sb.View().Session
 	if id == "" || svc.opts.Files == nil {
@@ -371,7 +374,7 @@ func (svc *Service) farewell(ctx context.Context, sb *fleet.Sandbox) {
 	if err != nil {
 		return // a sandbox of something else
 	}
-	s.syncFiles(ctx)
+	s.syncFiles(ctx, sb)
 }
 
 func codeOf(err error) string {

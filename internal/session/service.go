@@ -361,7 +361,9 @@ func (svc *Service) viewOf(row store.Session) v1.Session {
 	_ = json.Unmarshal(row.View, &v) // written by this program
 	v.ID, v.LastSeq = row.ID, row.LastSeq
 	if v.Sandbox.State != "none" && v.Sandbox.State != "lost" {
-		if _, ok := svc.fleet.BySession(row.ID); !ok {
+		if sb, ok := svc.fleet.BySession(row.ID); ok {
+			v.Sandbox = asleep(v.Sandbox, sb)
+		} else {
 			v.Sandbox = v1.SessionSandbox{State: "none", Limits: v.Sandbox.Limits}
 		}
 	}

@@ -52,6 +52,8 @@ type state struct {
 	Auto     bool        `json:"auto,omitempty"`
 	Queue    []queuedRun `json:"queue,omitempty"`
 	Turns    []string    `json:"turns,omitempty"`
+	// When people were last told that a sandbox woke without its variables.
+	Restarted time.Time `json:"restarted,omitzero"`
 }
 
 // ID gives the session's identifier.
@@ -81,7 +83,7 @@ func (s *Session) viewLocked() v1.Session {
 
 func (s *Session) sessionRowLocked() store.Session {
 	v := s.viewLocked()
-	st := state{Auto: s.auto, Queue: s.runs.rows()}
+	st := state{Auto: s.auto, Queue: s.runs.rows(), Restarted: s.lease.restarted}
 	if s.tree.root.selected != nil {
 		st.Selected = s.tree.root.selected.item.ID
 	}
@@ -160,7 +162,7 @@ func (svc *Service) load(ctx context.Context, row store.Session) (*Session, erro
 		return nil, err
 	}
 	s.kept = []mark{{s.seq, n, bytes}}
-	s.lease.init()
+	s.lease.restarted = st.Restarted
 	return s, nil
 }
 
