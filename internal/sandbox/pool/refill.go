@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/caesarion/caesarion/internal/agentapi"
@@ -278,29 +279,43 @@ func (p *Pool) watch(e *entry) {
 func (p *Pool) withdraw(e *entry) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for i, other := range e.t.ready {
-		if other == e {
-			e.t.ready = append(e.t.ready[:i:i], e.t.ready[i+1:]...)
-			p.tellLocked(e.t)
-			return true
-		}
+	if !e.t.withdrawLocked(e) {
+		return false
 	}
-	return false
+	p.tellLocked(e.t)
+	return true
+}
+
+func (t *template) withdrawLocked(e *entry) bool {
+	i := slices.Index(t.ready, e)
+	if i < 0 {
+		return false
+	}
+	t.ready = slices.Delete(t.ready, i, i+1)
+	return true
 }
 
 // expire replaces what is too old, one at a time and when the pool is full, so
 // that it is never empty for it; and gives back what is too many.
 func (p *Pool) expire(t *template) {
 	p.mu.Lock()
+	var oldest *entry
+	for _, e := range t.ready {
+		if oldest == nil || e.born.Before(oldest.born) {
+			oldest = e
+		}
+	}
 	var e *entry
 	reason := evictAge
-	switch full := len(t.ready)+t.away >= t.Size; {
-	case len(t.ready)+t.away > t.Size:
-		e, reason = t.popLocked(), evictSurplus
-	case full && len(t.ready) > 0 && time.Since(t.ready[0].born) >= p.opts.MaxAge:
-		e = t.popLocked()
+	switch n := len(t.ready) + t.away; {
+	case oldest == nil:
+	case n > t.Size:
+		e, reason = oldest, evictSurplus
+	case n == t.Size && time.Since(oldest.born) >= p.opts.MaxAge:
+		e = oldest
 	}
 	if e != nil {
+		t.withdrawLocked(e)
 		p.tellLocked(t)
 	}
 	p.mu.Unlock()
@@ -360,14 +375,11 @@ func (p *Pool) nextCheck(t *template) (*entry, time.Duration) {
 func (p *Pool) lend(e *entry) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for i, other := range e.t.ready {
-		if other == e {
-			e.t.ready = append(e.t.ready[:i:i], e.t.ready[i+1:]...)
-			e.t.away++
-			return true
-		}
+	if !e.t.withdrawLocked(e) {
+		return false
 	}
-	return false
+	e.t.away++
+	return true
 }
 
 // checkOne runs an inert cell and says why the sandbox must go, if it must.

@@ -57,7 +57,7 @@ type template struct {
 	Template
 	wake chan struct{} // has something to do before its time
 
-	ready    []*entry // oldest first
+	ready    []*entry // what was checked longest ago first
 	away     int      // being checked: out of ready for a moment
 	starting int
 	waiters  []*waiter
@@ -95,7 +95,7 @@ type entry struct {
 // waiter is a request that waits for its turn, or for a sandbox that becomes ready.
 type waiter struct{ ch chan *entry }
 
-// popLocked takes the oldest ready sandbox. The caller tells the others.
+// popLocked takes the first ready sandbox. The caller tells the others.
 func (t *template) popLocked() *entry {
 	if len(t.ready) == 0 {
 		return nil
