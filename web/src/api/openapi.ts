@@ -2793,7 +2793,7 @@ export interface components {
              * @description none: not needed yet, or freed after rest; busy: a kernel runs code
              * @enum {string}
              */
-            state: "none" | "starting" | "ready" | "busy" | "paused" | "lost";
+            state: "none" | "starting" | "ready" | "busy" | "pausing" | "paused" | "resuming" | "lost";
         };
         Snapshot: {
             /** Format: date-time */

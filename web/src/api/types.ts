@@ -13,7 +13,7 @@ export interface Limits {
   disk_bytes?: number;
 }
 
-export type SandboxState = "none" | "starting" | "ready" | "busy" | "paused" | "lost";
+export type SandboxState = "none" | "starting" | "ready" | "busy" | "pausing" | "paused" | "resuming" | "lost";
 
 export interface SessionSandbox {
   state: SandboxState;
@@ -24,6 +24,12 @@ export interface SessionSandbox {
   limits?: Limits;
   started_at?: string;
   expires_at?: string;
+}
+
+/** Of GET /v1/sandboxes/{id}: what a sandbox that sleeps is told of. */
+export interface SleepingSandbox {
+  paused_at?: string;
+  saved_bytes?: number;
 }
 
 export type TurnStatus = "running" | "ok" | "stopped" | "error" | "limit" | "cut";

@@ -6,6 +6,7 @@ import { Notebook, NotebookContext, useNotebook, useNotebookState } from "@/feat
 import { loadEditor } from "@/features/notebook/editor/CodeEditor";
 import { Note } from "@/features/notebook/Note";
 import { RestartDialog } from "@/features/notebook/RestartDialog";
+import { Notice } from "@/features/sandbox/Notice";
 import { useActions, useItem, useSession, useSessionStore } from "@/features/session";
 import { cx } from "@/lib/cx";
 import { Announcer } from "./Announcer";
@@ -200,6 +201,8 @@ function Body({ id, end }: { id: string; end: boolean }) {
         </RunCode>
       ) : item.kind === "cell" ? (
         <Cell id={id} />
+      ) : item.kind === "note" && item.reason ? (
+        <Notice item={item} />
       ) : item.kind === "note" ? (
         <RunCode value={run}>
           <Note item={item} />

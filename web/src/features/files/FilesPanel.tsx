@@ -14,6 +14,7 @@ import {
 } from "lucide-react";
 import { useEffect, useMemo, useRef, useState } from "react";
 import { useStore } from "zustand";
+import { sleeps } from "@/features/sandbox/status";
 import { useActions, useSession } from "@/features/session";
 import { Button, EmptyState, IconButton, Menu, MenuItem, toast } from "@/ui";
 import { addFiles } from "./add";
@@ -114,7 +115,7 @@ function Panel({ files }: { files: Files }) {
   const order = useSession((x) => x.order);
   const version = useSession((x) => x.filesVersion);
   const sandbox = useSession((x) => x.session?.sandbox.state ?? "none");
-  const live = sandbox === "ready" || sandbox === "busy" || sandbox === "paused";
+  const live = sandbox === "ready" || sandbox === "busy" || sleeps(sandbox);
   const input = useUploadInput();
   const [text, setText] = useState("");
   const marks = useMemo(() => unseen(marksOf(order, items), state.seen), [order, items, state.seen]);

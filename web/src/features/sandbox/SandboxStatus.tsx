@@ -1,12 +1,13 @@
-import { CircleStop, Play, RotateCcw, Sparkles } from "lucide-react";
+import { AlarmClock, CircleStop, Moon, Play, RotateCcw, Sparkles } from "lucide-react";
 import { Popover } from "radix-ui";
 import { useEffect, useState } from "react";
 import { useActions, useSession } from "@/features/session";
 import { cx } from "@/lib/cx";
 import { language } from "@/lib/i18n";
-import { Button, ConfirmDialog, Spinner, toast } from "@/ui";
+import { Button, ConfirmDialog, Spinner, Tooltip, toast } from "@/ui";
+import { useAsleep } from "./asleep";
 import { Meters, tight } from "./Meters";
-import { explanation, label, type Shown, shownState } from "./status";
+import { asleep, explanation, label, type Shown, shownState, sleeps } from "./status";
 import { useStrings } from "./strings";
 import { useUsage } from "./usage";
 
@@ -15,7 +16,9 @@ const dots: Record<Shown, string> = {
   starting: "bg-warning",
   ready: "bg-success",
   busy: "bg-accent",
-  paused: "bg-warning",
+  pausing: "bg-line-strong",
+  paused: "bg-line-strong",
+  resuming: "bg-warning",
   lost: "bg-danger",
   failed: "bg-danger",
   unknown: "bg-line-strong",
@@ -50,11 +53,14 @@ export function SandboxStatus() {
   const [open, setOpen] = useState(false);
   const [confirm, setConfirm] = useState<"restart" | "fresh" | null>(null);
   const state = shownState(sandbox, id === "" ? "open" : connection);
-  const seconds = useSeconds(state === "starting");
-  const live = state === "ready" || state === "busy" || state === "paused";
+  const coming = state === "starting" || state === "resuming";
+  const seconds = useSeconds(coming);
+  const awake = state === "ready" || state === "busy";
+  const told = useAsleep(sandbox?.id, state === "paused");
   const readings = useUsage(id, sandbox?.id, (open && state === "ready") || state === "busy");
   const full = tight(readings.at(-1));
-  const text = label(s, state, seconds);
+  const since = told?.paused_at ? clock(told.paused_at) : "";
+  const text = label(s, state, seconds, since);
 
   const act = (what: "restart" | "fresh") => {
     setOpen(false);
@@ -69,8 +75,10 @@ export function SandboxStatus() {
             aria-label={`${s.sandbox}: ${text}`}
             className="inline-flex h-8 shrink-0 items-center gap-1.5 rounded-full border px-2.5 text-xs hover:bg-hover data-[state=open]:bg-hover"
           >
-            {state === "starting" ? (
-              <Spinner className="size-3 text-warning" />
+            {coming || state === "pausing" ? (
+              <Spinner className={cx("size-3", coming ? "text-warning" : "text-muted")} />
+            ) : state === "paused" ? (
+              <Moon aria-hidden className="size-3 text-muted" />
             ) : (
               <span
                 aria-hidden
@@ -103,10 +111,14 @@ export function SandboxStatus() {
             <div>
               <p className="flex items-baseline justify-between gap-2">
                 <span className="flex items-center gap-2 font-medium text-sm">
-                  <span aria-hidden className={cx("size-2 rounded-full", dots[state])} />
-                  {text}
+                  {state === "paused" ? (
+                    <Moon aria-hidden className="size-3.5 shrink-0 text-muted" />
+                  ) : (
+                    <span aria-hidden className={cx("size-2 shrink-0 rounded-full", dots[state])} />
+                  )}
+                  {state === "paused" ? asleep(s, since, told?.saved_bytes) : text}
                 </span>
-                {live && sandbox?.started_at && (
+                {awake && sandbox?.started_at && (
                   <span className="text-muted text-xs">{s.startedAt(clock(sandbox.started_at))}</span>
                 )}
               </p>
@@ -117,8 +129,8 @@ export function SandboxStatus() {
                 <p className="mt-1 text-muted text-xs">{s.lastKnown(label(s, sandbox.state, 0))}</p>
               )}
             </div>
-            {live && <Meters readings={readings} limits={sandbox?.limits} />}
-            {live && sandbox?.expires_at && (
+            {awake && <Meters readings={readings} limits={sandbox?.limits} />}
+            {awake && sandbox?.expires_at && (
               <p className="text-muted text-xs">{s.expires(clock(sandbox.expires_at))}</p>
             )}
             <div className="flex flex-wrap gap-1.5">
@@ -128,13 +140,29 @@ export function SandboxStatus() {
                   {s.interrupt}
                 </Button>
               )}
-              {live && (
+              {state === "ready" && (
+                <Tooltip text={s.sleepHint}>
+                  <Button size="sm" onClick={() => void actions.pauseSandbox()}>
+                    <Moon aria-hidden className="size-3.5" />
+                    {s.sleep}
+                  </Button>
+                </Tooltip>
+              )}
+              {state === "paused" && (
+                <Tooltip text={s.sleepHint}>
+                  <Button size="sm" variant="primary" onClick={() => void actions.wakeSandbox()}>
+                    <AlarmClock aria-hidden className="size-3.5" />
+                    {s.wake}
+                  </Button>
+                </Tooltip>
+              )}
+              {awake && (
                 <Button size="sm" onClick={() => act("restart")}>
                   <RotateCcw aria-hidden className="size-3.5" />
                   {s.restart}
                 </Button>
               )}
-              {live && (
+              {(awake || sleeps(state)) && (
                 <Button size="sm" onClick={() => act("fresh")}>
                   <Sparkles aria-hidden className="size-3.5" />
                   {s.fresh}

@@ -1,4 +1,4 @@
-import { Search, SquareCode, Table2, Variable as VariableGlyph } from "lucide-react";
+import { Moon, Search, SquareCode, Table2, Variable as VariableGlyph } from "lucide-react";
 import { type KeyboardEvent, lazy, Suspense, useEffect, useRef, useState } from "react";
 import type { Variable } from "@/api/types";
 import { insertText } from "@/features/files/insert";
@@ -31,7 +31,8 @@ function Variables() {
   const s = useStrings();
   const actions = useActions();
   const id = useSession((state) => state.id);
-  const { list, stale, problem, live, retry } = useVariables();
+  const { list, stale, problem, live, asleep, retry } = useVariables();
+  const wake = () => void actions.wakeSandbox();
   const [filter, setFilter] = useState("");
   const [table, setTable] = useState<Variable | null>(null);
   const rows = useRef<HTMLUListElement>(null);
@@ -40,6 +41,13 @@ function Variables() {
     return (
       <EmptyState icon={<VariableGlyph />} title={s.noKernel}>
         {s.noKernelText}
+      </EmptyState>
+    );
+  }
+  if (asleep && !list) {
+    return (
+      <EmptyState icon={<Moon />} title={s.asleep} action={<Button onClick={wake}>{s.wake}</Button>}>
+        {s.asleepText}
       </EmptyState>
     );
   }
@@ -105,7 +113,17 @@ function Variables() {
           />
         </div>
       </div>
-      {(stale || list.truncated) && (
+      {asleep && (
+        <div className="flex shrink-0 items-center justify-between gap-2 border-b bg-sunken py-1 pr-2 pl-3">
+          <p role="status" className="text-muted text-xs">
+            {s.asleepList}
+          </p>
+          <Button size="sm" onClick={wake}>
+            {s.wake}
+          </Button>
+        </div>
+      )}
+      {!asleep && (stale || list.truncated) && (
         <p role="status" className="shrink-0 border-b bg-sunken px-3 py-1.5 text-muted text-xs">
           {stale ? s.stale : s.truncated}
         </p>
@@ -117,7 +135,7 @@ function Variables() {
           ref={rows}
           aria-label={s.variables}
           onKeyDown={keyDown}
-          className={cx("min-h-0 flex-1 overflow-auto p-1.5", stale && "opacity-55")}
+          className={cx("min-h-0 flex-1 overflow-auto p-1.5", stale && !asleep && "opacity-55")}
         >
           {shown.map((v, i) => (
             <Row

@@ -108,6 +108,37 @@ describe("SandboxStatus", () => {
     await waitFor(() => expect(calls).toContain("GET usage"));
   });
 
+  it("says since when it sleeps and what that takes, and wakes it", async () => {
+    answers["/v1/sandboxes/sbx_1"] = () => json({ paused_at: new Date().toISOString(), saved_bytes: 85 << 20 });
+    answers["/v1/sandboxes/sbx_1/pause"] = () => json({});
+    answers.sandbox = () => json({ state: "paused" }, 202);
+    const { set } = show({ state: "ready", id: "sbx_1" }, <SandboxStatus />);
+    await user.click(pill());
+    await user.click(screen.getByRole("button", { name: "Put to sleep" }));
+    await waitFor(() => expect(calls).toContain("POST /v1/sandboxes/sbx_1/pause"));
+    set({ state: "pausing", id: "sbx_1" });
+    expect(pill()).toHaveAccessibleName("Sandbox: Falling asleep");
+    expect(screen.queryByRole("button", { name: "Put to sleep" })).toBeNull();
+    calls = [];
+    set({ state: "paused", id: "sbx_1", expires_at: "2099-01-01T00:00:00Z" });
+    expect(await screen.findByText(/^Asleep since .* \(85 MB on disk\)$/)).toBeVisible();
+    expect(pill()).toHaveAccessibleName(/^Sandbox: Asleep since \d/);
+    expect(screen.queryByText(/at the latest/)).toBeNull(); // its life does not run out
+    expect(screen.queryByRole("meter")).toBeNull();
+    await user.click(screen.getByRole("button", { name: "Wake" }));
+    await waitFor(() => expect(calls).toContain("POST sandbox"));
+    set({ state: "resuming", id: "sbx_1" });
+    expect(pill()).toHaveAccessibleName("Sandbox: Waking");
+    expect(calls).not.toContain("GET usage");
+  });
+
+  it("says why it woke without its variables", async () => {
+    const message = "The sandbox slept and its memory could not be brought back (…).";
+    show({ state: "ready", id: "sbx_1", reason: "snapshot-damaged", message }, <SandboxStatus />);
+    await user.click(pill());
+    expect(screen.getByText(/what was saved of it is damaged\. Files are there; run again/)).toBeVisible();
+  });
+
   it("restarts and replaces after saying what is lost", async () => {
     answers["kernel/restart"] = () => new Response(null, { status: 204 });
     answers["sandbox/reset"] = () => json({ state: "starting" }, 202);
@@ -173,6 +204,31 @@ describe("VariablesPanel", () => {
     act(() => store.state.setState({ runsVersion: 99 }));
     expect(await screen.findByText(/as of the last run that ended/)).toBeVisible();
     expect(screen.getByText("df")).toBeVisible();
+  });
+
+  it("keeps the list of one that sleeps, and wakes none by looking", async () => {
+    answers.variables = () => json(list);
+    answers.sandbox = () => json({ state: "paused" }, 202);
+    const { set } = show({ state: "ready", id: "sbx_1", kernel_id: "krn_1" }, <VariablesPanel />);
+    await screen.findByText("df");
+    calls = [];
+    set({ state: "paused", id: "sbx_1" });
+    expect(screen.getByText("Asleep: as of when it was awake.")).toBeVisible();
+    expect(screen.getByText("df")).toBeVisible();
+    answers.variables = () => json({ variables: [{ name: "fresh", type: "int", preview: "1" }] });
+    await user.click(screen.getByRole("button", { name: "Wake" }));
+    await waitFor(() => expect(calls).toEqual(["POST sandbox"]));
+    set({ state: "ready", id: "sbx_1", kernel_id: "krn_1" });
+    expect(await screen.findByText("fresh")).toBeVisible();
+  });
+
+  it("says that it sleeps where it never saw a list", async () => {
+    vi.useFakeTimers();
+    show({ state: "paused", id: "sbx_1", kernel_id: "krn_1" }, <VariablesPanel />);
+    expect(screen.getByText("Asleep")).toBeVisible();
+    act(() => vi.advanceTimersByTime(60_000));
+    vi.useRealTimers();
+    expect(calls).not.toContain("GET variables");
   });
 
   it("goes from one to the next by arrows", async () => {

@@ -1,5 +1,6 @@
 import type { Connection } from "@/api/events";
 import type { SessionSandbox } from "@/api/types";
+import { formatBytes } from "@/lib/format";
 import type { useStrings } from "./strings";
 
 /** failed: there is none, since the last one could not be made. */
@@ -18,9 +19,27 @@ export function shownState(sandbox: SessionSandbox | undefined, connection: Conn
 
 type Strings = ReturnType<typeof useStrings>;
 
-/** A few words for the pill. */
-export function label(s: Strings, state: Shown, seconds: number): string {
-  return state === "starting" ? s.starting(seconds) : s[state];
+/** On the way to sleep, asleep, or on the way back. */
+export function sleeps(state: Shown): boolean {
+  return state === "pausing" || state === "paused" || state === "resuming";
+}
+
+/** A few words for the pill. since: when it fell asleep, if that is known. */
+export function label(s: Strings, state: Shown, seconds: number, since = ""): string {
+  switch (state) {
+    case "starting":
+      return s.starting(seconds);
+    case "resuming":
+      return s.resuming(seconds);
+    case "paused":
+      return since === "" ? s.paused : s.pausedSince(since);
+  }
+  return s[state];
+}
+
+/** Since when it sleeps and what that takes on disk. */
+export function asleep(s: Strings, since: string, bytes: number | undefined): string {
+  return bytes ? s.pausedSize(label(s, "paused", 0, since), formatBytes(bytes)) : label(s, "paused", 0, since);
 }
 
 /** What it means, and what to do. */
@@ -39,8 +58,14 @@ export function explanation(s: Strings, state: Shown, sandbox: SessionSandbox | 
       if (known) return state === "lost" ? `${known} ${s.lostText}` : known;
       return sandbox?.message || (state === "none" ? s.noneText : s.lostText);
     }
-    case "ready":
-      return sandbox?.message || s.readyText;
+    case "ready": {
+      const woke = sandbox?.reason ? (s.woke as Record<string, string>)[sandbox.reason] : undefined;
+      return woke ? s.wokeEmpty(woke) : sandbox?.message || s.readyText;
+    }
+    case "pausing":
+      return s.pausingText;
+    case "resuming":
+      return s.resumingText;
     case "busy":
       return s.busyText;
     case "paused":

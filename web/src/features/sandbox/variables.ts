@@ -2,6 +2,7 @@ import { useEffect, useRef, useState } from "react";
 import { ApiError, call, sessionPath } from "@/api/client";
 import type { VariableList } from "@/api/types";
 import { useSession } from "@/features/session";
+import { sleeps } from "./status";
 
 export interface VariablesState {
   list: VariableList | null;
@@ -18,17 +19,17 @@ const settle = 60;
 const staleAfter = 500;
 
 /** The variables of the session's kernel, read again after each run. */
-export function useVariables(): VariablesState & { live: boolean; retry: () => void } {
+export function useVariables(): VariablesState & { live: boolean; asleep: boolean; retry: () => void } {
   const id = useSession((state) => state.id);
   const sandbox = useSession((state) => state.session?.sandbox);
   const runs = useSession((state) => state.runsVersion);
   const [again, setAgain] = useState(0);
   const [state, setState] = useState<VariablesState>(nothing);
-  const live = id !== "" && (sandbox?.state === "ready" || sandbox?.state === "busy" || sandbox?.state === "paused");
   const busy = sandbox?.state === "busy";
-  const paused = sandbox?.state === "paused"; // and not to be woken for this
+  const asleep = sandbox !== undefined && sleeps(sandbox.state); // and not to be woken for this
+  const live = id !== "" && (sandbox?.state === "ready" || busy || asleep);
   const kernel = `${id}/${sandbox?.id ?? ""}/${sandbox?.kernel_id ?? ""}`;
-  const shown = useRef({ kernel: "", runs: -1, again: 0 });
+  const shown = useRef({ kernel: "", sandbox: "", runs: -1, again: 0 });
 
   // The sandbox is told of anew whenever its kernel got busy, ready or was
   // restarted; the end of a run and what follows come together, and are one reason.
@@ -36,8 +37,9 @@ export function useVariables(): VariablesState & { live: boolean; retry: () => v
   useEffect(() => {
     const before = shown.current;
     const other = before.kernel !== kernel;
-    if (other || !live) setState(nothing); // another process has other variables
-    if (!live || paused) return;
+    // Another process has other variables; one that sleeps has those it had.
+    if (!live || (asleep ? before.sandbox !== sandbox.id : other)) setState(nothing);
+    if (!live || asleep) return;
     const abort = new AbortController();
     let timer: ReturnType<typeof setTimeout>;
     if (busy && !other && before.runs === runs && before.again === again) {
@@ -45,7 +47,7 @@ export function useVariables(): VariablesState & { live: boolean; retry: () => v
       return () => clearTimeout(timer);
     }
     const read = async () => {
-      shown.current = { kernel, runs, again };
+      shown.current = { kernel, sandbox: sandbox?.id ?? "", runs, again };
       try {
         const list = await call<VariableList>("GET", sessionPath(id, "variables"), { signal: abort.signal });
         setState({ list, stale: false, problem: "" });
@@ -65,7 +67,7 @@ export function useVariables(): VariablesState & { live: boolean; retry: () => v
       abort.abort();
       clearTimeout(timer);
     };
-  }, [sandbox, kernel, live, paused, runs, again]);
+  }, [sandbox, kernel, live, asleep, runs, again]);
 
-  return { ...state, live, retry: () => setAgain((n) => n + 1) };
+  return { ...state, live, asleep, retry: () => setAgain((n) => n + 1) };
 }

@@ -81,13 +81,13 @@ export function createActions(store: SessionStore) {
     ensureSession: () => attempt(async () => store.get().id),
 
     /**
-     * Asks for the sandbox, so that it is ready when it is needed. To be called
+     * Asks for the sandbox, so that it is there and awake when it is needed. To be called
      * with the first keystroke; calling again costs nothing. Says nothing if it
      * fails: the sandbox's state does.
      */
     ensureSandbox(): Promise<void> {
       const state = store.get().session?.sandbox.state;
-      if (state !== undefined && state !== "none") return Promise.resolve();
+      if (state !== undefined && state !== "none" && state !== "paused") return Promise.resolve();
       sandbox ??= store
         .ensure()
         .then(() => call<SessionSandbox>("POST", path("sandbox")))
@@ -222,6 +222,11 @@ export function createActions(store: SessionStore) {
 
     // The sandbox.
 
+    /** Wakes the sandbox. Its state says how it goes; what can't be asked for is said. */
+    wakeSandbox: () => done(() => call("POST", path("sandbox"))),
+    /** Puts the sandbox to sleep: it is saved with its variables, and its memory is free. */
+    pauseSandbox: () =>
+      done(() => call("POST", `/v1/sandboxes/${encodeURIComponent(store.get().session?.sandbox.id ?? "")}/pause`)),
     freeSandbox: () => done(() => call("DELETE", path("sandbox"))),
     resetSandbox: () => done(() => call("POST", path("sandbox", "reset"))),
     restartKernel: () => done(() => call("POST", path("kernel", "restart"))),
