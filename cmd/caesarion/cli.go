@@ -52,6 +52,7 @@ type cli struct {
 	Bench      benchCmd      `cmd:"" help:"Measure a server, and plain Jupyter beside it."`
 	Dev        devCmd        `cmd:"" help:"What helps to develop and to show Caesarion."`
 	Completion completionCmd `cmd:"" help:"Print a completion script for a shell."`
+	Names      namesCmd      `cmd:"" hidden:"" help:"Print the names of sandboxes or snapshots."`
 }
 
 const description = `Caesarion runs Python in isolated sandboxes that keep their state.

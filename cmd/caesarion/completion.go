@@ -1,11 +1,14 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"fmt"
 	"io"
 	"slices"
 	"sort"
 	"strings"
+	"time"
 
 	"github.com/alecthomas/kong"
 )
@@ -48,6 +51,64 @@ type command struct {
 	path  string // "sandbox create"; "" is the program itself
 	words []word // commands below it, and flags
 	files bool   // takes file names too
+	names string // takes the names of these too: nameSandboxes or nameSnapshots
+}
+
+// What has names that a server knows; values of the tag "names" of arguments
+// and flags.
+const (
+	nameSandboxes = "sandboxes"
+	nameSnapshots = "snapshots"
+)
+
+// namesCmd prints what the scripts complete by asking a server.
+type namesCmd struct {
+	Of string `arg:"" enum:"sandboxes,snapshots" help:"sandboxes or snapshots."`
+}
+
+// Help implements kong.HelpProvider.
+func (namesCmd) Help() string {
+	return "For completion scripts. Only a server that runs is asked; without one there are no names.\n\nExamples:\n  caesarion names sandboxes"
+}
+
+// namesTimeout is as long as somebody waits at a prompt.
+const namesTimeout = 2 * time.Second
+
+// Run prints one name a line, and nothing when there is nobody to ask: there
+// is no place for messages in the middle of a line that is typed.
+func (c namesCmd) Run(ctx context.Context, g *globals) error {
+	ctx, cancel := context.WithTimeout(ctx, namesTimeout)
+	defer cancel()
+	token, err := g.Token()
+	if err != nil {
+		return nil //nolint:nilerr // see above
+	}
+	var conn *connection
+	if g.Server != "" {
+		conn, err = g.connect(ctx, false)
+	} else {
+		conn, err = g.running(ctx, token.Reveal())
+	}
+	if conn == nil || err != nil {
+		return nil //nolint:nilerr // see above
+	}
+	defer conn.Client.Close()
+	var names []string
+	if c.Of == nameSandboxes {
+		list, _ := conn.Sandboxes(ctx)
+		for _, sb := range list {
+			names = append(names, sb.ID)
+		}
+	} else {
+		list, _ := conn.Snapshots(ctx)
+		for _, snap := range list {
+			names = append(names, cmp.Or(snap.Name, snap.ID))
+		}
+	}
+	for _, name := range names {
+		fmt.Fprintln(g.Stdout, oneLine(name))
+	}
+	return nil
 }
 
 func completions(app *kong.Application) []command {
@@ -66,6 +127,9 @@ func completions(app *kong.Application) []command {
 			}
 		}
 		for _, p := range node.Positional {
+			if names := p.Tag.Get("names"); names != "" {
+				c.names, c.files = names, false
+			}
 			for _, value := range p.EnumSlice() {
 				if value != "" {
 					c.words, c.files = append(c.words, word{value, p.Help}), false
@@ -95,10 +159,13 @@ func bashCompletion(w io.Writer, commands []command) error {
 		if c.files {
 			files = " files=1"
 		}
+		if c.names != "" {
+			files += " names=" + c.names
+		}
 		fmt.Fprintf(&cases, "    %q) words=%q%s ;;\n", c.path, strings.Join(words, " "), files)
 	}
 	_, err := fmt.Fprintf(w, `_caesarion() {
-  local current="${COMP_WORDS[COMP_CWORD]}" path="" words="" files="" word i
+  local current="${COMP_WORDS[COMP_CWORD]}" path="" words="" files="" names="" word i
   for ((i = 1; i < COMP_CWORD; i++)); do
     word="${COMP_WORDS[i]}"
     [[ "$word" == -* ]] && continue
@@ -109,13 +176,30 @@ func bashCompletion(w io.Writer, commands []command) error {
   case "$path" in
 %s  esac
   COMPREPLY=($(compgen -W "$words" -- "$current"))
-  if [[ -n "$files" || "${COMP_WORDS[COMP_CWORD-1]}" == --* ]] && [[ "$current" != -* ]]; then
+  case "${COMP_WORDS[COMP_CWORD-1]}" in
+%s  esac
+  if [[ -n "$names" && "$current" != -* ]]; then
+    COMPREPLY+=($(compgen -W "$(caesarion names "$names" 2>/dev/null)" -- "$current"))
+  fi
+  if [[ -z "$names" && "$current" != -* ]] && [[ -n "$files" || "${COMP_WORDS[COMP_CWORD-1]}" == --* ]]; then
     COMPREPLY+=($(compgen -f -- "$current"))
   fi
 }
 complete -o filenames -F _caesarion caesarion
-`, bashPaths(commands), cases.String())
+`, bashPaths(commands), cases.String(), flagNames())
 	return err
+}
+
+// namedFlags are the flags whose values a server knows.
+var namedFlags = []word{{"--sandbox", nameSandboxes}, {"--snapshot", nameSnapshots}}
+
+// flagNames is the part of a case statement that says what follows a flag.
+func flagNames() string {
+	var b strings.Builder
+	for _, f := range namedFlags {
+		fmt.Fprintf(&b, "    %s) names=%s words=\"\" files=\"\" COMPREPLY=() ;;\n", f.text, f.help)
+	}
+	return b.String()
 }
 
 // bashPaths is the pattern of all commands, as one case of a case statement.
@@ -154,11 +238,18 @@ complete -c caesarion -f
 		if c.files {
 			fmt.Fprintf(&b, "complete -c caesarion -n \"__caesarion_at %s flag\" -F\n", quote(c.path))
 		}
-		for _, word := range c.words {
-			if flag, ok := strings.CutPrefix(word.text, "--"); ok {
-				fmt.Fprintf(&b, "complete -c caesarion -n \"__caesarion_at %s flag\" -l %s -d %s\n", quote(c.path), flag, quote(word.help))
+		if c.names != "" {
+			fmt.Fprintf(&b, "complete -c caesarion -n \"__caesarion_at %s flag\" -a '(caesarion names %s 2>/dev/null)'\n", quote(c.path), c.names)
+		}
+		for _, w := range c.words {
+			if flag, ok := strings.CutPrefix(w.text, "--"); ok {
+				if i := slices.IndexFunc(namedFlags, func(f word) bool { return f.text == w.text }); i >= 0 {
+					fmt.Fprintf(&b, "complete -c caesarion -n \"__caesarion_at %s flag\" -l %s -d %s -x -a '(caesarion names %s 2>/dev/null)'\n", quote(c.path), flag, quote(w.help), namedFlags[i].help)
+					continue
+				}
+				fmt.Fprintf(&b, "complete -c caesarion -n \"__caesarion_at %s flag\" -l %s -d %s\n", quote(c.path), flag, quote(w.help))
 			} else {
-				fmt.Fprintf(&b, "complete -c caesarion -n \"__caesarion_at %s\" -a %s -d %s\n", quote(c.path), word.text, quote(word.help))
+				fmt.Fprintf(&b, "complete -c caesarion -n \"__caesarion_at %s\" -a %s -d %s\n", quote(c.path), w.text, quote(w.help))
 			}
 		}
 	}

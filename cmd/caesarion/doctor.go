@@ -40,6 +40,7 @@ func (doctorCmd) Run(ctx context.Context, g *globals) error {
 	wait := startProgress(g, "looking at this machine")
 	checks := gvisor.Doctor(ctx)
 	checks = append(checks, checkAgent(cfg), checkDataDir(g.DataDir), checkDisk(g.DataDir))
+	checks = append(checks, checkSaved(cfg, g.DataDir)...)
 	checks = append(checks, checkImages(g.DataDir, cfg)...)
 	checks = append(checks, checkPort(ctx, g, cfg))
 	wait.Done()
@@ -101,25 +102,18 @@ const (
 )
 
 func checkDisk(dir string) gvisor.Check {
-	for ; ; dir = filepath.Dir(dir) {
-		var st unix.Statfs_t
-		err := unix.Statfs(dir, &st)
-		if errors.Is(err, fs.ErrNotExist) && dir != "/" {
-			continue // not made yet: its parent's file system will have it
-		}
-		if err != nil {
-			return gvisor.Check{Name: "disk space", Level: gvisor.LevelWarn, Detail: err.Error()}
-		}
-		free := config.Bytes(st.Bavail) * config.Bytes(st.Bsize)
-		check := gvisor.Check{Name: "disk space", Level: gvisor.LevelOK, Detail: free.String() + " free"}
-		switch {
-		case free < needDisk:
-			check.Level, check.Fix = gvisor.LevelFail, fmt.Sprintf("free at least %s, or name a data directory on another disk with --data-dir", needDisk)
-		case free < wantDisk:
-			check.Level, check.Fix = gvisor.LevelWarn, fmt.Sprintf("sandboxes may write 5GiB each; have %s free", wantDisk)
-		}
-		return check
+	_, free, err := diskOf(dir)
+	if err != nil {
+		return gvisor.Check{Name: "disk space", Level: gvisor.LevelWarn, Detail: err.Error()}
 	}
+	check := gvisor.Check{Name: "disk space", Level: gvisor.LevelOK, Detail: free.String() + " free"}
+	switch {
+	case free < needDisk:
+		check.Level, check.Fix = gvisor.LevelFail, fmt.Sprintf("free at least %s, or name a data directory on another disk with --data-dir", needDisk)
+	case free < wantDisk:
+		check.Level, check.Fix = gvisor.LevelWarn, fmt.Sprintf("sandboxes may write 5GiB each; have %s free", wantDisk)
+	}
+	return check
 }
 
 func checkImages(dataDir string, cfg config.Server) []gvisor.Check {

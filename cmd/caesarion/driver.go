@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 
 	"github.com/caesarion/caesarion/internal/config"
 	"github.com/caesarion/caesarion/internal/errdefs"
@@ -56,26 +57,28 @@ func findAgent(named string) (string, error) {
 }
 
 // fleetOptions turns settings into what a fleet takes.
-func fleetOptions(cfg config.Server, log *slog.Logger) fleet.Options {
+func fleetOptions(cfg config.Server, dataDir string, log *slog.Logger) fleet.Options {
+	sizes := cfg.PoolSizes(runtime.NumCPU(), machineMemory())
 	opts := fleet.Options{
 		Templates:       make(map[string]fleet.Template, len(cfg.Templates)),
 		DefaultTemplate: config.DefaultTemplate,
 		MaxSandboxes:    cfg.MaxSandboxes,
+		KeepMemory:      cfg.KeepMemory.Std(),
+		KeepFiles:       cfg.KeepFiles.Std(),
+		DiskQuota:       diskQuota(cfg, dataDir),
 		Logger:          log,
 	}
 	for name, t := range cfg.Templates {
 		opts.Templates[name] = fleet.Template{
-			Image: t.Image,
-			Limits: sandbox.Limits{
-				MemoryBytes: int64(t.Memory),
-				CPUs:        t.CPUs,
-				Processes:   t.Processes,
-				DiskBytes:   int64(t.Disk),
-			},
+			Image:            t.Image,
+			Limits:           templateLimits(t),
 			Env:              t.Env,
 			ExecutionTimeout: t.ExecutionTimeout.Std(),
 			IdleTimeout:      t.IdleTimeout.Std(),
 			Lifetime:         t.Lifetime.Std(),
+			PauseAfter:       t.PauseAfter.Std(),
+			Preload:          t.Preload,
+			PoolSize:         sizes[name],
 		}
 	}
 	return opts

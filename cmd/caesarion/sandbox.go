@@ -197,7 +197,7 @@ func printSandboxes(w io.Writer, list []v1.Sandbox, now time.Time) error {
 }
 
 type sandboxRmCmd struct {
-	IDs []string `arg:"" optional:"" name:"id" help:"Sandboxes to delete."`
+	IDs []string `arg:"" optional:"" name:"id" names:"sandboxes" help:"Sandboxes to delete."`
 	All bool     `help:"Delete all sandboxes."`
 }
 
@@ -241,7 +241,7 @@ func (c *sandboxRmCmd) Run(ctx context.Context, g *globals) error {
 }
 
 type sandboxExecCmd struct {
-	ID      string            `arg:"" help:"The sandbox."`
+	ID      string            `arg:"" names:"sandboxes" help:"The sandbox."`
 	Command []string          `arg:"" help:"The command: one word is given to the shell, several are a program and its arguments." passthrough:"partial"`
 	Dir     string            `help:"Run it in this folder of the sandbox (default: /workspace)." placeholder:"DIR"`
 	Env     map[string]string `help:"Set this variable; may be repeated." placeholder:"KEY=VALUE"`

@@ -135,6 +135,7 @@ func runScripts(t *testing.T, files []string) {
 			}
 			env.Setenv("CAESARION_DATA_DIR", data)
 			env.Setenv("CAESARION_CONFIG", os.DevNull)
+			env.Setenv("CAESARION_SNAPSHOTS", "false") // a template's snapshot takes seconds; sleep.txtar has one
 			env.Setenv("EXAMPLES", examples)
 			env.Setenv("CERTS", certs)
 			env.Setenv("CAESARION_AGENT", os.Getenv("CAESARION_AGENT"))

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/caesarion/caesarion/internal/config"
@@ -33,6 +34,9 @@ Settings come from the YAML file, then CAESARION_* environment variables, then f
     python:
       memory: 4GiB
       execution_timeout: 10m
+      pause_after: 30m
+      pool_size: 4
+      preload: [numpy, pandas, matplotlib.pyplot]
 
 Examples:
   caesarion serve
@@ -94,11 +98,18 @@ func (c *serveCmd) Run(ctx context.Context, g *globals) error {
 		err = c.announce(g, s)
 	}
 	if err == nil {
+		tellCtx, told := context.WithCancel(ctx)
+		var telling sync.WaitGroup
+		if !g.JSON {
+			telling.Go(func() { tellWhenWarm(tellCtx, g.Stderr, s.pool) })
+		}
 		select {
 		case <-ctx.Done():
 		case err = <-s.ended:
 			s.ended <- http.ErrServerClosed // stop waits for it
 		}
+		told()
+		telling.Wait()
 	}
 	log.Info("server stops", "sandboxes", c.OnExit)
 	return errors.Join(err, os.Remove(filepath.Join(g.DataDir, serverFile)), s.stop(c.OnExit == "delete"))

@@ -22,7 +22,9 @@ import (
 	"github.com/caesarion/caesarion/internal/fleet"
 	"github.com/caesarion/caesarion/internal/httpapi"
 	"github.com/caesarion/caesarion/internal/llm"
+	"github.com/caesarion/caesarion/internal/metrics"
 	"github.com/caesarion/caesarion/internal/sandbox"
+	"github.com/caesarion/caesarion/internal/sandbox/pool"
 	"github.com/caesarion/caesarion/web"
 )
 
@@ -42,6 +44,7 @@ type server struct {
 	token       config.Secret
 	driver      sandbox.Driver
 
+	pool     *pool.Pool
 	fleet    *fleet.Fleet
 	sessions *sessions // nil: this server keeps none
 	http     *http.Server
@@ -56,7 +59,8 @@ type serverOptions struct {
 	token    config.Secret
 	log      *slog.Logger
 	models   *llm.Registry // nil: none
-	sessions bool          // keep sessions in the data directory, which then is locked
+	metrics  *metrics.Metrics
+	sessions bool // keep sessions in the data directory, which then is locked
 }
 
 // startServer starts in the order of the picture in doc.go and returns once
@@ -83,7 +87,14 @@ func startServer(ctx context.Context, opts serverOptions) (*server, error) {
 	}
 	undo.Add(func() { _ = driver.Close() })
 
-	fl, err := fleet.New(ctx, driver, fleetOptions(opts.cfg, opts.log))
+	opts.metrics = metrics.New()
+	warm, err := pool.New(ctx, driver, poolOptions(opts.cfg, !opts.sessions, opts.metrics, opts.log))
+	if err != nil {
+		return nil, err
+	}
+	undo.Add(func() { _ = warm.Close() })
+
+	fl, err := fleet.New(ctx, driver, warm, fleetOptions(opts.cfg, opts.base.DataDir, opts.log))
 	if err != nil {
 		return nil, err
 	}
@@ -110,6 +121,7 @@ func startServer(ctx context.Context, opts serverOptions) (*server, error) {
 		certificate: certificate,
 		token:       opts.token,
 		driver:      driver,
+		pool:        warm,
 		fleet:       fl,
 		sessions:    kept,
 		http:        srv,
@@ -145,7 +157,7 @@ func (s *server) stop(remove bool) error {
 	if served := <-s.ended; !errors.Is(served, http.ErrServerClosed) {
 		err = errors.Join(err, served)
 	}
-	err = errors.Join(err, s.sessions.close(), s.fleet.Close())
+	err = errors.Join(err, s.sessions.close(), s.fleet.Close(), s.pool.Close())
 	if remove {
 		ctx, done := context.WithTimeout(context.Background(), removeTimeout)
 		defer done()
@@ -228,6 +240,7 @@ func newHTTPServer(fl *fleet.Fleet, kept *sessions, opts serverOptions) (*http.S
 		AllowedHosts: hosts,
 		Version:      buildVersion(),
 		Logger:       opts.log,
+		Metrics:      opts.metrics.Handler(),
 		Models:       opts.models,
 		Page:         page,
 		PageLive:     opts.cfg.WebDir != "",

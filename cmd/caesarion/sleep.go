@@ -10,7 +10,7 @@ import (
 )
 
 type sandboxPauseCmd struct {
-	IDs []string `arg:"" name:"id" help:"Sandboxes to put to sleep."`
+	IDs []string `arg:"" name:"id" names:"sandboxes" help:"Sandboxes to put to sleep."`
 }
 
 // Help implements kong.HelpProvider.
@@ -32,7 +32,7 @@ func (c *connection) pause(ctx context.Context, id string) (v1.Sandbox, error) {
 }
 
 type sandboxResumeCmd struct {
-	IDs []string `arg:"" name:"id" help:"Sandboxes to wake."`
+	IDs []string `arg:"" name:"id" names:"sandboxes" help:"Sandboxes to wake."`
 }
 
 // Help implements kong.HelpProvider.
@@ -87,7 +87,7 @@ func warnRestarted(g *globals, sb v1.Sandbox) {
 }
 
 type sandboxForkCmd struct {
-	ID    string            `arg:"" help:"The sandbox to copy."`
+	ID    string            `arg:"" names:"sandboxes" help:"The sandbox to copy."`
 	Count int               `short:"n" help:"How many copies, at most 16." default:"1" placeholder:"N"`
 	Label map[string]string `help:"Keep this label with the copies, instead of the sandbox's own; may be repeated." placeholder:"KEY=VALUE"`
 }
@@ -125,7 +125,7 @@ func (c *sandboxForkCmd) Run(ctx context.Context, g *globals) error {
 }
 
 type sandboxSnapshotCmd struct {
-	ID   string `arg:"" help:"The sandbox to save."`
+	ID   string `arg:"" names:"sandboxes" help:"The sandbox to save."`
 	Name string `arg:"" optional:"" help:"A name for it: letters, digits, '.', '_' and '-'. A snapshot that had it before loses it."`
 }
 

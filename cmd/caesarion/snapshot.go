@@ -79,7 +79,7 @@ func printSnapshots(w io.Writer, list []v1.Snapshot, now time.Time) error {
 }
 
 type snapshotInspectCmd struct {
-	Snapshot string `arg:"" help:"Id or name of the snapshot."`
+	Snapshot string `arg:"" names:"snapshots" help:"Id or name of the snapshot."`
 }
 
 // Help implements kong.HelpProvider.
@@ -119,7 +119,7 @@ func (c *snapshotInspectCmd) Run(ctx context.Context, g *globals) error {
 }
 
 type snapshotRmCmd struct {
-	Snapshots []string `arg:"" optional:"" name:"snapshot" help:"Ids or names of the snapshots to delete."`
+	Snapshots []string `arg:"" optional:"" name:"snapshot" names:"snapshots" help:"Ids or names of the snapshots to delete."`
 	All       bool     `help:"Delete all snapshots."`
 }
 

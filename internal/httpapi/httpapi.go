@@ -29,6 +29,7 @@ type Options struct {
 	Version      string
 	Logger       *slog.Logger         // default: discard
 	Heartbeat    time.Duration        // between comments on silent event streams; default 15 s
+	Metrics      http.Handler         // what Prometheus reads at /metrics; nil: nothing
 	Models       *llm.Registry        // default: none
 	Sessions     *session.Service     // nil: no sessions are kept
 	Files        *workspace.Workspace // of the sessions
@@ -71,7 +72,10 @@ func New(fl *fleet.Fleet, opts Options) *API {
 	a.seeds.init()
 	a.huma = humago.New(a.mux, humaConfig(opts.Version))
 	a.infoRoutes()
+	a.metricsRoute()
 	a.sandboxRoutes()
+	a.sleepRoutes()
+	a.snapshotRoutes()
 	a.kernelRoutes()
 	a.executionRoutes()
 	a.fileRoutes()

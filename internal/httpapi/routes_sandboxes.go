@@ -14,6 +14,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	v1 "github.com/caesarion/caesarion/api/v1"
+	"github.com/caesarion/caesarion/internal/errdefs"
 	"github.com/caesarion/caesarion/internal/fleet"
 	"github.com/caesarion/caesarion/internal/sandbox"
 )
@@ -59,6 +60,21 @@ func (a *API) infoRoutes() {
 	}
 }
 
+// metricsRoute serves Metrics; the route is described even where there are none.
+func (a *API) metricsRoute() {
+	a.plain(huma.Operation{
+		OperationID: "metrics", Method: http.MethodGet, Path: "/metrics", Tags: []string{tagServer},
+		Summary: "What Prometheus reads", Description: "Starts, pools, sleep and failures as counters and histograms. It needs the token as everything does: `authorization` with `credentials_file` in Prometheus' settings.",
+		Responses: map[string]*huma.Response{"200": {Description: "Prometheus' text format", Content: map[string]*huma.MediaType{"text/plain": {Schema: &huma.Schema{Type: "string"}}}}},
+	}, func(w http.ResponseWriter, r *http.Request) {
+		if a.opts.Metrics == nil {
+			a.fail(w, r, errdefs.New(errdefs.ErrUnsupported, "metrics-off", "This server has no metrics.").WithHint("caesarion serve has them."))
+			return
+		}
+		a.opts.Metrics.ServeHTTP(w, r)
+	})
+}
+
 // health is byte for byte what the original answers: a float of seconds and no
 // newline.
 func health(w http.ResponseWriter, _ *http.Request) {
@@ -76,21 +92,41 @@ func (a *API) info() v1.Info {
 	info := v1.Info{
 		Version:      a.opts.Version,
 		Driver:       caps.Driver,
-		Capabilities: v1.Capabilities{Enforces: notNil(caps.Enforces), Missing: notNil(caps.Missing)},
+		Capabilities: v1.Capabilities{Enforces: notNil(caps.Enforces), Missing: notNil(caps.Missing), Can: append([]string{}, caps.Can...)},
 		Templates:    []v1.Template{},
 		Limits:       v1.ServerLimits{MaxSandboxes: max(0, a.fleet.MaxSandboxes()), CodeBytes: maxCode, BodyBytes: maxBody},
-		Sandboxes:    v1.SandboxesCount{Alive: a.fleet.Count()},
+		Sandboxes:    a.count(),
 	}
+	pools := a.fleet.PoolStats()
 	for _, name := range slices.Sorted(maps.Keys(templates)) {
 		t := templates[name]
-		info.Templates = append(info.Templates, v1.Template{
+		view := v1.Template{
 			Name: name, Default: name == def, Image: t.Image, Limits: v1.Limits(t.Limits),
 			ExecutionTimeoutMS: t.ExecutionTimeout.Milliseconds(),
 			IdleTimeoutMS:      t.IdleTimeout.Milliseconds(),
 			LifetimeMS:         t.Lifetime.Milliseconds(),
-		})
+			PauseAfterMS:       max(0, t.PauseAfter.Milliseconds()),
+			Preload:            t.Preload,
+		}
+		if p, ok := pools[name]; ok {
+			view.Pool = &v1.Pool{
+				Size: p.Size, Ready: p.Ready, Starting: p.Starting, Snapshot: p.Snapshot, Message: p.Message, Hits: p.Hits, Misses: p.Misses,
+			}
+		}
+		info.Templates = append(info.Templates, view)
 	}
 	return info
+}
+
+func (a *API) count() v1.SandboxesCount {
+	var n v1.SandboxesCount
+	for _, s := range a.fleet.List() {
+		n.Alive++
+		if s.View().State == sandbox.StatePaused {
+			n.Paused++
+		}
+	}
+	return n
 }
 
 func notNil(m map[string]string) map[string]string {
@@ -102,12 +138,20 @@ func notNil(m map[string]string) map[string]string {
 
 func viewSandbox(s *fleet.Sandbox) v1.Sandbox {
 	v := s.View()
-	return v1.Sandbox{
+	sb := v1.Sandbox{
 		ID: string(v.ID), Template: v.Template, Image: v.Image, State: string(v.State),
 		Limits: v1.Limits(v.Limits), Labels: notNil(v.Labels), KernelID: v.KernelID,
 		ExecutionTimeoutMS: v.ExecutionTimeout.Milliseconds(), IdleTimeoutMS: v.IdleTimeout.Milliseconds(),
+		PauseAfterMS: max(0, v.PauseAfter.Milliseconds()), Start: string(v.Start), SavedBytes: v.SavedBytes,
 		CreatedAt: v.CreatedAt, LastUsedAt: v.LastUsedAt, ExpiresAt: v.ExpiresAt,
 	}
+	if !v.PausedAt.IsZero() {
+		sb.PausedAt = &v.PausedAt
+	}
+	if r := v.Restarted; r != nil {
+		sb.Restarted = &v1.Restarted{At: r.At, Reason: r.Reason, Message: r.Message}
+	}
+	return sb
 }
 
 func (a *API) sandboxRoutes() {
@@ -115,7 +159,7 @@ func (a *API) sandboxRoutes() {
 	register(a, huma.Operation{
 		OperationID: "create-sandbox", Method: http.MethodPost, Path: "/v1/sandboxes", Tags: tags, DefaultStatus: http.StatusCreated,
 		Summary:     "Create a sandbox",
-		Description: "Answers when the sandbox runs. Its default kernel starts meanwhile, and the first execution waits for it. If the connection is closed before the answer, nothing is left.\n\nFailures: 400 `template-unknown`, `limit-too-high`, `invalid-labels`, `invalid-env`; 429 `too-many-sandboxes` with Retry-After.",
+		Description: "Answers when the sandbox runs. Its default kernel starts meanwhile, and the first execution waits for it. If the connection is closed before the answer, nothing is left.\n\n`start` of the answer says how it came to be. With `snapshot` it has the memory and files of that state; where its memory can't be brought back here, it has the files and `restarted` says why.\n\nFailures: 400 `template-unknown`, `limit-too-high`, `invalid-labels`, `invalid-env`; 404 `snapshot-not-found`; 429 `too-many-sandboxes` with Retry-After; 501 `snapshot-unsupported`.",
 	}, func(ctx context.Context, in *struct{ Body *v1.CreateSandbox }) (*created[v1.Sandbox], error) {
 		body := v1.CreateSandbox{}
 		if in.Body != nil {
@@ -124,6 +168,7 @@ func (a *API) sandboxRoutes() {
 		req := fleet.CreateRequest{
 			Template: body.Template, Labels: body.Labels, Env: body.Env,
 			ExecutionTimeout: millis(body.ExecutionTimeoutMS), IdleTimeout: millis(body.IdleTimeoutMS), Lifetime: millis(body.LifetimeMS),
+			PauseAfter: millis(body.PauseAfterMS), Snapshot: body.Snapshot,
 		}
 		if body.Limits != nil {
 			req.Limits = sandbox.Limits(*body.Limits)
@@ -137,7 +182,7 @@ func (a *API) sandboxRoutes() {
 	})
 	register(a, huma.Operation{
 		OperationID: "list-sandboxes", Method: http.MethodGet, Path: "/v1/sandboxes", Tags: tags,
-		Summary: "List the sandboxes, newest first",
+		Summary: "List the sandboxes, newest first", Description: "None of them is woken.",
 	}, func(context.Context, *struct{}) (*answer[v1.SandboxList], error) {
 		list := v1.SandboxList{Sandboxes: []v1.Sandbox{}}
 		for _, s := range a.fleet.List() {
@@ -148,7 +193,7 @@ func (a *API) sandboxRoutes() {
 	register(a, huma.Operation{
 		OperationID: "get-sandbox", Method: http.MethodGet, Path: "/v1/sandboxes/{sandbox_id}", Tags: tags,
 		Summary:     "Get a sandbox",
-		Description: "Failures, here and wherever a sandbox is named: 404 `sandbox-not-found`; 410 `sandbox-gone` with `reason` (deleted, expired, idle, out_of_memory, sandbox_lost, unresponsive).",
+		Description: "It is not woken. Failures, here and wherever a sandbox is named: 404 `sandbox-not-found`; 410 `sandbox-gone` with `reason` (deleted, expired, idle, out_of_memory, sandbox_lost, unresponsive).",
 	}, func(ctx context.Context, in *SandboxPath) (*answer[v1.Sandbox], error) {
 		s, err := a.sandbox(ctx, in.SandboxID)
 		if err != nil {
@@ -189,11 +234,16 @@ func (a *API) sandboxRoutes() {
 	})
 	register(a, huma.Operation{
 		OperationID: "get-usage", Method: http.MethodGet, Path: "/v1/sandboxes/{sandbox_id}/usage", Tags: tags,
-		Summary: "Read the sandbox's resource counters",
+		Summary: "Read the sandbox's resource counters", Description: "A sleeping sandbox is not woken: it has no memory and no processes, and `disk_bytes` is what it takes on the server's disk.",
 	}, func(ctx context.Context, in *SandboxPath) (*answer[v1.Usage], error) {
 		s, err := a.sandbox(ctx, in.SandboxID)
 		if err != nil {
 			return nil, err
+		}
+		if v := s.View(); v.State == sandbox.StatePaused {
+			return &answer[v1.Usage]{v1.Usage{
+				MemoryLimitBytes: v.Limits.MemoryBytes, DiskLimitBytes: v.Limits.DiskBytes, DiskBytes: v.SavedBytes, At: time.Now().UTC(),
+			}}, nil
 		}
 		// Looking at a sandbox does not keep it alive.
 		u, err := s.Agent().Usage(ctx)

@@ -43,7 +43,7 @@ type sessionRig struct {
 func newSessionRig(t *testing.T, files workspace.Options) *sessionRig {
 	t.Helper()
 	dir := t.TempDir()
-	fl, err := fleet.New(t.Context(), newDriver(t), fleet.Options{Templates: map[string]fleet.Template{"python": {Image: "python", Limits: sandbox.Limits{MemoryBytes: 2 << 30}}}, MaxSandboxes: 4})
+	fl, err := fleet.New(t.Context(), newDriver(t), nil, fleet.Options{Templates: map[string]fleet.Template{"python": {Image: "python", Limits: sandbox.Limits{MemoryBytes: 2 << 30}}}, MaxSandboxes: 4})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -68,8 +68,8 @@ func Start(tb testing.TB, driver sandbox.Driver, opts Options) *Server {
 	if opts.Image == "" {
 		opts.Image = "python"
 	}
-	fl, err := fleet.New(tb.Context(), driver, fleet.Options{
-		Templates:    map[string]fleet.Template{"python": {Image: opts.Image, Limits: sandbox.Limits{MemoryBytes: 2 << 30}}},
+	fl, err := fleet.New(tb.Context(), driver, nil, fleet.Options{
+		Templates:    map[string]fleet.Template{"python": {Image: opts.Image, Limits: sandbox.Limits{MemoryBytes: 2 << 30}, PauseAfter: time.Hour}},
 		MaxSandboxes: 4, // the suite fills them all
 	})
 	if err != nil {
@@ -378,7 +378,7 @@ func Run(t *testing.T, newDriver func(testing.TB) sandbox.Driver, opts Options) 
 	s := Start(t, newDriver(t), opts)
 	sb := into[v1.Sandbox](t, s.send(t, "POST", "/v1/sandboxes", v1.CreateSandbox{}), 201)
 	t.Cleanup(func() { s.delete(t, sb.ID) })
-	for _, group := range [][]test{accessTests, requestTests, sandboxTests, executionTests, streamTests, kernelTests, fileTests, processTests, seedTests, sessionTests, hostileTests, originTests} {
+	for _, group := range [][]test{accessTests, requestTests, sandboxTests, sleepTests, executionTests, streamTests, kernelTests, fileTests, processTests, seedTests, sessionTests, hostileTests, originTests} {
 		for _, tt := range group {
 			t.Run(tt.name, func(t *testing.T) { tt.run(t, s, sb.ID) })
 		}
