@@ -87,7 +87,7 @@ func newWorld(tb testing.TB, script string, opts worldOptions) *world {
 	}
 	path := filepath.Join(tb.TempDir(), "caesarion.db")
 	start := func() (stop func()) {
-		fl, err := fleet.New(context.WithoutCancel(tb.Context()), host.Driver(), fleet.Options{Templates: map[string]fleet.Template{"python": {}}})
+		fl, err := fleet.New(context.WithoutCancel(tb.Context()), host.Driver(), nil, fleet.Options{Templates: map[string]fleet.Template{"python": {}}})
 		if err != nil {
 			tb.Fatal(err)
 		}

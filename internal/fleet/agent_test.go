@@ -180,7 +180,7 @@ func TestExecutionsEndWithTheirSandbox(t *testing.T) {
 func TestOldExecutionsAreForgotten(t *testing.T) {
 	big := line(2, "output.stream", `{"name":"stdout","text":"`+strings.Repeat("x", 1<<20)+`"}`)
 	all := whole(line(1, "execution.started", `{"kernel_id":"krn_x"}`) + big + line(3, "execution.finished", `{"status":"ok"}`))
-	f, err := fleet.New(t.Context(), newScripted(t, all, all), fleet.Options{EventBytes: 4 << 20})
+	f, err := fleet.New(t.Context(), newScripted(t, all, all), nil, fleet.Options{EventBytes: 4 << 20})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/caesarion/caesarion/internal/errdefs"
 	"github.com/caesarion/caesarion/internal/sandbox"
+	"github.com/caesarion/caesarion/internal/sandbox/pool"
 )
 
 // CreateRequest asks for a sandbox. The zero value gives the default template.
@@ -25,18 +27,37 @@ type CreateRequest struct {
 	ExecutionTimeout time.Duration
 	IdleTimeout      time.Duration
 	Lifetime         time.Duration
-	Session          string // the session it belongs to; empty: none
+	PauseAfter       time.Duration // 0: the template's; negative: never
+	Snapshot         string        // id or name of a snapshot to make it from; empty: none
+	Session          string        // the session it belongs to; empty: none
 }
 
-// source gives running sandboxes: today the driver, later a pool before it.
-type source interface {
-	Create(ctx context.Context, spec sandbox.Spec) (sandbox.Info, error)
+// leaser gives running sandboxes: a pool, or the driver alone.
+type leaser interface {
+	Lease(ctx context.Context, req pool.Request) (*pool.Lease, error)
+	Stats() map[string]pool.Stats
 }
+
+// cold is a leaser without anything ready.
+type cold struct{ driver sandbox.Driver }
+
+func (c cold) Lease(ctx context.Context, req pool.Request) (*pool.Lease, error) {
+	info, err := c.driver.Create(ctx, req.Spec)
+	if err != nil {
+		return nil, err
+	}
+	return &pool.Lease{Info: info, Start: pool.StartCold}, nil
+}
+
+func (cold) Stats() map[string]pool.Stats { return nil }
 
 // Create makes a sandbox and returns once its agent answers. Its default
-// kernel starts meanwhile; the first execution waits for it. If ctx ends
-// first, nothing is left.
+// kernel runs already, or starts meanwhile: the first execution waits for it.
+// If ctx ends first, nothing is left.
 func (f *Fleet) Create(ctx context.Context, req CreateRequest) (*Sandbox, error) {
+	if req.Snapshot != "" {
+		return f.createFrom(ctx, req)
+	}
 	name := req.Template
 	if name == "" {
 		name = f.opts.DefaultTemplate
@@ -56,29 +77,40 @@ func (f *Fleet) Create(ctx context.Context, req CreateRequest) (*Sandbox, error)
 	}
 	defer f.release()
 
+	lease, err := f.pool.Lease(ctx, pool.Request{KernelID: rec.kernelID, Spec: sandbox.Spec{
+		ID:       sandbox.NewID(),
+		Template: name,
+		Image:    t.Image,
+		Limits:   limits,
+		Env:      environment(t, req),
+		Labels:   rec.labels(),
+	}})
+	if err != nil {
+		return nil, fmt.Errorf("fleet: create from %s: %w", name, err)
+	}
+	rec.start = lease.Start // written down with the first use, not here
+	s, err := f.attach(lease.Info, rec, lease.Client)
+	if err != nil {
+		return nil, err
+	}
+	if lease.KernelReady {
+		s.mu.Lock()
+		s.kernel = startedKernel(rec.kernelID)
+		s.mu.Unlock()
+	} else {
+		s.startDefaultKernel()
+	}
+	f.log.Info("sandbox created", "sandbox_id", string(lease.Info.ID), "template", name, "start", string(lease.Start))
+	return s, nil
+}
+
+func environment(t Template, req CreateRequest) map[string]string {
 	env := maps.Clone(t.Env)
 	if env == nil {
 		env = map[string]string{}
 	}
 	maps.Copy(env, req.Env)
-	info, err := f.source.Create(ctx, sandbox.Spec{
-		ID:       sandbox.NewID(),
-		Template: name,
-		Image:    t.Image,
-		Limits:   limits,
-		Env:      env,
-		Labels:   rec.labels(),
-	})
-	if err != nil {
-		return nil, fmt.Errorf("fleet: create from %s: %w", name, err)
-	}
-	s, err := f.attach(info, rec)
-	if err != nil {
-		return nil, err
-	}
-	s.startDefaultKernel()
-	f.log.Info("sandbox created", "sandbox_id", string(info.ID), "template", name)
-	return s, nil
+	return env
 }
 
 // plan checks a request against its template.
@@ -90,6 +122,8 @@ func (f *Fleet) plan(req CreateRequest, t Template) (record, sandbox.Limits, err
 		seedID:   f.newSeedID(),
 		session:  req.Session,
 		user:     maps.Clone(req.Labels),
+		strict:   req.IdleTimeout > 0 && req.IdleTimeout < t.IdleTimeout,
+		pause:    cmp.Or(req.PauseAfter, t.PauseAfter),
 	}
 	if err := checkLabels(req.Labels); err != nil {
 		return rec, sandbox.Limits{}, err

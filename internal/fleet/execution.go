@@ -186,6 +186,13 @@ func (e *Execution) pump(stream *agentapi.Stream) {
 				e.log.Close(errClosed)
 				return
 			}
+			if errors.Is(err, agentapi.ErrHeld) {
+				// The sandbox is being saved: this waits until it goes on.
+				if stream, err = e.sandbox.client.Events(e.sandbox.fleet.ctx, e.ID, e.log.Last()); err == nil {
+					break
+				}
+				continue
+			}
 			retries++
 			if retries > 8 || errors.Is(err, errdefs.ErrNotFound) || isBadAnswer(err) {
 				e.giveUp(err)
@@ -351,11 +358,15 @@ func (e *Execution) followLate() {
 		e.mu.Lock()
 		byServer := e.byServer
 		e.mu.Unlock()
-		if !byServer {
+		for !byServer && e.sandbox.awaitAwake() {
 			stream, err := e.sandbox.client.Follow(e.sandbox.fleet.ctx, e.ID, e.log.Last())
-			if err == nil {
-				_ = e.drain(stream) // it ends with the kernel's next execution, or with the connection
-				_ = stream.Close()
+			if err != nil {
+				break
+			}
+			err = e.drain(stream) // it ends with the kernel's next execution, or with the connection
+			_ = stream.Close()
+			if !errors.Is(err, agentapi.ErrHeld) {
+				break
 			}
 		}
 		e.log.Close(nil)

@@ -90,6 +90,9 @@ func (s *Sandbox) prepare(ctx context.Context, req ExecuteRequest, release func(
 	if req.Timeout == 0 {
 		req.Timeout = most
 	}
+	if err := s.awaken(ctx); err != nil {
+		return nil, false, err
+	}
 	kernel := req.KernelID
 	if kernel == "" {
 		var err error
@@ -277,6 +280,13 @@ func (x *executions) forgetLocked(e *Execution) {
 	}
 	delete(x.byID, e.ID)
 	x.order = slices.DeleteFunc(x.order, func(o *Execution) bool { return o == e })
+}
+
+// running reports whether an execution has not ended.
+func (x *executions) running() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.open > 0
 }
 
 // newest gives the execution that came last, nil if there is none.

@@ -13,8 +13,10 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/caesarion/caesarion/internal/agentapi"
 	"github.com/caesarion/caesarion/internal/errdefs"
 	"github.com/caesarion/caesarion/internal/sandbox"
+	"github.com/caesarion/caesarion/internal/sandbox/pool"
 )
 
 // errClosed is the cause that everything of a closing Fleet ends with.
@@ -24,19 +26,23 @@ var errClosed = errdefs.New(errdefs.ErrUnavailable, "server-stopping", "The serv
 // Fleet has the sandboxes of one installation.
 type Fleet struct {
 	driver sandbox.Driver
-	source source
+	pauser sandbox.Pauser      // nil: the driver's sandboxes can't sleep
+	saver  sandbox.Snapshotter // nil: nor be saved
+	pool   leaser
 	opts   Options
 	log    *slog.Logger
 	kept   *keeper
 
 	ctx    context.Context // ends with Close; the parent of watches and pumps
 	cancel context.CancelCauseFunc
-	work   sync.WaitGroup // watches, pumps, removals
+	work   sync.WaitGroup // watches, pumps, removals, ways into sleep and out of it
+	tidy   sync.Mutex     // held while the quota is kept
 
 	mu       sync.Mutex
 	closed   bool
-	creating int
+	creating int // or waking
 	alive    map[sandbox.ID]*Sandbox
+	asleep   map[sandbox.ID]*Sandbox // of those alive
 	gone     map[sandbox.ID]*Sandbox
 	goneList []sandbox.ID // oldest first; bounds gone
 	seeds    map[string]*Sandbox
@@ -53,28 +59,39 @@ const removeTimeout = 60 * time.Second
 
 // New takes over the driver's sandboxes: those that an earlier process left
 // are adopted with their executions, or deleted if their time is over or their
-// agent does not answer. It returns when that is done.
-func New(ctx context.Context, driver sandbox.Driver, opts Options) (*Fleet, error) {
+// agent does not answer. Those that sleep are not woken for it. It returns when
+// that is done. A pool is the caller's to close; with nil every start is cold.
+func New(ctx context.Context, driver sandbox.Driver, ready *pool.Pool, opts Options) (*Fleet, error) {
 	opts, err := opts.withDefaults()
 	if err != nil {
 		return nil, err
 	}
 	f := &Fleet{
 		driver:   driver,
-		source:   driver,
+		pool:     cold{driver},
 		opts:     opts,
 		log:      opts.Logger,
 		kept:     newKeeper(opts.EventBytes),
 		alive:    map[sandbox.ID]*Sandbox{},
+		asleep:   map[sandbox.ID]*Sandbox{},
 		gone:     map[sandbox.ID]*Sandbox{},
 		seeds:    map[string]*Sandbox{},
 		sessions: map[string]*Sandbox{},
+	}
+	f.pauser, _ = driver.(sandbox.Pauser)
+	f.saver, _ = driver.(sandbox.Snapshotter)
+	if ready != nil {
+		f.pool = ready
 	}
 	f.ctx, f.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	if err := f.adopt(ctx); err != nil {
 		_ = f.Close()
 		return nil, err
 	}
+	f.background(func() {
+		f.dropTemporary()
+		f.keepQuota()
+	})
 	return f, nil
 }
 
@@ -92,18 +109,19 @@ func (f *Fleet) adopt(ctx context.Context) error {
 	var g errgroup.Group
 	g.SetLimit(adoptAtOnce)
 	for _, info := range infos {
+		if info.Pooled {
+			continue // the pool's
+		}
 		g.Go(func() error {
-			t, ok := f.opts.Templates[info.Template]
-			if !ok {
-				t = Template{ExecutionTimeout: DefaultExecutionTimeout, IdleTimeout: DefaultIdleTimeout, Lifetime: DefaultLifetime}
-			}
-			rec := recordOf(info, t)
+			rec := recordOf(info, f.templateOf(info.Template))
 			switch now := time.Now(); {
+			case info.State == sandbox.StatePaused:
+				f.adoptAsleep(info, rec)
 			case info.State != sandbox.StateRunning:
 				f.discard(info.ID, "it had stopped")
 			case now.After(rec.expires):
 				f.discard(info.ID, "its life was over")
-			case now.After(rec.used.Add(rec.idle + labelWriteEvery)):
+			case now.After(rec.used.Add(rec.idle+labelWriteEvery)) && (rec.strict || rec.pause <= 0 || f.pauser == nil):
 				f.discard(info.ID, "it was idle for too long")
 			default:
 				f.adoptOne(ctx, info, rec)
@@ -117,7 +135,7 @@ func (f *Fleet) adopt(ctx context.Context) error {
 func (f *Fleet) adoptOne(ctx context.Context, info sandbox.Info, rec record) {
 	ctx, cancel := context.WithTimeoutCause(ctx, adoptTimeout, errors.New("the agent did not answer in time"))
 	defer cancel()
-	s, err := f.attach(info, rec)
+	s, err := f.attach(info, rec, nil)
 	if err == nil {
 		if err = s.adoptExecutions(ctx); err == nil {
 			f.log.Info("sandbox adopted", "sandbox_id", string(info.ID), "template", info.Template)
@@ -168,10 +186,10 @@ func (f *Fleet) reserve() error {
 	if f.closed {
 		return errClosed
 	}
-	if n := len(f.alive) + f.creating; f.opts.MaxSandboxes > 0 && n >= f.opts.MaxSandboxes {
+	if n := len(f.alive) - len(f.asleep) + f.creating; f.opts.MaxSandboxes > 0 && n >= f.opts.MaxSandboxes {
 		return errdefs.New(errdefs.ErrExhausted, "too-many-sandboxes",
 			"There are %d sandboxes, and this installation allows %d at once.", n, f.opts.MaxSandboxes).
-			WithHint("Delete one that is not needed, or wait until an idle one ends.")
+			WithHint("Delete or pause one that is not needed, or wait until an idle one ends.")
 	}
 	f.creating++
 	return nil
@@ -183,20 +201,26 @@ func (f *Fleet) release() {
 	f.creating--
 }
 
-// attach makes the Sandbox of a running sandbox and watches it.
-func (f *Fleet) attach(info sandbox.Info, rec record) (*Sandbox, error) {
+// attach makes the Sandbox of a sandbox that runs or sleeps and watches it. A
+// client that speaks to its agent already is used on.
+func (f *Fleet) attach(info sandbox.Info, rec record, client *agentapi.Client) (*Sandbox, error) {
 	lost, err := f.driver.Lost(info.ID)
 	if err != nil {
 		return nil, fmt.Errorf("fleet: watch %s: %w", info.ID, err)
 	}
-	s := newSandbox(f, info, rec)
+	s := newSandbox(f, info, rec, client)
+	s.lost = lost
 	f.mu.Lock()
 	if f.closed {
 		f.mu.Unlock()
+		s.cancel(errClosed)
 		s.client.CloseIdle()
 		return nil, errClosed
 	}
 	f.alive[info.ID] = s
+	if info.State == sandbox.StatePaused {
+		f.asleep[info.ID] = s
+	}
 	if rec.seedID != "" {
 		f.seeds[rec.seedID] = s
 	}
@@ -204,7 +228,7 @@ func (f *Fleet) attach(info sandbox.Info, rec record) (*Sandbox, error) {
 		f.sessions[rec.session] = s
 	}
 	f.mu.Unlock()
-	f.work.Go(func() { s.watch(lost) })
+	f.work.Go(s.watch)
 	return s, nil
 }
 
@@ -216,6 +240,7 @@ func (f *Fleet) detach(s *Sandbox) bool {
 		return false
 	}
 	delete(f.alive, s.id)
+	delete(f.asleep, s.id)
 	if s.seedID != "" && f.seeds[s.seedID] == s {
 		delete(f.seeds, s.seedID)
 	}
@@ -276,8 +301,9 @@ func (f *Fleet) BySession(session string) (*Sandbox, bool) {
 	return s, ok
 }
 
-// Farewell has fn called before a sandbox is deleted because it was idle or its
-// life is over, so that its files can be saved.
+// Farewell has fn called before a sandbox is put to sleep, and before one that
+// is awake is deleted because it was idle or its life is over, so that its
+// files can be saved.
 func (f *Fleet) Farewell(fn func(context.Context, *Sandbox)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -295,12 +321,22 @@ func (f *Fleet) List() []*Sandbox {
 	return list
 }
 
-// Count gives the number of living sandboxes.
+// Count gives the number of living sandboxes, those that sleep included.
 func (f *Fleet) Count() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return len(f.alive)
 }
+
+// Asleep gives the number of those that sleep.
+func (f *Fleet) Asleep() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.asleep)
+}
+
+// PoolStats gives the state of the templates' pools; nil without a pool.
+func (f *Fleet) PoolStats() map[string]pool.Stats { return f.pool.Stats() }
 
 // Templates gives the templates, with defaults filled in, and the default's name.
 func (f *Fleet) Templates() (map[string]Template, string) {

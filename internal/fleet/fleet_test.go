@@ -45,7 +45,7 @@ func newHost(t testing.TB) *fake.Host {
 
 func newFleet(t testing.TB, d sandbox.Driver, tmpl fleet.Template, most int) *fleet.Fleet {
 	t.Helper()
-	f, err := fleet.New(t.Context(), d, fleet.Options{Templates: map[string]fleet.Template{"python": tmpl}, MaxSandboxes: most})
+	f, err := fleet.New(t.Context(), d, nil, fleet.Options{Templates: map[string]fleet.Template{"python": tmpl}, MaxSandboxes: most})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/caesarion/caesarion/internal/sandbox"
+	"github.com/caesarion/caesarion/internal/sandbox/pool"
 )
 
 // Labels on the driver's sandbox are the only durable record of what this
@@ -21,24 +22,32 @@ const (
 	labelLife    = "caesarion.lifetime_ms"          // decimal
 	labelSeed    = "caesarion.seed"                 // "sandbox-1a2b3c4d": its name in the original's API
 	labelSession = "caesarion.session"              // the session it belongs to
+	labelPause   = "caesarion.pause_after_ms"       // decimal; -1: never
+	labelStrict  = "caesarion.idle_strict"          // "1": unused for its idle time it goes, asleep or awake
+	labelStart   = "caesarion.start"                // pool.Start
+	labelRestart = "caesarion.restarted"            // RFC 3339, a space, the code: see Restarted
 	userPrefix   = "user."
 )
 
 // record is the part of a sandbox that labels keep.
 type record struct {
 	kernelID  string
-	expires   time.Time
+	expires   time.Time // of one that sleeps: had it slept from then on no longer
 	used      time.Time
 	execution time.Duration
 	idle      time.Duration
 	life      time.Duration
 	seedID    string
 	session   string
+	pause     time.Duration // not positive: never
+	strict    bool
+	start     pool.Start
+	restarted *Restarted // never changed in place
 	user      map[string]string
 }
 
 func (r record) labels() map[string]string {
-	m := make(map[string]string, 8+len(r.user))
+	m := make(map[string]string, 12+len(r.user))
 	for k, v := range r.user {
 		m[userPrefix+k] = v
 	}
@@ -50,6 +59,17 @@ func (r record) labels() map[string]string {
 	put(labelKernel, r.kernelID)
 	put(labelSeed, r.seedID)
 	put(labelSession, r.session)
+	put(labelStart, string(r.start))
+	if r.strict {
+		m[labelStrict] = "1"
+	}
+	if r.restarted != nil {
+		m[labelRestart] = r.restarted.At.UTC().Format(time.RFC3339Nano) + " " + r.restarted.Reason
+	}
+	m[labelPause] = "-1"
+	if r.pause > 0 {
+		m[labelPause] = strconv.FormatInt(max(r.pause.Milliseconds(), 1), 10)
+	}
 	m[labelExpires] = r.expires.UTC().Format(time.RFC3339Nano)
 	m[labelUsed] = r.used.UTC().Format(time.RFC3339Nano)
 	m[labelExec] = strconv.FormatInt(r.execution.Milliseconds(), 10)
@@ -70,10 +90,19 @@ func recordOf(info sandbox.Info, t Template) record {
 		execution: labelMillis(l[labelExec], t.ExecutionTimeout),
 		idle:      labelMillis(l[labelIdle], t.IdleTimeout),
 		life:      labelMillis(l[labelLife], t.Lifetime),
+		pause:     labelMillis(l[labelPause], t.PauseAfter),
+		strict:    l[labelStrict] == "1",
+		start:     pool.Start(l[labelStart]),
 		user:      map[string]string{},
 	}
 	r.expires = labelTime(l[labelExpires], info.CreatedAt.Add(r.life))
 	r.used = labelTime(l[labelUsed], info.CreatedAt)
+	if l[labelPause] == "-1" {
+		r.pause = -1
+	}
+	if at, reason, ok := strings.Cut(l[labelRestart], " "); ok {
+		r.restarted = newRestarted(labelTime(at, info.CreatedAt), reason)
+	}
 	for k, v := range l {
 		if name, ok := strings.CutPrefix(k, userPrefix); ok {
 			r.user[name] = v

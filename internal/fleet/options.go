@@ -21,8 +21,11 @@ type Template struct {
 	Limits           sandbox.Limits
 	Env              map[string]string
 	ExecutionTimeout time.Duration // running time of one execution; default 300 s
-	IdleTimeout      time.Duration // unused for so long: deleted; default 1 h
-	Lifetime         time.Duration // deleted after, whatever it does; default 24 h
+	IdleTimeout      time.Duration // unused for so long: deleted, unless it can sleep; default 1 h
+	Lifetime         time.Duration // deleted after so long awake, whatever it does; default 24 h
+	PauseAfter       time.Duration // unused for so long: put to sleep; 0: never
+	Preload          []string      // modules that kernels of the pool have imported; for the record, see pool.Template
+	PoolSize         int           // likewise
 }
 
 // The defaults of a Template, fit for one machine.
@@ -30,6 +33,8 @@ const (
 	DefaultExecutionTimeout = 300 * time.Second
 	DefaultIdleTimeout      = time.Hour
 	DefaultLifetime         = 24 * time.Hour
+	DefaultKeepMemory       = 7 * 24 * time.Hour
+	DefaultKeepFiles        = 30 * 24 * time.Hour
 )
 
 // DefaultTemplate is the name used when neither caller nor options name one.
@@ -40,9 +45,13 @@ const DefaultTemplate = "python"
 type Options struct {
 	Templates       map[string]Template
 	DefaultTemplate string // default: DefaultTemplate, or the only one there is
-	MaxSandboxes    int    // at once; 0: from the machine's memory; negative: no bound
+	MaxSandboxes    int    // awake at once; 0: from the machine's memory; negative: no bound
 	EventBytes      int64  // memory for events of finished executions, all sandboxes together; default 16 MiB
-	Logger          *slog.Logger
+	// KeepMemory is how long a sleeping sandbox keeps its memory (default 7
+	// days), KeepFiles how long its files (default 30 days, at least KeepMemory).
+	KeepMemory, KeepFiles time.Duration
+	DiskQuota             int64 // bytes that sleeping sandboxes and snapshots may take together; not positive: no bound
+	Logger                *slog.Logger
 }
 
 func (o Options) withDefaults() (Options, error) {
@@ -66,12 +75,14 @@ func (o Options) withDefaults() (Options, error) {
 		t.ExecutionTimeout = cmp.Or(t.ExecutionTimeout, DefaultExecutionTimeout)
 		t.IdleTimeout = cmp.Or(t.IdleTimeout, DefaultIdleTimeout)
 		t.Lifetime = cmp.Or(t.Lifetime, DefaultLifetime)
-		if t.ExecutionTimeout < 0 || t.IdleTimeout < 0 || t.Lifetime < 0 {
+		if t.ExecutionTimeout < 0 || t.IdleTimeout < 0 || t.Lifetime < 0 || t.PauseAfter < 0 {
 			return o, fmt.Errorf("fleet: template %q: negative duration", name)
 		}
 		o.Templates[name] = t
 	}
 	o.EventBytes = cmp.Or(o.EventBytes, 16<<20)
+	o.KeepMemory = cmp.Or(o.KeepMemory, DefaultKeepMemory)
+	o.KeepFiles = max(cmp.Or(o.KeepFiles, DefaultKeepFiles), o.KeepMemory)
 	if o.MaxSandboxes == 0 {
 		o.MaxSandboxes = sandboxesFor(machineMemory(), o.Templates[o.DefaultTemplate].Limits.MemoryBytes)
 	}

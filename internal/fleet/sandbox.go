@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -13,6 +12,7 @@ import (
 	"github.com/caesarion/caesarion/internal/errdefs"
 	"github.com/caesarion/caesarion/internal/event"
 	"github.com/caesarion/caesarion/internal/sandbox"
+	"github.com/caesarion/caesarion/internal/sandbox/pool"
 )
 
 // Reasons why a sandbox is gone, beside those that the driver gives.
@@ -21,13 +21,9 @@ const (
 	ReasonExpired      = "expired"
 	ReasonIdle         = "idle"
 	ReasonUnresponsive = "unresponsive"
+	ReasonDiskQuota    = "disk_quota"
 	ReasonLost         = string(event.ReasonSandboxLost)
 )
-
-// The last use of a sandbox is written to its labels at most this often, so
-// that running code writes nothing to disk. After a restart of the server an
-// idle sandbox may live this much longer.
-const labelWriteEvery = time.Minute
 
 // Sandbox is one sandbox of the Fleet.
 type Sandbox struct {
@@ -41,8 +37,14 @@ type Sandbox struct {
 	used atomic.Int64 // UnixNano of the last use
 	busy atomic.Int64 // unfinished executions and open calls; above 0 the sandbox is not idle
 
+	ctx    context.Context //nolint:containedctx // the sandbox's own life: ends with it, and with the fleet
+	cancel context.CancelCauseFunc
+	turn   chan struct{} // holds a value while it is being saved, woken or its memory dropped
+
 	mu     sync.Mutex
 	rec    record // see labels.go
+	sleep  sleep  // see sleep.go
+	lost   <-chan struct{}
 	kernel *kernelStart
 	execs  executions
 	gone   string // why it is gone; empty while it lives
@@ -67,10 +69,15 @@ type View struct {
 	IdleTimeout      time.Duration
 	CreatedAt        time.Time
 	LastUsedAt       time.Time
-	ExpiresAt        time.Time
+	ExpiresAt        time.Time     // of one that sleeps: if it woke now
+	PauseAfter       time.Duration // 0: never put to sleep
+	PausedAt         time.Time     // zero: it does not sleep
+	SavedBytes       int64         // on disk, while it sleeps
+	Start            pool.Start    // empty: not known
+	Restarted        *Restarted    // nil: never
 }
 
-func newSandbox(f *Fleet, info sandbox.Info, rec record) *Sandbox {
+func newSandbox(f *Fleet, info sandbox.Info, rec record, client *agentapi.Client) *Sandbox {
 	s := &Sandbox{
 		fleet:   f,
 		id:      info.ID,
@@ -78,14 +85,20 @@ func newSandbox(f *Fleet, info sandbox.Info, rec record) *Sandbox {
 		session: rec.session,
 		info:    info,
 		rec:     rec.clone(),
+		turn:    make(chan struct{}, 1),
 		moved:   make(chan struct{}, 1),
 		ended:   make(chan struct{}),
 	}
 	s.execs.init()
 	s.used.Store(rec.used.UnixNano())
-	s.client = agentapi.NewClient(func(ctx context.Context) (net.Conn, error) {
-		return f.driver.Dial(ctx, info.ID)
-	}, info.AgentToken)
+	s.ctx, s.cancel = context.WithCancelCause(f.ctx)
+	s.sleep.init(info)
+	if client == nil {
+		client = agentapi.NewClient(s.dial, info.AgentToken)
+	} else {
+		client.SetDial(s.dial)
+	}
+	s.client = client
 	return s
 }
 
@@ -102,7 +115,7 @@ func (s *Sandbox) View() View {
 		Session:          s.session,
 		Template:         s.info.Template,
 		Image:            s.info.Image,
-		State:            sandbox.StateRunning,
+		State:            s.sleep.state,
 		Limits:           s.info.Limits,
 		Labels:           s.rec.clone().user,
 		ExecutionTimeout: s.rec.execution,
@@ -110,6 +123,15 @@ func (s *Sandbox) View() View {
 		CreatedAt:        s.info.CreatedAt,
 		LastUsedAt:       s.lastUsed(),
 		ExpiresAt:        s.rec.expires.UTC(),
+		Start:            s.rec.start,
+		Restarted:        s.rec.restarted,
+	}
+	if s.canSleepLocked() {
+		v.PauseAfter = s.rec.pause
+	}
+	if at := s.sleep.at; !at.IsZero() {
+		v.PausedAt, v.SavedBytes = at, s.sleep.memory+s.sleep.files
+		v.ExpiresAt = time.Now().Add(s.rec.expires.Sub(at)).UTC()
 	}
 	if s.gone != "" {
 		v.State = sandbox.StateStopped
@@ -143,7 +165,7 @@ func (s *Sandbox) unuse() {
 }
 
 // Extend lets the sandbox live for d from now, at most its template's life;
-// zero means that.
+// zero means that. One that sleeps goes on sleeping.
 func (s *Sandbox) Extend(ctx context.Context, d time.Duration) error {
 	defer s.Use()()
 	s.mu.Lock()
@@ -157,11 +179,11 @@ func (s *Sandbox) Extend(ctx context.Context, d time.Duration) error {
 		d = s.rec.life
 	}
 	s.rec.expires = time.Now().Add(d)
-	s.mu.Unlock()
-	select {
-	case s.moved <- struct{}{}: // wakes the watch
-	default:
+	if at := s.sleep.at; !at.IsZero() {
+		s.rec.expires = at.Add(d) // its life stands still
 	}
+	s.mu.Unlock()
+	s.poke()
 	return s.saveLabels(ctx)
 }
 
@@ -186,85 +208,6 @@ func (s *Sandbox) saveLabels(ctx context.Context) error {
 	return nil
 }
 
-// watch ends the sandbox when its time is over or the driver lost it, and
-// writes its last use down now and then.
-func (s *Sandbox) watch(lost <-chan struct{}) {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	<-timer.C
-	written := s.used.Load()
-	for {
-		s.mu.Lock()
-		expires, idle := s.rec.expires, s.rec.idle
-		s.mu.Unlock()
-		next := min(time.Until(expires), time.Until(s.lastUsed().Add(idle)), labelWriteEvery)
-		timer.Reset(max(next, 0))
-		select {
-		case <-s.ended:
-			return
-		case <-s.fleet.ctx.Done():
-			return
-		case <-s.moved:
-			continue
-		case <-lost:
-			s.endLost()
-			return
-		case <-timer.C:
-		}
-		s.mu.Lock()
-		expires = s.rec.expires
-		s.mu.Unlock()
-		switch now := time.Now(); {
-		case !now.Before(expires):
-			s.farewell()
-			_ = s.end(s.fleet.ctx, ReasonExpired) // logged there
-			return
-		case !now.Before(s.lastUsed().Add(idle)):
-			// Somebody may come back while its files are saved, which is a use
-			// itself; so running code is what counts.
-			last := s.execs.newest()
-			s.farewell()
-			if s.busy.Load() > 0 || s.execs.newest() != last {
-				continue
-			}
-			_ = s.end(s.fleet.ctx, ReasonIdle)
-			return
-		}
-		if used := s.used.Load(); used != written || s.busy.Load() > 0 {
-			ctx, cancel := context.WithTimeout(s.fleet.ctx, 10*time.Second)
-			if err := s.saveLabels(ctx); err != nil {
-				s.fleet.log.Warn("last use of a sandbox can't be written", "sandbox_id", string(s.id), "err", err)
-			}
-			cancel()
-			written = used
-		}
-	}
-}
-
-// farewellTime bounds what is done for a sandbox whose time is over.
-const farewellTime = 60 * time.Second
-
-// farewell lets its user take out of the sandbox what should stay.
-func (s *Sandbox) farewell() {
-	s.fleet.mu.Lock()
-	fn := s.fleet.farewell
-	s.fleet.mu.Unlock()
-	if fn == nil {
-		return
-	}
-	ctx, cancel := context.WithTimeout(s.fleet.ctx, farewellTime)
-	defer cancel()
-	fn(ctx, s)
-}
-
-func (s *Sandbox) endLost() {
-	reason := ReasonLost
-	if info, err := s.fleet.driver.Get(s.fleet.ctx, s.id); err == nil && info.Reason != "" {
-		reason = info.Reason
-	}
-	_ = s.end(s.fleet.ctx, reason) // logged there
-}
-
 // Delete stops the sandbox and frees all it holds. Running executions end as
 // killed.
 func (s *Sandbox) Delete(ctx context.Context) error { return s.end(ctx, ReasonDeleted) }
@@ -282,6 +225,7 @@ func (s *Sandbox) end(ctx context.Context, reason string) error {
 	s.mu.Unlock()
 	s.fleet.detach(s)
 	close(s.ended)
+	s.cancel(s.goneError())
 	for _, e := range s.execs.unfinished() {
 		e.kill(reasonOf(reason), goneSentence(reason))
 	}
@@ -318,6 +262,8 @@ func goneSentence(reason string) string {
 		return "The sandbox reached the end of its life and was deleted."
 	case ReasonIdle:
 		return "The sandbox was not used for too long and was deleted."
+	case ReasonDiskQuota:
+		return "The sandbox slept and was deleted because the disk space for saved sandboxes was used up."
 	case ReasonUnresponsive:
 		return "The sandbox no longer answered and was deleted."
 	case string(event.ReasonOutOfMemory):

@@ -83,7 +83,7 @@ type server struct {
 
 func (w *world) start(tb testing.TB) *server {
 	tb.Helper()
-	fl, err := fleet.New(context.WithoutCancel(tb.Context()), w.host.Driver(), fleet.Options{Templates: map[string]fleet.Template{"python": w.tmpl}})
+	fl, err := fleet.New(context.WithoutCancel(tb.Context()), w.host.Driver(), nil, fleet.Options{Templates: map[string]fleet.Template{"python": w.tmpl}})
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -34,7 +34,7 @@ func child() {
 	ctx := context.Background()
 	host, err := fake.NewHost(fake.Options{})
 	must(err)
-	fl, err := fleet.New(ctx, host.Driver(), fleet.Options{})
+	fl, err := fleet.New(ctx, host.Driver(), nil, fleet.Options{})
 	must(err)
 	st, err := store.Open(ctx, os.Getenv(childEnv), store.Options{})
 	must(err)

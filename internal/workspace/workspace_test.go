@@ -46,7 +46,7 @@ func newRig(t testing.TB, opts workspace.Options) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = host.Close() })
-	fl, err := fleet.New(t.Context(), host.Driver(), fleet.Options{Templates: map[string]fleet.Template{"python": {Image: "none"}}, MaxSandboxes: 8})
+	fl, err := fleet.New(t.Context(), host.Driver(), nil, fleet.Options{Templates: map[string]fleet.Template{"python": {Image: "none"}}, MaxSandboxes: 8})
 	if err != nil {
 		t.Fatal(err)
 	}

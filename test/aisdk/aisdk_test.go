@@ -144,7 +144,7 @@ func serve(tb testing.TB) string {
 			tb.Fatal(err)
 		}
 	}
-	fl, err := fleet.New(context.WithoutCancel(tb.Context()), driver, fleet.Options{Templates: map[string]fleet.Template{"python": {}}, MaxSandboxes: 50})
+	fl, err := fleet.New(context.WithoutCancel(tb.Context()), driver, nil, fleet.Options{Templates: map[string]fleet.Template{"python": {}}, MaxSandboxes: 50})
 	check(err)
 	st, err := store.Open(tb.Context(), filepath.Join(data, "caesarion.db"), store.Options{})
 	check(err)

@@ -1,0 +1,339 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/caesarion/caesarion/internal/errdefs"
+	"github.com/caesarion/caesarion/internal/sandbox"
+	"github.com/caesarion/caesarion/internal/sandbox/pool"
+)
+
+const (
+	templatePrefix = "template/"      // names of the pool's own snapshots begin with it
+	labelFork      = "caesarion.fork" // on a snapshot that is there for a moment only
+	maxForks       = 16               // at once
+)
+
+var errSnapshotUnsupported = errdefs.New(errdefs.ErrUnsupported, "snapshot-unsupported", "Sandboxes can't be saved or copied on this host.").
+	WithHint("Create new ones, and copy the files.")
+
+var snapshotName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
+
+// save saves the sandbox, which then goes on, and what runs in it too. One that
+// sleeps is woken.
+func (s *Sandbox) save(ctx context.Context, opts sandbox.SnapshotOptions) (sandbox.Snapshot, error) {
+	if s.fleet.saver == nil {
+		return sandbox.Snapshot{}, errSnapshotUnsupported
+	}
+	for {
+		if err := s.awaken(ctx); err != nil {
+			return sandbox.Snapshot{}, err
+		}
+		s.mu.Lock()
+		kernel := s.kernel
+		s.mu.Unlock()
+		if kernel != nil { // a kernel that starts is a call under way for seconds
+			select {
+			case <-kernel.done:
+			case <-s.ended:
+				return sandbox.Snapshot{}, s.goneError()
+			case <-ctx.Done():
+				return sandbox.Snapshot{}, context.Cause(ctx)
+			}
+		}
+		if err := s.take(ctx); err != nil {
+			return sandbox.Snapshot{}, err
+		}
+		s.mu.Lock()
+		awake := s.sleep.state == sandbox.StateRunning
+		s.mu.Unlock()
+		if awake {
+			break
+		}
+		s.give() // it fell asleep in between
+	}
+	defer s.give()
+	release, err := s.hold(ctx)
+	if err != nil {
+		return sandbox.Snapshot{}, err
+	}
+	defer release()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTime)
+	defer cancel()
+	return s.fleet.saver.Snapshot(ctx, s.id, opts)
+}
+
+// Snapshot saves a state of the sandbox, with memory and files, that others can
+// be created from. A name that a snapshot has already goes over to the new one.
+func (s *Sandbox) Snapshot(ctx context.Context, name string) (sandbox.Snapshot, error) {
+	defer s.Use()()
+	if name != "" && (!snapshotName.MatchString(name) || strings.HasPrefix(name, "snp_")) {
+		return sandbox.Snapshot{}, errdefs.New(errdefs.ErrInvalid, "invalid-name", "The name %.80q is not allowed.", name).
+			WithHint("Use up to 63 letters, digits, '.', '_' and '-', beginning with a letter or digit, but not with snp_.")
+	}
+	if err := s.fleet.roomForSnapshot(ctx); err != nil {
+		return sandbox.Snapshot{}, err
+	}
+	s.mu.Lock()
+	s.rec.used = s.lastUsed()
+	labels := s.rec.labels()
+	s.mu.Unlock()
+	snap, err := s.save(ctx, sandbox.SnapshotOptions{Name: name, Labels: labels, Files: true})
+	if err != nil {
+		return sandbox.Snapshot{}, s.Explain(err)
+	}
+	if err := s.fleet.roomForSnapshot(ctx); err != nil {
+		return sandbox.Snapshot{}, errors.Join(err, s.fleet.saver.DeleteSnapshot(context.WithoutCancel(ctx), snap.ID))
+	}
+	s.fleet.log.Info("sandbox saved", "sandbox_id", string(s.id), "snapshot_id", string(snap.ID), "bytes", snap.MemoryBytes+snap.FilesBytes)
+	s.fleet.background(s.fleet.keepQuota)
+	return snap, nil
+}
+
+// Fork gives n copies of the sandbox with its memory and files. What runs goes
+// on in the sandbox and is interrupted in the copies. Nil labels mean the
+// sandbox's own.
+func (s *Sandbox) Fork(ctx context.Context, n int, labels map[string]string) ([]*Sandbox, error) {
+	defer s.Use()()
+	f := s.fleet
+	if n == 0 {
+		n = 1
+	}
+	if n < 0 || n > maxForks {
+		return nil, errdefs.New(errdefs.ErrInvalid, "invalid-count", "count is %d, and must be 1 to %d.", n, maxForks)
+	}
+	if err := checkLabels(labels); err != nil {
+		return nil, err
+	}
+	for i := range n {
+		if err := f.reserve(); err != nil {
+			for range i {
+				f.release()
+			}
+			return nil, err
+		}
+	}
+	defer func() {
+		for range n {
+			f.release()
+		}
+	}()
+	snap, err := s.save(ctx, sandbox.SnapshotOptions{Labels: map[string]string{labelFork: string(s.id)}})
+	if err != nil {
+		return nil, s.Explain(err)
+	}
+	defer func() { f.deleteTemporary(snap.ID) }()
+
+	s.mu.Lock()
+	rec := s.rec.clone()
+	s.mu.Unlock()
+	rec.session, rec.restarted, rec.start = "", nil, pool.StartRestore
+	if labels != nil {
+		rec.user = maps.Clone(labels)
+	}
+	copies := make([]*Sandbox, n)
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for i := range copies {
+		g.Go(func() (err error) {
+			copies[i], err = f.restore(gctx, snap.ID, s.info.Template, sandbox.Spec{Image: s.info.Image, Limits: s.info.Limits}, rec, false)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		for _, c := range copies {
+			if c != nil {
+				err = errors.Join(err, c.Delete(context.WithoutCancel(ctx)))
+			}
+		}
+		return nil, err
+	}
+	return copies, nil
+}
+
+// restore makes a sandbox of a snapshot. Of rec, what is of one sandbox only is
+// made anew.
+func (f *Fleet) restore(ctx context.Context, id sandbox.SnapshotID, template string, spec sandbox.Spec, rec record, filesOnly bool) (*Sandbox, error) {
+	rec = rec.clone()
+	rec.used = time.Now()
+	rec.expires = rec.used.Add(rec.life)
+	rec.seedID = f.newSeedID()
+	spec.ID, spec.Template, spec.Labels = sandbox.NewID(), template, rec.labels()
+	info, err := f.saver.Restore(ctx, id, spec, filesOnly)
+	if err != nil {
+		return nil, err
+	}
+	s, err := f.attach(info, rec, nil)
+	if err != nil {
+		return nil, err
+	}
+	if rec.kernelID != "" {
+		s.startDefaultKernel() // which finds the one that was saved
+	}
+	f.log.Info("sandbox created", "sandbox_id", string(info.ID), "template", template, "start", string(rec.start), "snapshot_id", string(id))
+	return s, nil
+}
+
+// createFrom makes a sandbox from a snapshot, with its files alone if its
+// memory can't be used.
+func (f *Fleet) createFrom(ctx context.Context, req CreateRequest) (*Sandbox, error) {
+	snap, err := f.Snapshot(ctx, req.Snapshot)
+	if err != nil {
+		return nil, err
+	}
+	if req.Template != "" && req.Template != snap.Template {
+		return nil, errdefs.New(errdefs.ErrInvalid, "template-mismatch", "The snapshot is of the template %q.", snap.Template).
+			WithHint("Leave the template out.")
+	}
+	t := f.templateOf(snap.Template)
+	t.Limits = snap.Limits
+	rec, limits, err := f.plan(req, t)
+	if err != nil {
+		return nil, err
+	}
+	if limits.DiskBytes != snap.Limits.DiskBytes {
+		return nil, errdefs.New(errdefs.ErrInvalid, "invalid-limit", "The disk limit of a snapshot can't be changed: it is %d.", snap.Limits.DiskBytes).
+			WithHint("Leave limits.disk_bytes out.")
+	}
+	if err := f.reserve(); err != nil {
+		return nil, err
+	}
+	defer f.release()
+	rec.kernelID = snap.Labels[labelKernel]
+	rec.start = pool.StartRestore
+	if req.Labels == nil {
+		rec.user = recordOf(sandbox.Info{Labels: snap.Labels}, t).user
+	}
+	spec := sandbox.Spec{Image: snap.Image, Limits: limits, Env: environment(t, req)}
+	s, err := f.restore(ctx, snap.ID, snap.Template, spec, rec, false)
+	if code, ok := filesLeft(err); ok {
+		f.log.Warn("memory of a snapshot can't be used, a sandbox is started with its files", "snapshot_id", string(snap.ID), "err", err)
+		rec.start, rec.restarted = pool.StartCold, newRestarted(time.Now(), code)
+		s, err = f.restore(ctx, snap.ID, snap.Template, spec, rec, true)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("fleet: create from %s: %w", snap.ID, err)
+	}
+	return s, nil
+}
+
+// templateOf gives a template, or the defaults for one that is no longer there.
+func (f *Fleet) templateOf(name string) Template {
+	if t, ok := f.opts.Templates[name]; ok {
+		return t
+	}
+	return Template{ExecutionTimeout: DefaultExecutionTimeout, IdleTimeout: DefaultIdleTimeout, Lifetime: DefaultLifetime}
+}
+
+// Snapshots lists what users saved, newest first. Of several with one name the
+// newest has it.
+func (f *Fleet) Snapshots(ctx context.Context) ([]sandbox.Snapshot, error) {
+	if f.saver == nil {
+		return nil, nil
+	}
+	list, err := f.saver.Snapshots(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("fleet: list snapshots: %w", err)
+	}
+	list = slices.DeleteFunc(list, func(s sandbox.Snapshot) bool {
+		return strings.HasPrefix(s.Name, templatePrefix) || s.Labels[labelFork] != ""
+	})
+	slices.SortFunc(list, func(a, b sandbox.Snapshot) int { return b.CreatedAt.Compare(a.CreatedAt) })
+	names := map[string]bool{}
+	for i := range list {
+		if name := list[i].Name; names[name] {
+			list[i].Name = ""
+		} else {
+			names[name] = true
+		}
+	}
+	return list, nil
+}
+
+// Snapshot finds a snapshot by id or name.
+func (f *Fleet) Snapshot(ctx context.Context, idOrName string) (sandbox.Snapshot, error) {
+	list, err := f.Snapshots(ctx)
+	if err != nil {
+		return sandbox.Snapshot{}, err
+	}
+	for _, s := range list {
+		if idOrName != "" && (string(s.ID) == idOrName || s.Name == idOrName) {
+			return s, nil
+		}
+	}
+	return sandbox.Snapshot{}, errdefs.New(errdefs.ErrNotFound, "snapshot-not-found", "There is no snapshot %.80q.", idOrName)
+}
+
+// DeleteSnapshot deletes a snapshot. Sandboxes made from it stay.
+func (f *Fleet) DeleteSnapshot(ctx context.Context, idOrName string) error {
+	s, err := f.Snapshot(ctx, idOrName)
+	if err != nil {
+		return err
+	}
+	if err := f.saver.DeleteSnapshot(ctx, s.ID); err != nil {
+		return fmt.Errorf("fleet: delete %s: %w", s.ID, err)
+	}
+	f.log.Info("snapshot deleted", "snapshot_id", string(s.ID))
+	return nil
+}
+
+// snapshotBytes sums what snapshots take on disk, the pool's too.
+func (f *Fleet) snapshotBytes(ctx context.Context) (sum int64, err error) {
+	if f.saver == nil {
+		return 0, nil
+	}
+	list, err := f.saver.Snapshots(ctx)
+	for _, s := range list {
+		sum += s.MemoryBytes + s.FilesBytes
+	}
+	return sum, err
+}
+
+// roomForSnapshot refuses when snapshots, which are never dropped, have used up
+// the quota.
+func (f *Fleet) roomForSnapshot(ctx context.Context) error {
+	if f.saver == nil || f.opts.DiskQuota <= 0 {
+		return nil
+	}
+	sum, err := f.snapshotBytes(ctx)
+	if err == nil && sum >= f.opts.DiskQuota {
+		err = errdefs.New(errdefs.ErrExhausted, "disk-quota", "Snapshots take %d bytes, and saved sandboxes may take %d together.", sum, f.opts.DiskQuota).
+			WithHint("Delete snapshots that are not needed.")
+	}
+	return err
+}
+
+// deleteTemporary deletes a snapshot that was made for copies.
+func (f *Fleet) deleteTemporary(id sandbox.SnapshotID) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(f.ctx), removeTimeout)
+	defer cancel()
+	if err := f.saver.DeleteSnapshot(ctx, id); err != nil {
+		f.log.Warn("temporary snapshot can't be deleted", "snapshot_id", string(id), "err", err)
+	}
+}
+
+// dropTemporary deletes what an earlier process left of copies.
+func (f *Fleet) dropTemporary() {
+	if f.saver == nil {
+		return
+	}
+	list, err := f.saver.Snapshots(f.ctx)
+	if err != nil {
+		f.log.Warn("snapshots can't be listed", "err", err)
+	}
+	for _, s := range list {
+		if s.Labels[labelFork] != "" {
+			f.deleteTemporary(s.ID)
+		}
+	}
+}

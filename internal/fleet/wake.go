@@ -1,0 +1,256 @@
+package fleet
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"net"
+	"slices"
+	"time"
+
+	"github.com/caesarion/caesarion/internal/errdefs"
+	"github.com/caesarion/caesarion/internal/sandbox"
+)
+
+// Restarted says that a sandbox lost its variables and kept its files: what was
+// saved of its memory could not be used.
+type Restarted struct {
+	At      time.Time // UTC
+	Reason  string    // sandbox.CodeIncompatible, …
+	Message string    // for people
+}
+
+func newRestarted(at time.Time, reason string) *Restarted {
+	why := map[string]string{
+		sandbox.CodeIncompatible:  "what was saved of its memory was made by another version of the server, on another processor or from another image",
+		sandbox.CodeDamaged:       "what was saved of its memory is damaged",
+		sandbox.CodeNoMemory:      "its memory was no longer kept",
+		sandbox.CodeRestoreFailed: "its memory could not be restored",
+	}[reason]
+	if why == "" {
+		why = "its memory could not be used"
+	}
+	return &Restarted{At: at.UTC(), Reason: reason, Message: "The sandbox was started anew with its files, without its variables: " + why + "."}
+}
+
+// filesLeft gives the code of an error that leaves the files to go on with.
+func filesLeft(err error) (code string, ok bool) {
+	e, is := errors.AsType[*errdefs.Error](err)
+	if !is {
+		return "", false
+	}
+	switch e.Code {
+	case sandbox.CodeIncompatible, sandbox.CodeDamaged, sandbox.CodeNoMemory, sandbox.CodeRestoreFailed:
+		return e.Code, true
+	}
+	return "", false
+}
+
+// Resume wakes the sandbox, unless it is awake.
+func (s *Sandbox) Resume(ctx context.Context) error {
+	defer s.Use()()
+	return s.Explain(s.awaken(ctx))
+}
+
+// dial opens a connection to the agent, for which the sandbox must be awake.
+func (s *Sandbox) dial(ctx context.Context) (net.Conn, error) {
+	if err := s.awaken(ctx); err != nil {
+		return nil, err
+	}
+	return s.fleet.driver.Dial(ctx, s.id)
+}
+
+// awaken returns when the sandbox is awake. However many ask, it is woken once,
+// and that goes on when they leave.
+func (s *Sandbox) awaken(ctx context.Context) error {
+	for {
+		s.mu.Lock()
+		switch {
+		case s.gone != "":
+			s.mu.Unlock()
+			return s.goneError()
+		case s.sleep.state == sandbox.StateRunning:
+			s.mu.Unlock()
+			return nil
+		case s.sleep.state == sandbox.StatePaused:
+			fl := &flight{done: make(chan struct{})}
+			if !s.fleet.background(func() {
+				defer close(fl.done)
+				fl.err = s.wake()
+			}) {
+				s.mu.Unlock()
+				return errClosed
+			}
+			s.sleep.flight, s.sleep.state = fl, StateResuming
+			s.changedLocked()
+		}
+		fl, pausing := s.sleep.flight, s.sleep.state == StatePausing
+		s.mu.Unlock()
+		select {
+		case <-fl.done:
+			if !pausing {
+				return fl.err
+			}
+		case <-s.ended:
+			return s.goneError()
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// awaitAwake waits, without waking it, until the sandbox is awake; false if
+// that will not be.
+func (s *Sandbox) awaitAwake() bool {
+	for {
+		s.mu.Lock()
+		state, changed := s.sleep.state, s.sleep.changed
+		s.mu.Unlock()
+		if s.ctx.Err() != nil || state == sandbox.StateRunning {
+			return s.ctx.Err() == nil
+		}
+		select {
+		case <-changed:
+		case <-s.ctx.Done():
+		}
+	}
+}
+
+// wake brings the sandbox back. Its state is resuming.
+func (s *Sandbox) wake() error {
+	err := s.take(s.ctx)
+	if err == nil {
+		defer s.give()
+		err = s.rise()
+	}
+	if err != nil {
+		s.mu.Lock()
+		s.sleep.flight, s.sleep.state = nil, sandbox.StatePaused
+		s.changedLocked()
+		s.mu.Unlock()
+		if s.ctx.Err() == nil {
+			s.fleet.log.Error("sandbox can't be woken", "sandbox_id", string(s.id), "err", err)
+		}
+	}
+	return err
+}
+
+func (s *Sandbox) rise() error {
+	ctx, cancel := context.WithTimeoutCause(s.ctx, wakeTime, errWakeTime)
+	defer cancel()
+	if err := s.fleet.reserveToWake(ctx); err != nil {
+		return err
+	}
+	defer s.fleet.release()
+	start := time.Now()
+	s.mu.Lock()
+	slept := start.Sub(s.sleep.at)
+	s.rec.expires = s.rec.expires.Add(slept)
+	s.sleep.at = time.Time{} // what is written down from here on is of one that is awake
+	stranger := s.sleep.stranger
+	s.mu.Unlock()
+	// If the server is killed after the wake, its end must not lie in the past.
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
+		if err := s.saveLabels(ctx); err != nil {
+			s.fleet.log.Warn("labels of a sandbox that wakes can't be written", "sandbox_id", string(s.id), "err", err)
+		}
+	}()
+	restarted, err := s.resume(ctx)
+	<-written
+	var lost <-chan struct{}
+	if err == nil {
+		lost, err = s.fleet.driver.Lost(s.id)
+	}
+	if err != nil {
+		s.mu.Lock()
+		s.rec.expires = s.rec.expires.Add(-slept)
+		s.sleep.at = start.Add(-slept)
+		s.mu.Unlock()
+		_ = s.saveLabels(context.WithoutCancel(ctx)) // what stands there instead only lets it live longer
+		return err
+	}
+	s.fleet.setAsleep(s, false)
+	s.used.Store(time.Now().UnixNano())
+	s.mu.Lock()
+	s.lost = lost
+	s.sleep.flight, s.sleep.state = nil, sandbox.StateRunning
+	s.sleep.memory, s.sleep.files, s.sleep.retry, s.sleep.stranger = 0, 0, time.Time{}, false
+	kernel := s.rec.kernelID
+	if restarted != nil {
+		s.rec.restarted, s.kernel = restarted, nil
+	}
+	s.changedLocked()
+	s.mu.Unlock()
+	s.fleet.log.Info("sandbox resumed", "sandbox_id", string(s.id), "duration", time.Since(start), "with_memory", restarted == nil)
+	switch {
+	case restarted != nil:
+		s.fleet.background(func() { _ = s.saveLabels(s.fleet.ctx) }) // the watch tries again
+		if kernel != "" {
+			// Who waits for the sandbox may want its kernel, which is there again
+			// under its name.
+			select {
+			case <-s.startDefaultKernel().done:
+			case <-ctx.Done():
+			}
+		}
+	case stranger:
+		s.fleet.background(func() {
+			if err := s.adoptExecutions(s.ctx); err != nil {
+				s.fleet.log.Warn("a sandbox that woke can't be asked for its executions", "sandbox_id", string(s.id), "err", err)
+			}
+		})
+	}
+	return nil
+}
+
+var errWakeTime = errdefs.New(errdefs.ErrUnavailable, "resume-timeout", "The sandbox did not wake in time.").
+	WithHint("Try again: it still sleeps.")
+
+// resume has the driver wake the sandbox, with its files alone if its memory
+// can't be used.
+func (s *Sandbox) resume(ctx context.Context) (*Restarted, error) {
+	info, err := s.fleet.pauser.Resume(ctx, s.id, false)
+	var restarted *Restarted
+	if code, ok := filesLeft(err); ok {
+		s.fleet.log.Warn("memory of a paused sandbox can't be used, it is started anew with its files", "sandbox_id", string(s.id), "err", err)
+		restarted = newRestarted(time.Now(), code)
+		info, err = s.fleet.pauser.Resume(ctx, s.id, true)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if info.AgentToken != "" {
+		s.client.SetToken(info.AgentToken)
+	}
+	return restarted, nil
+}
+
+// reserveToWake takes a place among those that are awake. If there is none,
+// one that nobody uses makes room.
+func (f *Fleet) reserveToWake(ctx context.Context) error {
+	err := f.reserve()
+	if !errors.Is(err, errdefs.ErrExhausted) || f.pauser == nil {
+		return err
+	}
+	var idle []*Sandbox
+	for _, s := range f.List() {
+		s.mu.Lock()
+		can := s.canSleepLocked() && s.sleep.state == sandbox.StateRunning
+		s.mu.Unlock()
+		if can && s.unused() {
+			idle = append(idle, s)
+		}
+	}
+	slices.SortFunc(idle, func(a, b *Sandbox) int { return cmp.Compare(a.used.Load(), b.used.Load()) })
+	for _, s := range idle[:min(len(idle), 3)] {
+		if s.pause(ctx, s.unused) == nil {
+			break
+		}
+	}
+	return f.reserve()
+}
+
+// unused reports whether nobody uses the sandbox right now.
+func (s *Sandbox) unused() bool { return s.busy.Load() == 0 && !s.execs.running() }
