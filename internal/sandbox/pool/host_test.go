@@ -406,6 +406,7 @@ func bubble(t *testing.T, f func(*testing.T, *host)) {
 		for _, b := range h.each(func(*box) bool { return true }) {
 			b.kill()
 		}
+		time.Sleep(time.Minute) // what agents were doing comes to its end
 	})
 }
 

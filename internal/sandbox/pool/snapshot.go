@@ -63,10 +63,15 @@ func (p *Pool) forget(s sandbox.Snapshot, why string) {
 func (p *Pool) ensureSnapshot(t *template) {
 	snaps, err := p.snap.Snapshots(p.ctx)
 	if err == nil {
+		p.mu.Lock()
+		bad := t.bad
+		p.mu.Unlock()
 		var found *sandbox.Snapshot
 		for _, s := range slices.SortedFunc(slices.Values(snaps), func(a, b sandbox.Snapshot) int { return b.CreatedAt.Compare(a.CreatedAt) }) {
 			switch {
 			case !own(s) || s.Labels[templateLabel] != t.name:
+			case s.ID == bad:
+				p.forget(s, "it can't be restored")
 			case found == nil && s.Key == t.stateKey && s.Memory:
 				found = &s
 			default:
@@ -180,12 +185,12 @@ func (p *Pool) restoreFailed(t *template, s sandbox.Snapshot, err error) {
 	anew := useless || t.failures >= restoreTries
 	if anew {
 		t.state, t.snapshot, t.failures, t.message = snapshotNone, sandbox.Snapshot{}, 0, "the snapshot can't be restored and is made anew"
+		t.bad = s.ID // tend deletes it
 		p.tellLocked(t)
 	}
 	p.mu.Unlock()
 	if anew {
 		p.log.Warn("a template's snapshot is made anew", "template", t.name, "snapshot_id", s.ID)
-		p.wg.Go(func() { p.forget(s, "it can't be restored") })
 	}
 }
 

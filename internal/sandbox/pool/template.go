@@ -64,7 +64,8 @@ type template struct {
 	// key is what sandboxes are made from now; "" until that is known.
 	key, stateKey string
 	state         string
-	snapshot      sandbox.Snapshot // of key, if state is ready
+	snapshot      sandbox.Snapshot   // of key, if state is ready
+	bad           sandbox.SnapshotID // can't be restored
 	message       string
 	failures      int // restores in a row that failed
 	hits, misses  int64
