@@ -213,7 +213,7 @@ func (s *Session) sandboxLocked(state, message string) {
 		State: state, ID: string(v.ID), KernelID: v.KernelID, Limits: v1.Limits(v.Limits),
 		StartedAt: &v.CreatedAt, ExpiresAt: &v.ExpiresAt, Message: message,
 	}
-	if r := viewOf(s.lease.sb).Restarted; r != nil {
+	if r := v.Restarted; r != nil {
 		next.Reason = r.Reason
 	}
 	s.setSandboxLocked(next)

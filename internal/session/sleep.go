@@ -27,9 +27,13 @@ func (s *Session) AwakeSandbox() (*fleet.Sandbox, bool) {
 // stateOf gives the session's word for a sandbox on the way to sleep, asleep or
 // on the way back; "" when it is awake.
 func stateOf(state sandbox.State) string {
-	switch word := string(state); word {
-	case sandboxPausing, sandboxPaused, sandboxResuming:
-		return word
+	switch state {
+	case fleet.StatePausing:
+		return sandboxPausing
+	case sandbox.StatePaused:
+		return sandboxPaused
+	case fleet.StateResuming:
+		return sandboxResuming
 	}
 	return ""
 }
@@ -43,7 +47,7 @@ func (s *Session) wake(sb *fleet.Sandbox) {
 	s.svc.background(func() {
 		ctx, cancel := context.WithTimeout(s.ctx, wakeTimeout)
 		defer cancel()
-		if err := resume(ctx, sb); err != nil && s.ctx.Err() == nil {
+		if err := sb.Resume(ctx); err != nil && s.ctx.Err() == nil {
 			s.svc.log.Warn("the sandbox of a session does not wake", "session_id", s.id, "sandbox_id", string(sb.ID()), "err", err)
 			s.apply(func() {
 				if s.lease.sb == sb {
@@ -60,7 +64,7 @@ func (s *Session) wake(sb *fleet.Sandbox) {
 func (s *Session) watchLocked(sb *fleet.Sandbox) {
 	s.svc.background(func() {
 		for {
-			changed := changed(sb)
+			changed := sb.Changed()
 			s.mu.Lock()
 			mine, behind := s.lease.sb == sb, s.behindLocked(sb)
 			s.mu.Unlock()
@@ -85,7 +89,7 @@ func (s *Session) watchLocked(sb *fleet.Sandbox) {
 // behindLocked says whether a sandbox slept, woke or lost its variables since
 // the session told of it.
 func (s *Session) behindLocked(sb *fleet.Sandbox) bool {
-	v := viewOf(sb)
+	v := sb.View()
 	if r := v.Restarted; r != nil && r.At.After(s.lease.restarted) {
 		return true
 	}
@@ -102,7 +106,7 @@ func (s *Session) sleepLocked(sb *fleet.Sandbox) {
 	if s.lease.sb != sb {
 		return
 	}
-	v := viewOf(sb)
+	v := sb.View()
 	message := s.view.Sandbox.Message
 	if r := v.Restarted; r != nil && r.At.After(s.lease.restarted) {
 		s.lease.restarted = r.At
@@ -125,7 +129,7 @@ var restartReasons = map[string]string{
 
 // restartedLocked tells people and the model that variables are gone, by an
 // item of the thread, and gives the sentence.
-func (s *Session) restartedLocked(r *restarted) string {
+func (s *Session) restartedLocked(r *fleet.Restarted) string {
 	why, ok := restartReasons[r.Reason]
 	if !ok {
 		why = r.Reason
