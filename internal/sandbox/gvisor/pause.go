@@ -53,7 +53,7 @@ func (d *Driver) Pause(ctx context.Context, id sandbox.ID) error {
 	if err := d.save(l, tmp, true); err != nil {
 		return d.saveError(b, l, err)
 	}
-	err = seal(tmp, m)
+	err = seal(tmp, m, true)
 	if err == nil {
 		err = publish(tmp, b.savedDir())
 	}
@@ -200,7 +200,7 @@ func thawAdopted(ctx context.Context, l *life) error {
 			return fmt.Errorf("gvisor: ask for stacks: %w", err)
 		}
 		switch {
-		case strings.Contains(stacks, "control.(*State).Save") || strings.Contains(stacks, "control.(*Fs).TarRootfsUpperLayer") || strings.Contains(stacks, "kernel.(*Kernel).Pause("):
+		case strings.Contains(stacks, "control.(*State).Save") || strings.Contains(stacks, "kernel.(*Kernel).FSSave") || strings.Contains(stacks, "kernel.(*Kernel).Pause("):
 			// A save is under way, which ends by itself.
 			select {
 			case <-time.After(saveWait):

@@ -67,11 +67,12 @@ func (d *Driver) saveOnce(l *life, dir string, files bool) (err error) {
 		}
 	}()
 	if files {
-		f, err := os.OpenFile(filepath.Join(dir, filesFile), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-		if err != nil {
+		// Not as a tar archive: gVisor holds whole files in memory to make or
+		// read one, holes filled, and ends when a file is larger than memory.
+		if err := os.Mkdir(filepath.Join(dir, filesDir), 0o700); err != nil {
 			return err
 		}
-		if err := errors.Join(c.Sandbox.TarRootfsUpperLayer(c.ID, f), f.Close()); err != nil {
+		if err := c.Sandbox.FSSave(nil, c.ID, filepath.Join(dir, filesDir), gvisorsandbox.FSSaveOpts{}); err != nil {
 			return err
 		}
 	}
@@ -154,7 +155,7 @@ func (d *Driver) Snapshot(ctx context.Context, id sandbox.ID, opts sandbox.Snaps
 		return sandbox.Snapshot{}, d.saveError(b, l, errors.Join(err, os.RemoveAll(tmp)))
 	}
 	s := &saved{dir: filepath.Join(d.snapshotsDir(), string(m.ID)), verified: true}
-	err = seal(tmp, m)
+	err = seal(tmp, m, opts.Files)
 	if err == nil {
 		err = publish(tmp, s.dir)
 	}
@@ -223,7 +224,7 @@ func (d *Driver) DropMemory(ctx context.Context, id sandbox.SnapshotID) error {
 	if err != nil {
 		return err
 	}
-	if _, ok := s.file(filesFile); !ok {
+	if _, ok := s.file(filesFiles[0]); !ok {
 		return d.DeleteSnapshot(ctx, id)
 	}
 	s.use.Lock()

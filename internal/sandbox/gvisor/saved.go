@@ -9,6 +9,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -20,14 +22,17 @@ import (
 
 const (
 	manifestFile = "manifest.json"
-	filesFile    = "files.tar" // what the sandbox wrote over its image
+	filesDir     = "files" // what the sandbox wrote over its image
 	// tmpPrefix begins the names of folders that are being made or deleted:
 	// what a kill leaves of them is removed by New.
 	tmpPrefix = ".tmp-"
 )
 
-// memoryFiles are what gVisor writes.
-var memoryFiles = []string{"checkpoint.img", "pages_meta.img", "pages.img"}
+var (
+	// memoryFiles and filesFiles are what gVisor writes.
+	memoryFiles = []string{"checkpoint.img", "pages_meta.img", "pages.img"}
+	filesFiles  = []string{filesDir + "/fscheckpoint.pb", filesDir + "/multitar.img", filesDir + "/pages_meta.img", filesDir + "/pages.img"}
+)
 
 // manifest describes a saved state. It is the last file of its folder to be
 // written.
@@ -77,7 +82,7 @@ func (m *manifest) file(name string) (savedFile, bool) {
 // sizes gives the bytes of memory and of files.
 func (m *manifest) sizes() (memory, files int64) {
 	for _, f := range m.Files {
-		if f.Name == filesFile {
+		if strings.HasPrefix(f.Name, filesDir+"/") {
 			files += f.Bytes
 		} else {
 			memory += f.Bytes
@@ -123,7 +128,7 @@ func (s *saved) check(filesOnly bool) error {
 	defer s.verify.Unlock()
 	names := memoryFiles
 	if filesOnly {
-		names = []string{filesFile}
+		names = filesFiles
 	} else if s.verified {
 		return nil
 	}
@@ -137,7 +142,7 @@ func (s *saved) check(filesOnly bool) error {
 			return errNoMemory()
 		}
 		g.Go(func() error {
-			got, err := sum(s.path(name), false)
+			got, err := sum(s.dir, name, false)
 			if err == nil && got != want {
 				err = fmt.Errorf("%s: %d bytes with sum %08x, want %d with %08x", name, got.Bytes, got.CRC32C, want.Bytes, want.CRC32C)
 			}
@@ -154,13 +159,13 @@ func (s *saved) check(filesOnly bool) error {
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // sum reads a file, and on wish waits until it is on disk.
-func sum(path string, durable bool) (savedFile, error) {
-	f, err := os.Open(path)
+func sum(dir, name string, durable bool) (savedFile, error) {
+	f, err := os.Open(filepath.Join(dir, name))
 	if err != nil {
 		return savedFile{}, err
 	}
 	defer f.Close()
-	out := savedFile{Name: filepath.Base(path)}
+	out := savedFile{Name: name}
 	buf := make([]byte, 256<<10)
 	for {
 		n, err := f.Read(buf)
@@ -181,21 +186,26 @@ func sum(path string, durable bool) (savedFile, error) {
 
 // seal completes a folder of files that gVisor wrote: sums, the manifest, all
 // of it on disk. It may then be renamed.
-func seal(dir string, m *manifest) error {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return err
+func seal(dir string, m *manifest, files bool) error {
+	names := memoryFiles
+	if files {
+		names = slices.Concat(memoryFiles, filesFiles)
 	}
-	m.Files = make([]savedFile, len(entries))
+	m.Files = make([]savedFile, len(names))
 	var g errgroup.Group
-	for i, e := range entries {
+	for i, name := range names {
 		g.Go(func() (err error) {
-			m.Files[i], err = sum(filepath.Join(dir, e.Name()), true)
+			m.Files[i], err = sum(dir, name, true)
 			return err
 		})
 	}
 	if err := g.Wait(); err != nil {
 		return err
+	}
+	if files {
+		if err := syncDir(filepath.Join(dir, filesDir)); err != nil {
+			return err
+		}
 	}
 	return m.write(dir)
 }
@@ -245,10 +255,7 @@ func loadSaved(dir string) (*saved, error) {
 // withoutMemory deletes the memory and keeps the files: first said, then done.
 func (s *saved) withoutMemory() (*saved, error) {
 	next := &saved{dir: s.dir, manifest: s.manifest}
-	next.Files = nil
-	if f, ok := s.file(filesFile); ok {
-		next.Files = []savedFile{f}
-	}
+	next.Files = slices.DeleteFunc(slices.Clone(s.Files), func(f savedFile) bool { return slices.Contains(memoryFiles, f.Name) })
 	if err := next.write(s.dir); err != nil {
 		return nil, diskError(err)
 	}

@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
-	"gvisor.dev/gvisor/runsc/specutils"
 
 	"github.com/caesarion/caesarion/internal/agentapi"
 	"github.com/caesarion/caesarion/internal/sandbox"
@@ -126,9 +125,6 @@ func (d *Driver) ociSpec(dir string, id sandbox.ID, root Rootfs, limits sandbox.
 	}
 	return spec
 }
-
-// upperTarAnnotation names the tar of files that a sandbox starts with.
-const upperTarAnnotation = specutils.AnnotationRootfsUpperTar
 
 func (d *Driver) overlayDir() string { return filepath.Join(d.opts.StateDir, "overlay") }
 

@@ -118,9 +118,6 @@ func (d *Driver) agentArgs(spec sandbox.Spec) []string {
 func (d *Driver) launch(ctx context.Context, r *record, root Rootfs, from source) (*life, error) {
 	dir := filepath.Join(d.sandboxesDir(), string(r.ID))
 	spec := d.ociSpec(dir, r.ID, root, r.Limits, r.Args)
-	if from.saved != nil && from.filesOnly {
-		spec.Annotations[upperTarAnnotation] = from.saved.path(filesFile)
-	}
 	if err := writeBundle(dir, spec); err != nil {
 		return nil, diskError(err)
 	}
@@ -174,15 +171,12 @@ func (d *Driver) runsc(ctx context.Context, r *record, words *agentLog, from sou
 	dir := filepath.Join(d.sandboxesDir(), string(r.ID))
 	flags := []string{"--overlay2=root:" + d.overlayMedium()}
 	args := []string{"run", "--detach"}
-	if from.saved != nil && from.filesOnly {
-		flags = append(flags, "--allow-rootfs-tar-annotation")
-	}
-	if from.memory() {
-		// The key says that the spec is the same, but for the files that what was
-		// saved may once have been started with.
-		flags = append(flags, "--restore-spec-validation=ignore")
+	switch {
+	case from.memory():
 		// Pages are read while the sandbox runs already.
 		args = []string{"restore", "--detach", "--background", "--image-path=" + from.saved.dir}
+	case from.saved != nil:
+		args = append(args, "--fs-restore-image-path="+from.saved.path(filesDir))
 	}
 	cmd := d.runscCommand(ctx, flags, append(args, "--bundle="+filepath.Join(dir, "bundle"), string(r.ID))...)
 	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = outFar, far, []*os.File{d.netns}
