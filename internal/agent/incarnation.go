@@ -28,6 +28,9 @@ type incarnation struct {
 	owner  owner
 	pipes  [2]*pipe
 	read   chan error // gets the reason why the socket ended
+	// drained says that the pipes were emptied since the socket was last read;
+	// it belongs to the goroutine that receives.
+	drained bool
 
 	// sendMu keeps the order of execute requests and interrupts: the kernel
 	// takes an interrupt for the execution that it was last sent.
@@ -243,8 +246,10 @@ func header(id, typ string) kernel.Header {
 
 // receive takes messages until the connection ends.
 func (inc *incarnation) receive() error {
+	conn := inc.proc.Conn()
 	for {
-		m, err := inc.proc.Conn().Receive()
+		inc.drained = inc.drained && conn.Buffered()
+		m, err := conn.Receive()
 		if err != nil {
 			return err
 		}
@@ -426,8 +431,14 @@ func (inc *incarnation) early(text []byte) {
 	}
 }
 
-// drain takes what is in the pipes now.
+// drain takes what is in the pipes now: it was written before the message at
+// hand was sent. Messages that came in one read with one before which it was
+// done need no other look.
 func (inc *incarnation) drain() {
+	if inc.drained {
+		return
+	}
+	inc.drained = true
 	for _, p := range inc.pipes {
 		p.drain()
 	}

@@ -5,6 +5,8 @@ import (
 	"sync"
 	"syscall"
 	"unicode/utf8"
+
+	"github.com/caesarion/caesarion/internal/quiet"
 )
 
 // pipe reads one of a process's output pipes. Two may ask it to: pump, which
@@ -19,6 +21,7 @@ type pipe struct {
 	buf     []byte
 	partial []byte // beginning of a character whose rest has not come
 	ended   bool
+	flows   bool // the last read found something
 }
 
 func newPipe(name string, file *os.File, take func(string, []byte)) *pipe {
@@ -69,10 +72,8 @@ func (p *pipe) one(fd int) (n int, again bool) {
 	if p.buf == nil {
 		p.buf = make([]byte, 4<<10)
 	}
-	n, err := syscall.Read(fd, p.buf)
+	n, err := p.read(fd)
 	switch {
-	case err == syscall.EINTR: //nolint:errorlint // a bare errno
-		return 0, true
 	case err == syscall.EAGAIN: //nolint:errorlint // a bare errno
 		return 0, false
 	case err != nil || n <= 0:
@@ -85,6 +86,18 @@ func (p *pipe) one(fd int) (n int, again bool) {
 		p.buf = make([]byte, 64<<10) // somebody writes much
 	}
 	return n, true
+}
+
+// read reads quietly, unless the read before it found something: pump would
+// otherwise let nobody have a turn while somebody writes without a pause.
+func (p *pipe) read(fd int) (n int, err error) {
+	if !p.flows {
+		n, err = quiet.Read(uintptr(fd), p.buf)
+	} else if n, err = syscall.Read(fd, p.buf); err == syscall.EINTR { //nolint:errorlint // a bare errno
+		n, err = quiet.Read(uintptr(fd), p.buf)
+	}
+	p.flows = n > 0
+	return n, err
 }
 
 // decode hands on whole characters: valid UTF-8, with U+FFFD for what is not.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/caesarion/caesarion/internal/agentapi"
+	"github.com/caesarion/caesarion/internal/quiet"
 )
 
 const (
@@ -25,7 +26,7 @@ const (
 
 // Serve answers on l until ctx ends; then it closes l and all connections.
 func (a *Agent) Serve(ctx context.Context, l net.Listener) error {
-	guarded := &guard{Listener: agentapi.Listener(l), strangers: list.New()}
+	guarded := &guard{Listener: agentapi.Listener(quietListener{l}), strangers: list.New()}
 	srv := &http.Server{
 		Handler:           a,
 		ReadHeaderTimeout: headerTimeout,
@@ -43,6 +44,17 @@ func (a *Agent) Serve(ctx context.Context, l net.Listener) error {
 		return fmt.Errorf("agent: serve: %w", err)
 	}
 	return nil
+}
+
+// quietListener accepts connections that leave the runtime's monitor asleep.
+type quietListener struct{ net.Listener }
+
+func (l quietListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return quiet.Conn(conn), nil
 }
 
 // connKey is where a request's context holds its connection.

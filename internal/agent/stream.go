@@ -21,8 +21,8 @@ const (
 	keepLines = 512 << 10
 )
 
-// quiet is how long the header of an answer waits for a first event to go with.
-const quiet = 50 * time.Millisecond
+// silence is how long the header of an answer waits for a first event to go with.
+const silence = 50 * time.Millisecond
 
 var errQuiet = errors.New("agent: no event yet")
 
@@ -31,7 +31,7 @@ func next(ctx context.Context, reader *event.Reader, first bool) ([]event.Record
 	if !first {
 		return reader.Next(ctx)
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, quiet, errQuiet)
+	ctx, cancel := context.WithTimeoutCause(ctx, silence, errQuiet)
 	defer cancel()
 	return reader.Next(ctx)
 }

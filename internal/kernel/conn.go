@@ -72,6 +72,9 @@ type Conn interface {
 	// end, or an error for which errors.Is(err, ErrProtocol) holds. One
 	// goroutine at a time.
 	Receive() (*Message, error)
+	// Buffered reports whether the next message, or its beginning, was sent
+	// before the last one was received. For the goroutine that receives.
+	Buffered() bool
 	// Close ends the connection; blocked calls return.
 	Close() error
 }
@@ -190,5 +193,7 @@ func (c *frameConn) read(size int64) ([]byte, error) {
 	}
 	return buf, nil
 }
+
+func (c *frameConn) Buffered() bool { return c.r.Buffered() > 0 }
 
 func (c *frameConn) Close() error { return c.rw.Close() }

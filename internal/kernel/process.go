@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/caesarion/caesarion/internal/quiet"
 )
 
 // Options configures a kernel. The zero value runs python3 of PATH in the current folder.
@@ -181,7 +183,7 @@ func socketPair() (net.Conn, *os.File, error) {
 	if err = errors.Join(err, ours.Close()); err != nil {
 		return nil, nil, errors.Join(err, theirs.Close())
 	}
-	return conn, theirs, nil
+	return quiet.Conn(conn), theirs, nil
 }
 
 // Conn gives the connection. It stays readable after the kernel's end until
