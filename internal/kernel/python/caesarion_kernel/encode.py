@@ -73,6 +73,8 @@ class Envelope:
 
     def __init__(self):
         self.session = urandom(16).hex()
+        # A forked child sends nothing, so the process id stays what it is.
+        self._pid = getpid()
         self._count = 0
         self._second = 0
         self._date = ""
@@ -86,7 +88,7 @@ class Envelope:
             self._second = second
         self._count += 1
         return (
-            f'{{"msg_id":"{self.session}_{getpid()}_{self._count}","msg_type":"{msg_type}",'
+            f'{{"msg_id":"{self.session}_{self._pid}_{self._count}","msg_type":"{msg_type}",'
             f'"session":"{self.session}","username":"kernel",'
             f'"date":"{self._date}.{int((now - second) * 1e6):06d}Z","version":"5.3"}}'
         )

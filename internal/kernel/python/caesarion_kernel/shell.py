@@ -22,11 +22,14 @@ from traitlets import Any, CBool, Instance, Type, default
 from . import interrupts
 
 
+_FOLDER = f"/tmp/caesarion_{os.getpid()}"
+
+
 class Compiler(CachingCompiler):
     """Names the file of a cell: like a path, which tracebacks and inspect treat as source."""
 
     def get_code_name(self, raw_code, transformed_code, number):
-        return f"/tmp/caesarion_{os.getpid()}/{crc32(raw_code.encode('utf-8', 'replace'))}.py"
+        return f"{_FOLDER}/{crc32(raw_code.encode('utf-8', 'replace'))}.py"
 
 
 _SIMPLE = frozenset((int, bool, str))
