@@ -43,6 +43,7 @@ type Client struct {
 	transport *http.Transport
 	dial      atomic.Pointer[dialFunc]
 	token     atomic.Pointer[string]
+	direct    directIdle
 	gate      gate
 }
 
@@ -88,7 +89,10 @@ func (c *Client) SetToken(token string) { c.token.Store(&token) }
 
 // CloseIdle closes the connections that no call is using, for instance before
 // a snapshot.
-func (c *Client) CloseIdle() { c.transport.CloseIdleConnections() }
+func (c *Client) CloseIdle() {
+	c.transport.CloseIdleConnections()
+	c.direct.close()
+}
 
 // Health asks whether the agent answers.
 func (c *Client) Health(ctx context.Context) (Health, error) {

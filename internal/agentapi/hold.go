@@ -111,7 +111,7 @@ func (c *Client) Hold(ctx context.Context) (release func(), err error) {
 	for s := range streams {
 		s.cut(ErrHeld)
 	}
-	c.transport.CloseIdleConnections()
+	c.CloseIdle()
 	for conn := range conns {
 		_ = conn.Conn.Close()
 	}

@@ -30,6 +30,7 @@ type Stream struct {
 	cancel context.CancelCauseFunc
 	last   int64
 	max    int
+	whole  bool
 	closed sync.Once
 }
 
@@ -79,7 +80,7 @@ func (c *Client) stream(ctx context.Context, method, path string, body any, afte
 	ctx, cancel := context.WithCancelCause(ctx)
 	// The agent sends its header with the first event, which comes at once.
 	timer := time.AfterFunc(callTimeout, func() { cancel(errTimeout) })
-	resp, err := c.send(ctx, method, path, body)
+	resp, err := c.sendDirect(ctx, method, path, body)
 	if !timer.Stop() && err == nil {
 		_ = resp.Body.Close()
 		err = errTimeout
@@ -90,7 +91,13 @@ func (c *Client) stream(ctx context.Context, method, path string, body any, afte
 	}
 	r := readers.Get().(*bufio.Reader) //nolint:forcetypeassert // the pool holds nothing else
 	r.Reset(resp.Body)
-	return &Stream{body: resp.Body, r: r, ctx: ctx, cancel: cancel, last: after, max: MaxLineBytes}, nil
+	s := &Stream{body: resp.Body, r: r, ctx: ctx, cancel: cancel, last: after, max: MaxLineBytes}
+	if held, ok := resp.Body.(*heldBody); ok {
+		if direct, ok := held.ReadCloser.(*directBody); ok {
+			s.whole = direct.whole()
+		}
+	}
+	return s, nil
 }
 
 // Next gives the next event, or io.EOF after the last one. The record's line
@@ -115,6 +122,10 @@ func (s *Stream) Next() (event.Record, error) {
 	s.last = rec.Seq
 	return rec, nil
 }
+
+// Whole reports whether everything up to io.EOF was there when the stream
+// began, so that Next never waits.
+func (s *Stream) Whole() bool { return s.whole }
 
 // Buffered tells whether a further line is already here, so that a caller who
 // passes events on can wait with its flush.
