@@ -24,8 +24,12 @@ const (
 	maxForks       = 16               // at once
 )
 
-var errSnapshotUnsupported = errdefs.New(errdefs.ErrUnsupported, "snapshot-unsupported", "Sandboxes can't be saved or copied on this host.").
-	WithHint("Create new ones, and copy the files.")
+var (
+	errSnapshotUnsupported = errdefs.New(errdefs.ErrUnsupported, "snapshot-unsupported", "Sandboxes can't be saved on this host.").
+				WithHint("Create new ones, and copy the files.")
+	errForkUnsupported = errdefs.New(errdefs.ErrUnsupported, "fork-unsupported", "Sandboxes can't be copied on this host.").
+				WithHint("Create new ones, and copy the files.")
+)
 
 var snapshotName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 
@@ -78,7 +82,7 @@ func (s *Sandbox) save(ctx context.Context, opts sandbox.SnapshotOptions) (sandb
 func (s *Sandbox) Snapshot(ctx context.Context, name string) (sandbox.Snapshot, error) {
 	defer s.Use()()
 	if name != "" && (!snapshotName.MatchString(name) || strings.HasPrefix(name, "snp_")) {
-		return sandbox.Snapshot{}, errdefs.New(errdefs.ErrInvalid, "invalid-name", "The name %.80q is not allowed.", name).
+		return sandbox.Snapshot{}, errdefs.New(errdefs.ErrInvalid, "snapshot-name-invalid", "The name %.80q is not allowed.", name).
 			WithHint("Use up to 63 letters, digits, '.', '_' and '-', beginning with a letter or digit, but not with snp_.")
 	}
 	if err := s.fleet.roomForSnapshot(ctx); err != nil {
@@ -106,11 +110,15 @@ func (s *Sandbox) Snapshot(ctx context.Context, name string) (sandbox.Snapshot, 
 func (s *Sandbox) Fork(ctx context.Context, n int, labels map[string]string) ([]*Sandbox, error) {
 	defer s.Use()()
 	f := s.fleet
+	if f.saver == nil {
+		return nil, errForkUnsupported
+	}
 	if n == 0 {
 		n = 1
 	}
 	if n < 0 || n > maxForks {
-		return nil, errdefs.New(errdefs.ErrInvalid, "invalid-count", "count is %d, and must be 1 to %d.", n, maxForks)
+		return nil, errdefs.New(errdefs.ErrInvalid, "invalid-count", "count is %d, and must be 1 to %d.", n, maxForks).
+			WithHint("Ask for fewer copies, several times.")
 	}
 	if err := checkLabels(labels); err != nil {
 		return nil, err
@@ -271,7 +279,8 @@ func (f *Fleet) Snapshot(ctx context.Context, idOrName string) (sandbox.Snapshot
 			return s, nil
 		}
 	}
-	return sandbox.Snapshot{}, errdefs.New(errdefs.ErrNotFound, "snapshot-not-found", "There is no snapshot %.80q.", idOrName)
+	return sandbox.Snapshot{}, errdefs.New(errdefs.ErrNotFound, "snapshot-not-found", "There is no snapshot %.80q.", idOrName).
+		WithHint("GET /v1/snapshots lists those there are, by id and name.")
 }
 
 // DeleteSnapshot deletes a snapshot. Sandboxes made from it stay.

@@ -445,6 +445,7 @@ func (d *Driver) Delete(ctx context.Context, id sandbox.ID) error {
 func (d *Driver) Capabilities() sandbox.Capabilities {
 	return sandbox.Capabilities{
 		Driver:   "fake",
+		Can:      []string{sandbox.CanPause},
 		Enforces: map[string]string{"memory_bytes": "the agent's watch", "processes": "the agent's watch"},
 		Missing: map[string]string{
 			"cpus": "the fake driver isolates nothing", "disk_bytes": "the fake driver isolates nothing", "network": "the fake driver isolates nothing",

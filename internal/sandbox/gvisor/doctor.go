@@ -145,6 +145,7 @@ func (d *Driver) Capabilities() sandbox.Capabilities { return d.cgroups.capabili
 func (cg cgroups) capabilities() sandbox.Capabilities {
 	c := sandbox.Capabilities{
 		Driver: "gvisor",
+		Can:    []string{sandbox.CanPause, sandbox.CanSnapshot, sandbox.CanFork},
 		Enforces: map[string]string{
 			"disk_bytes": "the size of gVisor's overlay",
 			"processes":  "RLIMIT_NPROC in gVisor and the agent's watch",
