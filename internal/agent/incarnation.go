@@ -127,7 +127,7 @@ func (inc *incarnation) socketEnded(err error) {
 	select {
 	case <-inc.proc.Done():
 		return
-	case <-time.After(20 * time.Millisecond): // an exit closes the socket just before it can be waited for
+	case <-time.After(250 * time.Millisecond): // an exit closes the socket before it can be waited for: on a busy machine long before
 	}
 	message := "The kernel closed its own connection to the sandbox's agent, so it was replaced by a fresh one. Variables are lost."
 	if errors.Is(err, kernel.ErrProtocol) || errors.Is(err, errShape) {

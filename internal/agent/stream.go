@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strconv"
 	"sync"
 	"time"
 
@@ -49,7 +50,7 @@ func streamLog(w http.ResponseWriter, r *http.Request, log *event.Log, after int
 		return nil
 	}
 	flusher := http.NewResponseController(w)
-	begun := false
+	begun, whole := false, true
 	buf := lines.Get().(*[]byte) //nolint:forcetypeassert // the pool holds nothing else
 	defer func() {
 		if cap(*buf) <= keepLines {
@@ -61,7 +62,7 @@ func streamLog(w http.ResponseWriter, r *http.Request, log *event.Log, after int
 		batch, err := next(r.Context(), reader, !begun)
 		if errors.Is(err, errQuiet) {
 			// Nothing for now: the reader should know that it was understood.
-			begun = true
+			begun, whole = true, false
 			w.Header().Set("Content-Type", "application/x-ndjson")
 			if err := flusher.Flush(); err != nil {
 				return nil //nolint:nilerr // the reader has gone
@@ -90,9 +91,15 @@ func streamLog(w http.ResponseWriter, r *http.Request, log *event.Log, after int
 				if _, err := w.Write(*buf); err != nil {
 					return nil //nolint:nilerr // the reader has gone
 				}
-				*buf = (*buf)[:0]
+				*buf, whole = (*buf)[:0], false
 			}
 		}
+		if whole && ended {
+			// With its length the answer needs no frame of its own, and the
+			// reader knows when it has all.
+			w.Header().Set("Content-Length", strconv.Itoa(len(*buf)))
+		}
+		whole = false
 		if _, err := w.Write(*buf); err != nil {
 			return nil //nolint:nilerr // the reader has gone
 		}

@@ -128,6 +128,9 @@ func (r *Reader) Next(ctx context.Context) ([]event.Record, error) {
 	return batch, err
 }
 
+// Over reports whether Next has given the last record: it would give io.EOF.
+func (r *Reader) Over() bool { return r.end }
+
 // Skip goes on behind a gap that a *event.GapError told of.
 func (r *Reader) Skip(oldest int64) { r.r.SkipTo(oldest - 1); r.end = false }
 

@@ -68,6 +68,15 @@ func (s *Sandbox) Execute(ctx context.Context, req ExecuteRequest) (*Execution, 
 		return nil, false, err
 	}
 	close(e.accepted)
+	if stream.Whole() {
+		// A short cell is over before its answer is here: no goroutine has to
+		// be woken for it.
+		_ = e.drain(stream) // what is missing nevertheless is asked for by pump
+		_ = stream.Close()
+		if e.ended() {
+			return e, true, nil
+		}
+	}
 	if !s.fleet.background(func() { e.pump(stream) }) {
 		_ = stream.Close()
 		return nil, false, errClosed // the next process of the server finds it

@@ -21,6 +21,9 @@ const writeTimeout = 60 * time.Second
 // Records are put together up to this size before they are written.
 const streamBuffer = 256 << 10
 
+// A last write up to this size waits for the end of the answer.
+const streamEnd = 2 << 10
+
 // A stream that has nothing to say for so long says that it is there. Most have
 // their first record sooner, and then it costs no write of its own.
 const firstBeat = 20 * time.Millisecond
@@ -29,6 +32,8 @@ const firstBeat = 20 * time.Millisecond
 var (
 	errHeartbeat = errors.New("httpapi: time for a heartbeat")
 	errDraining  = errors.New("httpapi: the server is stopping")
+	// errNothingYet says that waiting would be needed.
+	errNothingYet = errors.New("httpapi: no record yet")
 )
 
 // records is what a stream is read from: fleet.Reader, event.Reader.
@@ -38,6 +43,17 @@ type records interface {
 
 // skipper is a reader that can go on behind a gap.
 type skipper interface{ Skip(oldest int64) }
+
+// ender is a reader that knows when it has given its last record. The answer's
+// end then leaves in one packet with that.
+type ender interface{ Over() bool }
+
+// over is a context for what must not wait.
+var over = func() context.Context {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	cancel(errNothingYet)
+	return ctx
+}()
 
 // encoder writes one record in the form of a stream.
 type encoder func(buf []byte, rec event.Record) []byte
@@ -84,18 +100,22 @@ func (a *API) streamRecords(w http.ResponseWriter, r *http.Request, src records,
 	w.WriteHeader(http.StatusOK)
 	out := &streamWriter{w: w, rc: http.NewResponseController(w), sse: form == v1.MediaSSE, buf: make([]byte, 0, 4<<10)}
 
+	// The story of a short cell is here already, and needs no timers.
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
-	defer context.AfterFunc(a.draining, func() { cancel(errDraining) })()
-	var beat heartbeat
-	beat.start(ctx, min(firstBeat, a.opts.Heartbeat))
+	beat := heartbeat{ctx: over, stop: func() {}}
 	defer func() { beat.stop() }()
 	greeted := false
+	ending, _ := src.(ender)
 	encode := encoderFor(form)
 	for {
 		batch, err := src.Next(beat.ctx)
 		var gap *event.GapError
 		switch {
+		case errors.Is(err, errNothingYet):
+			defer context.AfterFunc(a.draining, func() { cancel(errDraining) })()
+			beat.start(ctx, min(firstBeat, a.opts.Heartbeat))
+			continue
 		case err == nil:
 			for _, rec := range batch {
 				if out.buf = encode(out.buf, rec); len(out.buf) >= streamBuffer {
@@ -104,6 +124,10 @@ func (a *API) streamRecords(w http.ResponseWriter, r *http.Request, src records,
 					}
 				}
 				last = max(last, rec.Seq)
+			}
+			if ending != nil && ending.Over() {
+				out.end()
+				return
 			}
 		case errors.Is(err, errHeartbeat):
 			beat.stop()
@@ -177,6 +201,17 @@ func (s *streamWriter) flush() error {
 	err := s.rc.Flush()
 	_ = s.rc.SetWriteDeadline(time.Time{})
 	return err
+}
+
+// end writes what is left. A little waits in the server's buffer for the end of
+// the answer, which comes when the handler returns: one packet, and no deadline
+// to set and to take back.
+func (s *streamWriter) end() {
+	if len(s.buf) > streamEnd {
+		_ = s.flush() // the client may be gone
+		return
+	}
+	_, _ = s.w.Write(s.buf)
 }
 
 // note adds an event that is the stream's and not the execution's: it has no
