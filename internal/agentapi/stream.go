@@ -25,7 +25,7 @@ const MaxLineBytes = 16 << 20
 // but Close may be called from any.
 type Stream struct {
 	body   io.ReadCloser
-	r      *bufio.Reader
+	r      *bufio.Reader   // nil after io.EOF
 	ctx    context.Context //nolint:containedctx // the life of the stream, to tell why it ended
 	cancel context.CancelCauseFunc
 	last   int64
@@ -105,9 +105,15 @@ func (c *Client) stream(ctx context.Context, method, path string, body any, afte
 // known type and with data of that type's shape. Reading up to io.EOF lets the
 // connection be used again.
 func (s *Stream) Next() (event.Record, error) {
+	if s.r == nil {
+		return event.Record{}, io.EOF
+	}
 	line, err := s.line()
 	if err != nil {
 		if errors.Is(err, io.EOF) && len(line) == 0 {
+			s.r.Reset(nil)
+			readers.Put(s.r)
+			s.r = nil
 			return event.Record{}, io.EOF
 		}
 		return event.Record{}, s.fail(err)
@@ -130,6 +136,9 @@ func (s *Stream) Whole() bool { return s.whole }
 // Buffered tells whether a further line is already here, so that a caller who
 // passes events on can wait with its flush.
 func (s *Stream) Buffered() bool {
+	if s.r == nil {
+		return false
+	}
 	n := s.r.Buffered()
 	if n == 0 {
 		return false
