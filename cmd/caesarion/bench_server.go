@@ -91,7 +91,8 @@ func (t *ownTargets) start(ctx context.Context, s bench.Setting) error {
 	if err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, "/proc/self/exe", "serve", "--config", settings, "--data-dir", t.dir, "--listen", "127.0.0.1:0", "--on-exit", "delete", "--json")
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", "serve", "--config", settings, "--data-dir", t.dir, "--listen", "127.0.0.1:0", "--on-exit", "delete", "--json",
+		flagOf("snapshots", s != bench.NoSnapshots)) // a flag, because the environment beats the file
 	cmd.Args[0] = "caesarion"
 	cmd.Stderr = t.g.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C reaches this command alone, which stops it in order
@@ -138,7 +139,21 @@ func (t *ownTargets) close() error {
 // applySetting changes settings so that sandboxes start the way a scenario
 // measures.
 func applySetting(cfg *config.Server, s bench.Setting) {
-	_, _ = cfg, s
+	if s == bench.Default {
+		return
+	}
+	cfg.Snapshots = s != bench.NoSnapshots
+	for name, t := range cfg.Templates {
+		t.PoolSize = 0
+		cfg.Templates[name] = t
+	}
+}
+
+func flagOf(name string, on bool) string {
+	if on {
+		return "--" + name
+	}
+	return "--no-" + name
 }
 
 // isExecutable reports whether path is a program.

@@ -95,6 +95,7 @@ func TestInputForAServer(t *testing.T) {
 		{"a second server on the same data directory ends, and the first goes on", testSameData},
 		{"a wrong token opens nothing", testWrongToken},
 		{"a deleted sandbox is gone, and says so", testDeleted},
+		{"names of saved states are names, and lead nowhere", testSavedNames},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.run(t, s, data) })
 	}

@@ -161,11 +161,13 @@ func Start(tb testing.TB, dataDir string, flags ...string) *Server {
 	return s
 }
 
-// command makes a call of the program. It knows of no other installation.
+// command makes a call of the program. It knows of no other installation, and
+// its server keeps nothing ready unless a flag says so (--snapshots): each test
+// would pay for a template's snapshot.
 func command(tb testing.TB, args []string) *exec.Cmd {
 	tb.Helper()
 	cmd := exec.Command(filepath.Join(Binaries(tb), "caesarion"), args...) //nolint:noctx // Server.Stop, Call's kill
-	cmd.Env = append(os.Environ(), "CAESARION_CONFIG="+os.DevNull, "CAESARION_TOKEN=", "CAESARION_AGENT=")
+	cmd.Env = append(os.Environ(), "CAESARION_CONFIG="+os.DevNull, "CAESARION_TOKEN=", "CAESARION_AGENT=", "CAESARION_SNAPSHOTS=false")
 	return cmd
 }
 

@@ -59,7 +59,7 @@ var sleepTests = []test{
 	{"a sleeping sandbox wakes with its variables, by itself", func(t *testing.T, s *Server, _ string) {
 		s.can(t, sandbox.CanPause)
 		sb := s.create(t, v1.CreateSandbox{})
-		s.run(t, sb.ID, "x = 41\nf = open('/workspace/kept.txt', 'w'); f.write('before'); f.flush()")
+		s.run(t, sb.ID, "x = 41\nf = open('kept.txt', 'w'); f.write('before'); f.flush()")
 		s.pause(t, sb.ID)
 		// Looking at it wakes nothing.
 		for _, path := range []string{"/v1/sandboxes", "/v1/sandboxes/" + sb.ID, "/v1/sandboxes/" + sb.ID + "/usage", "/v1/sandboxes/" + sb.ID + "/executions", "/v1/info", "/health", "/sandboxes"} {
@@ -76,7 +76,7 @@ var sleepTests = []test{
 		if again := s.pause(t, sb.ID); !again.PausedAt.Equal(*s.get(t, sb.ID).PausedAt) {
 			t.Errorf("a second pause changed it: %+v", again)
 		}
-		if got := s.run(t, sb.ID, "x += 1; f.write(' and after'); f.close(); (x, open('/workspace/kept.txt').read())"); result(t, got) != "(42, 'before and after')" {
+		if got := s.run(t, sb.ID, "x += 1; f.write(' and after'); f.close(); (x, open('kept.txt').read())"); result(t, got) != "(42, 'before and after')" {
 			t.Errorf("after the sleep: %+v", got)
 		}
 		got := s.get(t, sb.ID)
@@ -192,7 +192,7 @@ var sleepTests = []test{
 	{"a copy has the variables and the files and goes its own way", func(t *testing.T, s *Server, _ string) {
 		s.can(t, sandbox.CanFork)
 		sb := s.create(t, v1.CreateSandbox{Labels: map[string]string{"who": "me"}})
-		s.run(t, sb.ID, "import random\nx = 41\nopen('/workspace/a.txt', 'w').write('a')")
+		s.run(t, sb.ID, "import random\nx = 41\nopen('a.txt', 'w').write('a')")
 		list := into[v1.SandboxList](t, s.send(t, "POST", "/v1/sandboxes/"+sb.ID+"/fork", v1.ForkSandbox{Count: 2}), 201)
 		ids := map[string]bool{sb.ID: true}
 		for _, c := range list.Sandboxes {
@@ -207,7 +207,7 @@ var sleepTests = []test{
 		}
 		seen := map[string]bool{}
 		for id := range ids {
-			if got := s.run(t, id, "x += 1; open('/workspace/a.txt').read() + str(x)"); result(t, got) != "'a42'" {
+			if got := s.run(t, id, "x += 1; open('a.txt').read() + str(x)"); result(t, got) != "'a42'" {
 				t.Errorf("%s: %+v", id, got)
 			}
 			seen[result(t, s.run(t, id, "random.random()"))] = true
@@ -297,7 +297,7 @@ var sleepTests = []test{
 	{"a snapshot is a start for others", func(t *testing.T, s *Server, _ string) {
 		s.can(t, sandbox.CanSnapshot)
 		sb := s.create(t, v1.CreateSandbox{})
-		s.run(t, sb.ID, "x = 41\nopen('/workspace/a.txt', 'w').write('a')")
+		s.run(t, sb.ID, "x = 41\nopen('a.txt', 'w').write('a')")
 		first := s.snapshot(t, sb.ID, "prepared")
 		s.run(t, sb.ID, "x = 0")
 		s.delete(t, sb.ID)
@@ -306,7 +306,7 @@ var sleepTests = []test{
 			if made.Start != "restore" || made.Restarted != nil {
 				t.Errorf("made = %+v", made)
 			}
-			if got := s.run(t, made.ID, "x += 1; open('/workspace/a.txt').read() + str(x)"); result(t, got) != "'a42'" {
+			if got := s.run(t, made.ID, "x += 1; open('a.txt').read() + str(x)"); result(t, got) != "'a42'" {
 				t.Errorf("made from %s: %+v", by, got)
 			}
 			s.delete(t, made.ID)
