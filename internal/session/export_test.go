@@ -14,3 +14,9 @@ func (svc *Service) InMemory(id string) bool {
 	defer svc.mu.Unlock()
 	return svc.live[id] != nil
 }
+
+// Evict is what the janitor does now and then.
+func (svc *Service) Evict(now time.Time) { svc.evict(now) }
+
+// Held counts the sessions that are held.
+func (svc *Service) Held() int { return len(svc.inMemory()) }

@@ -38,6 +38,7 @@ type Options struct {
 	DefaultModel func() string // model of a session that names none; nil: none
 	PurgeAfter   time.Duration // a deleted session can be restored so long; default 24 h
 	EvictAfter   time.Duration // a session nobody reads leaves memory after; default 10 min
+	MaxResting   int           // beyond so many that nobody reads, the longest unused leave after a tenth of that; default 64
 	EventBytes   int64         // events kept for readers that come back, in each session; default 16 MiB
 	Logger       *slog.Logger  // default: discard
 }
@@ -84,6 +85,9 @@ func New(ctx context.Context, fl *fleet.Fleet, st *store.Store, opts Options) (*
 	}
 	if opts.EvictAfter == 0 {
 		opts.EvictAfter = 10 * time.Minute
+	}
+	if opts.MaxResting <= 0 {
+		opts.MaxResting = 64
 	}
 	if opts.EventBytes <= 0 {
 		opts.EventBytes = keptBytes
@@ -372,7 +376,7 @@ func (svc *Service) viewOf(row store.Session) v1.Session {
 
 // janitor evicts sessions that rest and forgets those that were deleted long ago.
 func (svc *Service) janitor() {
-	every := min(time.Minute, svc.opts.EvictAfter/2+time.Millisecond, svc.opts.PurgeAfter/2+time.Millisecond)
+	every := min(20*time.Second, svc.opts.EvictAfter/2+time.Millisecond, svc.opts.PurgeAfter/2+time.Millisecond)
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
@@ -381,12 +385,33 @@ func (svc *Service) janitor() {
 			return
 		case <-tick.C:
 		}
-		for _, s := range svc.inMemory() {
-			s.evictIfIdle(time.Now().Add(-svc.opts.EvictAfter))
-		}
+		svc.evict(time.Now())
 		if err := svc.purge(svc.ctx, time.Now().Add(-svc.opts.PurgeAfter)); err != nil && svc.ctx.Err() == nil {
 			svc.log.Warn("deleted sessions can't be forgotten", "err", err)
 		}
+	}
+}
+
+// evict has sessions leave memory that rest, and sooner when they are many: a
+// thousand that were each looked at once must not stay for as long as a few.
+func (svc *Service) evict(now time.Time) {
+	type resting struct {
+		s    *Session
+		used time.Time
+	}
+	var rest []resting
+	for _, s := range svc.inMemory() {
+		if used, idle := s.idle(); idle {
+			rest = append(rest, resting{s, used})
+		}
+	}
+	slices.SortFunc(rest, func(a, b resting) int { return a.used.Compare(b.used) })
+	for i, r := range rest {
+		after := svc.opts.EvictAfter
+		if len(rest)-i > svc.opts.MaxResting {
+			after /= 10
+		}
+		r.s.evictIfIdle(now.Add(-after))
 	}
 }
 
@@ -446,10 +471,22 @@ func (s *Session) touch() {
 var errEvicted = errdefs.New(errdefs.ErrConflict, "session-reloaded", "The session was put aside, as nobody used it.").
 	WithHint("Try again.")
 
+// idle says whether nobody reads the session and nothing happens in it, and
+// when it was used last.
+func (s *Session) idle() (used time.Time, is bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.used, s.idleLocked()
+}
+
+func (s *Session) idleLocked() bool {
+	return s.readers == 0 && !s.openLocked() && s.turn == nil && s.lease.starting == nil && !s.sync.running && s.pending == nil && s.inflight == nil
+}
+
 func (s *Session) evictIfIdle(before time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.readers > 0 || s.used.After(before) || s.openLocked() || s.turn != nil || s.lease.starting != nil || s.sync.running || s.pending != nil || s.inflight != nil {
+	if s.used.After(before) || !s.idleLocked() {
 		return
 	}
 	if s.broken == nil {
