@@ -13,11 +13,12 @@ import (
 	"github.com/caesarion/caesarion/internal/kernel"
 )
 
-// The kernel program's own requests, see identity.py. They are no code that is
+// The kernel program's own requests, see identity.py and rehearsal.py. They are no code that is
 // executed: what the user has made of the modules they touch is of no matter.
 const (
-	adoptRequest  = "adopt_request"
-	reseedRequest = "reseed_request"
+	adoptRequest    = "adopt_request"
+	reseedRequest   = "reseed_request"
+	rehearseRequest = "rehearse_request"
 )
 
 // identityTimeout bounds how long a kernel that is said to be idle may take to
@@ -67,6 +68,22 @@ func checkReply(m *kernel.Message, what string) error {
 		return errdefs.New(errdefs.ErrUnavailable, "kernel-start-failed", "%s: %.500s", what, reply.Value).WithCause(err)
 	}
 	return nil
+}
+
+// rehearse has the kernel try the usual sorts of cells and forget them. One
+// that cannot is still of use.
+func (k *keeper) rehearse(ctx context.Context) {
+	inc, err := k.ready(ctx)
+	if err != nil {
+		return
+	}
+	m, err := inc.ask(ctx, rehearseRequest, json.RawMessage("{}"))
+	if err == nil {
+		err = checkReply(m, "cells could not be tried")
+	}
+	if err != nil {
+		k.agent.log.Warn("kernel", "kernel", k.id(), "err", err)
+	}
 }
 
 // takePrestarted gives the kernel that was started beforehand the name id, if

@@ -65,6 +65,36 @@ func TestConfigureHandsThePrestartedKernelOver(t *testing.T) {
 	}
 }
 
+func TestAPrestartedKernelIsPristine(t *testing.T) {
+	const state = `import sys, json, builtins, linecache
+names = sorted(n for n in globals() if n not in ('sys', 'json', 'builtins', 'linecache'))
+print(json.dumps([names, _, __, ___, In[:-1], Out, get_ipython().execution_count, hasattr(builtins, '_'), hasattr(sys, 'last_value'), hasattr(sys, 'last_exc'),
+    get_ipython().history_manager.output_hist_reprs, get_ipython().last_execution_succeeded, len([n for n in linecache.cache if 'caesarion_' in n])]))`
+	get := func(client *agentapi.Client, kernelID string) string {
+		s := &agenttest.Sandbox{Client: client, KernelID: kernelID, T: t}
+		r := s.Run(state)
+		r.Expect(t, event.StatusOK, "")
+		return r.Text("stdout")
+	}
+	preload := func(o *agent.Options) { o.Preload = []string{"numpy", "pandas"} }
+	_, client := prestarted(t, preload)
+	configure(t, client, agentapi.Configure{Token: testToken, KernelID: "krn_warm"})
+	fresh, _ := configured(t, agentapi.Configure{}, func(o *agent.Options) { withPython(t)(o); preload(o) })
+	if _, err := fresh.StartKernel(t.Context(), agentapi.StartKernel{ID: "krn_cold"}); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := get(client, "krn_warm"), get(fresh, "krn_cold"); got != want {
+		t.Errorf("a kernel that was started beforehand differs:\n got  %s\n want %s", got, want)
+	}
+	k, err := client.Kernel(t.Context(), "krn_warm")
+	if err != nil || k.ExecutionCount != 1 {
+		t.Errorf("kernel: %+v, %v", k, err)
+	}
+	if list, err := client.Executions(t.Context()); err != nil || len(list) != 1 {
+		t.Errorf("executions: %+v, %v", list, err)
+	}
+}
+
 func TestConfigureWithoutAPrestartedKernelSaysSo(t *testing.T) {
 	_, client, _ := serve(t, nil)
 	if h := configure(t, client, agentapi.Configure{Token: testToken, KernelID: "krn_a"}); h.KernelID != "" {

@@ -242,7 +242,8 @@ func checkID(id, prefix string) error {
 }
 
 // Prestart starts the default kernel and waits until it is ready, so that the
-// first StartKernel finds it there.
+// first StartKernel finds it there. What takes long when it is done for the
+// first time has been done then, and memory that this took is given back.
 func (a *Agent) Prestart(ctx context.Context) error {
 	k := a.newKeeper(DefaultKernel, agentapi.WorkspaceDir, nil)
 	a.mu.Lock()
@@ -254,7 +255,12 @@ func (a *Agent) Prestart(ctx context.Context) error {
 	a.kernels[k.id()] = k
 	a.wg.Go(k.run)
 	a.mu.Unlock()
-	return k.waitReady(ctx)
+	if err := k.waitReady(ctx); err != nil {
+		return err
+	}
+	k.rehearse(ctx)
+	a.trim(ctx)
+	return nil
 }
 
 // startKernel starts a kernel, or hands over the one that was started beforehand.

@@ -344,15 +344,35 @@ func (k *keeper) climb(e *execution, why string) {
 	inc, first := k.inc, e.rung == 0
 	if first {
 		e.rung, e.why = 1, why
-		e.timers = append(e.timers,
-			time.AfterFunc(secondInterrupt, func() { k.rung(inc, e, 2) }),
-			time.AfterFunc(lastInterrupt, func() { k.rung(inc, e, 3) }))
+		k.rungLocked(inc, e, 2, secondInterrupt)
+		k.rungLocked(inc, e, 3, lastInterrupt)
 	}
 	k.mu.Unlock()
 	if first {
 		e.out.event(event.KernelInterrupted, event.Interrupt{Step: "sigint", Reason: why})
 	}
 	inc.interrupt(e)
+}
+
+// asleep is how late a timer is that the sandbox slept through. Clocks go on
+// while it is saved, and every timer that was due then fires when it wakes.
+const asleep = time.Second
+
+// rungLocked takes a step of the ladder after delay.
+func (k *keeper) rungLocked(inc *incarnation, e *execution, step int, delay time.Duration) {
+	due := time.Now().Add(delay)
+	e.timers = append(e.timers, time.AfterFunc(delay, func() {
+		if time.Since(due) < asleep {
+			k.rung(inc, e, step)
+			return
+		}
+		// The code had no chance to react to the step before.
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		if k.current == e && k.inc == inc {
+			k.rungLocked(inc, e, step, delay)
+		}
+	}))
 }
 
 func (k *keeper) rung(inc *incarnation, e *execution, step int) {

@@ -17,6 +17,7 @@ The modules, from the wire upwards:
     variables   the names that the user's code defined
     identity    a kernel that was started beforehand or copied becomes somebody's
     memory      what is free goes back to the system
+    rehearsal   the usual sorts of cells, tried before anybody's code
     replies     the answers to all requests but execute_request
     kernel      the loop: takes requests, executes, replies
     main        start-up

@@ -152,6 +152,12 @@ def usage_request(kernel, content):
     return {"hostname": node(), "pid": getpid()}
 
 
+def rehearse_request(kernel, content):
+    from .rehearsal import rehearse
+
+    return rehearse(kernel)
+
+
 HANDLERS = {
     function.__name__: function
     for function in (
@@ -168,5 +174,6 @@ HANDLERS = {
         adopt_request,
         reseed_request,
         trim_request,
+        rehearse_request,
     )
 }

@@ -107,6 +107,10 @@ class Frames:
         self._known.move_to_end(key)
         return frame
 
+    def forget(self):
+        self._known.clear()
+        self._count = 0
+
 
 held = Frames()
 
