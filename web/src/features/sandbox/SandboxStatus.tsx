@@ -141,7 +141,7 @@ export function SandboxStatus() {
                 </Button>
               )}
               {state === "ready" && (
-                <Tooltip text={s.sleepHint}>
+                <Tooltip text={s.sleepHint} side="top">
                   <Button size="sm" onClick={() => void actions.pauseSandbox()}>
                     <Moon aria-hidden className="size-3.5" />
                     {s.sleep}
@@ -149,7 +149,7 @@ export function SandboxStatus() {
                 </Tooltip>
               )}
               {state === "paused" && (
-                <Tooltip text={s.sleepHint}>
+                <Tooltip text={s.sleepHint} side="top">
                   <Button size="sm" variant="primary" onClick={() => void actions.wakeSandbox()}>
                     <AlarmClock aria-hidden className="size-3.5" />
                     {s.wake}
