@@ -284,6 +284,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/metrics": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What Prometheus reads
+         * @description Starts, pools, sleep and failures as counters and histograms. It needs the token as everything does: `authorization` with `credentials_file` in Prometheus' settings.
+         */
+        get: operations["metrics"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/openapi.json": {
         parameters: {
             query?: never;
@@ -2790,7 +2810,7 @@ export interface components {
             /** Format: date-time */
             started_at?: string;
             /**
-             * @description none: not needed yet, or freed after rest; busy: a kernel runs code
+             * @description none: not needed yet, or freed after rest; busy: a kernel runs code; paused: asleep on disk, and woken by the next thing that needs it
              * @enum {string}
              */
             state: "none" | "starting" | "ready" | "busy" | "pausing" | "paused" | "resuming" | "lost";
@@ -3485,6 +3505,26 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Health"];
+                };
+            };
+        };
+    };
+    metrics: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Prometheus' text format */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
                 };
             };
         };
