@@ -55,7 +55,7 @@ func New() *Metrics {
 		}, []string{"template"}),
 		evictions: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "caesarion_pool_evictions_total",
-			Help: "Ready sandboxes that were deleted, by reason: age, surplus, memory, lost, outdated, slow, unresponsive.",
+			Help: "Ready sandboxes that were deleted, by reason: age, surplus, memory, lost, outdated, slow, unresponsive, abandoned.",
 		}, []string{"template", "reason"}),
 	}
 	m.registry.MustRegister(m.start, m.stage, m.ready, m.size, m.hits, m.misses, m.evictions,

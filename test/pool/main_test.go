@@ -105,8 +105,8 @@ func (h *host) open(t testing.TB) *gvisor.Driver {
 	return d
 }
 
-// clear deletes every sandbox of a driver and closes it.
-func clear(t testing.TB, d *gvisor.Driver) {
+// empty deletes every sandbox of a driver and closes it.
+func empty(t testing.TB, d *gvisor.Driver) {
 	t.Helper()
 	infos, err := d.List(context.Background())
 	if err != nil {

@@ -154,7 +154,7 @@ func (p *Pool) hand(ctx context.Context, e *entry, req Request) (_ *Lease, err e
 		if err != nil {
 			reason := evictUnresponsive
 			if ctx.Err() != nil {
-				reason = "abandoned" // it has the caller's environment already
+				reason = evictAbandoned
 			}
 			p.opts.Metrics.Evicted(e.t.name, reason)
 			p.discard(e.client, e.info.ID)

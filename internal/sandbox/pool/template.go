@@ -48,6 +48,7 @@ const (
 	evictOutdated     = "outdated" // made from what the template no longer is
 	evictSlow         = "slow"
 	evictUnresponsive = "unresponsive"
+	evictAbandoned    = "abandoned" // its caller left while it was handed over: it has seen an environment
 )
 
 // template is one template's pool. What is not fixed is guarded by Pool.mu,
