@@ -368,4 +368,43 @@ var sleepTests = []test{
 			wantProblem(t, s.send(t, "POST", "/v1/sandboxes/sbx_aaaaaaaaaaaaaaaaaaaaaaaaaa"+path, nil), 404, "sandbox-not-found")
 		}
 	}},
+	{"hostile: whatever copies and snapshots are asked, the answer is one to act on", func(t *testing.T, s *Server, id string) {
+		before, saved := s.Fleet.List(), s.snapshots(t)
+		for _, v := range hostileValues {
+			for _, call := range [][2]string{{"GET", "/v1/snapshots/" + v}, {"DELETE", "/v1/snapshots/" + v}, {"POST", "/v1/sandboxes/" + v + "/pause"}, {"POST", "/v1/sandboxes/" + v + "/fork"}} {
+				if status, code := s.probe(t, call[0], call[1], ""); status < 400 || status > 499 {
+					t.Errorf("%s %.60s = %d %s", call[0], call[1], status, code)
+				}
+			}
+		}
+		bodies := append([]string{
+			`{"count":"2"}`, `{"count":1.5}`, `{"count":-1}`, `{"count":1e400}`, `{"count":17}`, `{"labels":[]}`, `{"labels":{"a":1}}`, `{"labels":{"":""}}`,
+			`{"name":1}`, `{"name":"\u0000"}`, `{"name":"../x"}`, `{"name":"template/python"}`, `{"name":"` + strings.Repeat("n", 70_000) + `"}`,
+		}, hostileBodies...)
+		for _, body := range bodies {
+			for _, path := range []string{"/fork", "/snapshot"} {
+				status, code := s.probe(t, "POST", "/v1/sandboxes/"+id+path, body)
+				if status == 201 { // an empty body is none
+					for _, sb := range s.Fleet.List() {
+						if !slices.Contains(before, sb) {
+							s.delete(t, string(sb.ID()))
+						}
+					}
+					for _, snap := range s.snapshots(t) {
+						if !slices.Contains(saved, snap) {
+							s.do(t, "DELETE", "/v1/snapshots/"+snap.ID, nil)
+						}
+					}
+				} else if (status < 400 || status > 499) && status != 501 {
+					t.Errorf("%s with %.60q = %d %s", path, body, status, code)
+				}
+			}
+		}
+		if n := s.Fleet.Count(); n != len(before) || len(s.snapshots(t)) != len(saved) {
+			t.Errorf("%d sandboxes before, %d after; snapshots %+v", len(before), n, s.snapshots(t))
+		}
+		if got := s.run(t, id, "1 + 1"); result(t, got) != "2" {
+			t.Errorf("the sandbox itself: %+v", got)
+		}
+	}},
 }
