@@ -154,7 +154,7 @@ legacy = mtrand._rand
 def start():
     random.seed(1); numpy.random.seed(1); random.gauss(0, 1); numpy.random.randn()
 start()
-` + draws).Expect(t, event.StatusOK, "")
+`+draws).Expect(t, event.StatusOK, "")
 	first := strings.Fields(s.Run("start(); " + draws).Text("stdout"))
 	// What the user has put in the place of the functions that seed is of no matter.
 	s.Run("start(); random.seed = numpy.random.seed = lambda *a: print('seeded!')").Expect(t, event.StatusOK, "")

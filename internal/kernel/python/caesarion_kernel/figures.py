@@ -16,6 +16,7 @@ def set_environment(environ):
 
 def watch(imports):
     imports.after("matplotlib", _defaults)
+    imports.lazily("fontTools.agl")  # names of glyphs, for text set by TeX: 1.1 MB
 
 
 def _defaults(matplotlib):

@@ -11,6 +11,7 @@ class Imports:
 
     def __init__(self):
         self._actions = {}
+        self._lazy = set()
         sys.meta_path.insert(0, self)
 
     def after(self, name, action):
@@ -20,9 +21,17 @@ class Imports:
         else:
             self._actions[name] = action
 
+    def lazily(self, name):
+        """Has a module run when it is first used, not when another module imports it.
+
+        For large tables that hardly anybody needs.
+        """
+        if sys.version_info >= (3, 12):  # before, two threads could both run it
+            self._lazy.add(name)
+
     def find_spec(self, name, path=None, target=None):
-        action = self._actions.get(name)
-        if action is None:
+        action, lazy = self._actions.get(name), name in self._lazy
+        if action is None and not lazy:
             return None
         for finder in sys.meta_path:
             if finder is self or not hasattr(finder, "find_spec"):
@@ -32,6 +41,12 @@ class Imports:
                 break
         else:
             return None
+        if lazy and hasattr(spec.loader, "exec_module"):
+            from importlib.util import LazyLoader
+
+            self._lazy.discard(name)
+            spec.loader = LazyLoader(spec.loader)
+            return spec
         load = getattr(spec.loader, "exec_module", None)
         if load is None:
             return spec
