@@ -270,7 +270,8 @@ func (f *Fleet) Get(id sandbox.ID) (*Sandbox, error) {
 	case was:
 		return nil, old.goneError()
 	}
-	return nil, errdefs.New(errdefs.ErrNotFound, "sandbox-not-found", "There is no sandbox %.80q.", string(id))
+	return nil, errdefs.New(errdefs.ErrNotFound, "sandbox-not-found", "There is no sandbox %.80q.", string(id)).
+		WithHint("GET /v1/sandboxes lists those there are.")
 }
 
 // Remembered finds a sandbox also when it is gone, to read what its
@@ -355,10 +356,11 @@ func (f *Fleet) Close() error {
 	f.mu.Lock()
 	f.closed = true
 	alive := slices.Collect(maps.Values(f.alive))
+	awake := slices.DeleteFunc(slices.Clone(alive), func(s *Sandbox) bool { return f.asleep[s.id] == s })
 	f.mu.Unlock()
 	f.cancel(errClosed)
 	var err error
-	for _, s := range alive {
+	for _, s := range awake { // the labels of those that sleep were written before
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		err = errors.Join(err, s.saveLabels(ctx))
 		cancel()

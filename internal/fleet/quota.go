@@ -9,18 +9,24 @@ import (
 	"github.com/caesarion/caesarion/internal/sandbox"
 )
 
-// forgetMemory deletes the memory of a sandbox that sleeps and keeps its files.
-func (s *Sandbox) forgetMemory(ctx context.Context) error {
+// asleep does something with a sandbox as long as it sleeps; what wakes it has
+// to wait. It says whether it slept.
+func (s *Sandbox) asleep(ctx context.Context, do func() error) (bool, error) {
 	if err := s.take(ctx); err != nil {
-		return err
+		return false, err
 	}
 	defer s.give()
 	s.mu.Lock()
 	asleep := s.sleep.state == sandbox.StatePaused
 	s.mu.Unlock()
 	if !asleep {
-		return nil
+		return false, nil
 	}
+	return true, do()
+}
+
+// forgetMemory deletes the memory of a sandbox that sleeps and keeps its files.
+func (s *Sandbox) forgetMemory(ctx context.Context) error {
 	if err := s.fleet.pauser.ForgetMemory(ctx, s.id); err != nil {
 		return err
 	}
@@ -83,21 +89,21 @@ func (f *Fleet) keepQuota() {
 		if x.memory == 0 {
 			continue
 		}
-		if err := x.s.forgetMemory(f.ctx); err != nil {
+		did, err := x.s.asleep(f.ctx, func() error { return x.s.forgetMemory(f.ctx) })
+		if err != nil {
 			f.log.Warn("memory of a paused sandbox can't be dropped", "sandbox_id", string(x.s.id), "err", err)
-			continue
 		}
-		total -= x.memory
+		if did && err == nil {
+			total -= x.memory
+		}
 	}
 	slices.SortFunc(list, func(a, b sleeper) int { return a.at.Compare(b.at) })
 	for _, x := range list {
 		if total <= f.opts.DiskQuota || f.ctx.Err() != nil {
 			return
 		}
-		x.s.mu.Lock()
-		still := x.s.sleep.state == sandbox.StatePaused
-		x.s.mu.Unlock()
-		if still && x.s.end(f.ctx, ReasonDiskQuota) == nil {
+		did, err := x.s.asleep(f.ctx, func() error { return x.s.end(f.ctx, ReasonDiskQuota) })
+		if did && err == nil {
 			total -= x.files
 		}
 	}

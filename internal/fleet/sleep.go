@@ -192,7 +192,16 @@ func (s *Sandbox) fallAsleep(ctx context.Context, may func() bool) (_ sandbox.In
 	// What is begun is ended, also when the server stops meanwhile.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), saveTime)
 	defer cancel()
+	// The labels as they are now are what a later process finds.
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
+		if err := s.saveLabels(ctx); err != nil {
+			s.fleet.log.Warn("labels of a sandbox that goes to sleep can't be written", "sandbox_id", string(s.id), "err", err)
+		}
+	}()
 	err = s.fleet.pauser.Pause(ctx, s.id)
+	<-written
 	info, gerr := s.fleet.driver.Get(ctx, s.id)
 	switch {
 	case gerr == nil && info.State == sandbox.StatePaused:

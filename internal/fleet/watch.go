@@ -113,7 +113,7 @@ func (s *Sandbox) watch() {
 			s.doze()
 			continue
 		case forget:
-			if err := s.forgetMemory(s.ctx); err != nil {
+			if _, err := s.asleep(s.ctx, func() error { return s.forgetMemory(s.ctx) }); err != nil {
 				s.fleet.log.Warn("memory of a paused sandbox can't be dropped", "sandbox_id", string(s.id), "err", err)
 				s.later(time.Hour)
 			}
