@@ -370,9 +370,23 @@ func (svc *Service) farewell(ctx context.Context, sb *fleet.Sandbox) {
 	if id == "" || svc.opts.Files == nil {
 		return
 	}
+	svc.mu.Lock()
+	held := svc.live[id] != nil || svc.loading[id] != nil
+	svc.mu.Unlock()
+	if !held {
+		// Nobody looks at it, so nobody has to be told, and it need not be read
+		// as a whole for this.
+		if _, err := svc.store.Session(ctx, id); err != nil {
+			return // a sandbox of something else
+		}
+		if _, err := svc.opts.Files.Sync(ctx, id, sb); err != nil && ctx.Err() == nil {
+			svc.log.Warn("files of a session can't be kept", "session_id", id, "sandbox_id", string(sb.ID()), "err", err)
+		}
+		return
+	}
 	s, err := svc.Get(ctx, id)
 	if err != nil {
-		return // a sandbox of something else
+		return // it was forgotten meanwhile
 	}
 	s.syncFiles(ctx, sb)
 }

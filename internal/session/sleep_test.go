@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
 	v1 "github.com/caesarion/caesarion/api/v1"
 	"github.com/caesarion/caesarion/internal/errdefs"
+	"github.com/caesarion/caesarion/internal/fleet"
 	"github.com/caesarion/caesarion/internal/sandbox"
 	"github.com/caesarion/caesarion/internal/sandbox/fake"
 	"github.com/caesarion/caesarion/internal/session"
@@ -195,6 +197,67 @@ func TestASandboxThatDoesNotWakeSaysSoAndStaysAsleep(t *testing.T) {
 	await(t, s, "sleep", state("paused"))
 	count(w, false)
 	if it := ran(t, s, "print(x + 1)"); text(it) != "42\n" {
+		t.Errorf("x = %q", text(it))
+	}
+}
+
+// filesOf counts the syncs of each session.
+type filesOf struct {
+	mu     sync.Mutex
+	synced map[string]int
+}
+
+func (f *filesOf) Restore(context.Context, string, *fleet.Sandbox) error { return nil }
+
+func (f *filesOf) Sync(_ context.Context, id string, _ *fleet.Sandbox) ([]v1.FileChange, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.synced[id]++
+	return nil, nil
+}
+
+func (f *filesOf) count(id string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.synced[id]
+}
+
+func (f *filesOf) Copy(context.Context, string, string) error { return nil }
+func (f *filesOf) Forget(context.Context, string) error       { return nil }
+
+func TestBeforeSleepFilesAreKeptAlsoOfASessionThatNobodyHolds(t *testing.T) {
+	w := newWorld(t, true)
+	files := &filesOf{synced: map[string]int{}}
+	w.opts.Files = files
+	svc := w.start(t)
+	s := create(t, svc)
+	ran(t, s, "x = 41")
+	sb, ok := s.LiveSandbox()
+	if !ok {
+		t.Fatal("the session has no sandbox")
+	}
+	for svc.InMemory(s.ID()) { // the sync after the run ends first
+		session.Forget(s)
+	}
+	before := files.count(s.ID())
+	if err := sb.Pause(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := files.count(s.ID()); n != before+1 {
+		t.Errorf("files were kept %d times, want %d", n, before+1)
+	}
+	if svc.InMemory(s.ID()) {
+		t.Error("the whole session was read for that")
+	}
+	again, err := svc.Get(t.Context(), s.ID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := again.View().Sandbox.State; got != "paused" {
+		t.Errorf("state = %q", got)
+	}
+	again.SyncFiles() // one that sleeps has nothing new
+	if it := ran(t, again, "print(x + 1)"); text(it) != "42\n" {
 		t.Errorf("x = %q", text(it))
 	}
 }
