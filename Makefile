@@ -84,9 +84,15 @@ test-e2e: deps-e2e build image ## tests of the page in a real browser, with real
 test-kernel-suite: venv build ## the Jupyter project's own kernel tests, against ours
 	@$(VENV)/bin/python -m pytest -q test/kernelsuite
 
+# BENCH is more of the command's flags: make bench BENCH='--scenario live --markdown'.
 .PHONY: bench
 bench: build image venv ## measure, beside plain Jupyter, and print a table
-	@bin/caesarion bench --compare jupyter --python $(VENV)/bin/python
+	@bin/caesarion bench --compare jupyter --python $(VENV)/bin/python $(BENCH)
+
+.PHONY: bench-peers
+bench-peers: deps-peers build image ## the same beside Jupyter's gateway, E2B's inner server, runsc do, bubblewrap and Pyodide
+	@scripts/bench-peers.sh $(CACHE)/peers
+	@bin/caesarion bench --compare all --peers $(CACHE)/peers $(BENCH)
 
 .PHONY: bench-web
 bench-web: deps-e2e build image ## measure the page: first load, tokens, output, large sessions
@@ -137,12 +143,13 @@ venv: deps-test ## the tests' Python environment, from its locked list
 screens: deps-e2e build image ## take the pictures of docs/screens
 	@scripts/web.sh screens
 
-.PHONY: deps-run deps-test deps-lint deps-web deps-e2e
+.PHONY: deps-run deps-test deps-lint deps-web deps-e2e deps-peers
 deps-run: ; @scripts/deps.sh run
 deps-test: ; @scripts/deps.sh run test
 deps-lint: ; @scripts/deps.sh lint
 deps-web: ; @scripts/deps.sh web
 deps-e2e: ; @scripts/deps.sh e2e
+deps-peers: ; @scripts/deps.sh run test peers
 
 .PHONY: clean
 clean: ## remove what make made, but for the sandbox image

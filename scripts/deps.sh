@@ -7,6 +7,7 @@
 #   scripts/deps.sh lint    what the linters need
 #   scripts/deps.sh web     what building and testing the page needs
 #   scripts/deps.sh e2e     that, and a browser
+#   scripts/deps.sh peers   what the peers of the benchmark need
 set -euo pipefail
 
 packages=()
@@ -52,8 +53,13 @@ for profile in "${@:-run}"; do
         # Without any font the browser draws boxes, and cells have their own width.
         need_file /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf fonts-dejavu-core
         ;;
+    peers)
+        need bwrap bubblewrap
+        need node nodejs
+        need npm npm
+        ;;
     *)
-        echo "usage: scripts/deps.sh [run|test|lint|web|e2e]..." >&2
+        echo "usage: scripts/deps.sh [run|test|lint|web|e2e|peers]..." >&2
         exit 2
         ;;
     esac

@@ -171,6 +171,15 @@ type run struct {
 	report   func(Result)
 }
 
+// once leaves out the subjects that are another one with another client: where
+// what is measured is the work of the server, once is enough.
+func (r *run) once() []Subject {
+	return slices.DeleteFunc(slices.Clone(r.subjects), func(s Subject) bool {
+		j, ok := capable[*Jupyter](s)
+		return ok && j.quick
+	})
+}
+
 // fail says what went wrong with one sample.
 func (r *run) fail(subject Subject, err error) {
 	r.Progress("%s: %s: %v", r.scenario, subject.Name(), err)

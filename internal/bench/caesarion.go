@@ -69,7 +69,14 @@ func (c *Caesarion) Ready(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if pool == nil || pool.Ready >= pool.Size && pool.Starting == 0 && pool.Snapshot != "making" {
+		if pool == nil {
+			pool = &v1.Pool{Snapshot: "none"}
+		}
+		if c.Wanted == "restore" && pool.Snapshot == "failed" {
+			return fmt.Errorf("the template has no snapshot: %s", pool.Message)
+		}
+		made := pool.Snapshot == "ready" || c.Wanted != "restore" && pool.Snapshot != "making"
+		if made && pool.Ready >= pool.Size && pool.Starting == 0 {
 			return nil
 		}
 		if time.Now().After(deadline) {

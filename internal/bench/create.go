@@ -109,9 +109,10 @@ func burst(ctx context.Context, r *run) error {
 		if size != 100 {
 			name = fmt.Sprintf("burst-%d", size)
 		}
-		measured := newSeries(len(r.subjects))
-		wall := make([]time.Duration, len(r.subjects))
-		for i, subject := range r.subjects {
+		subjects := r.once()
+		measured := newSeries(len(subjects))
+		wall := make([]time.Duration, len(subjects))
+		for i, subject := range subjects {
 			if ready, ok := subject.(Readier); ok {
 				if err := ready.Ready(ctx); err != nil {
 					return err
@@ -146,7 +147,7 @@ func burst(ctx context.Context, r *run) error {
 				return context.Cause(ctx)
 			}
 		}
-		r.reportTimed(name, r.subjects, measured, func(i int, res *Result) {
+		r.reportTimed(name, subjects, measured, func(i int, res *Result) {
 			res.Value, res.Unit = float64(res.N-res.Failures)/wall[i].Seconds(), "creates/s"
 			res.Note = fmt.Sprintf("%d at once", size)
 		})
@@ -154,15 +155,16 @@ func burst(ctx context.Context, r *run) error {
 	return nil
 }
 
-// slices of sustained, in which subjects take turns.
+// sustainedRounds are the parts of sustained, in which subjects take turns.
 const sustainedRounds = 3
 
 // sustained measures create, execute and delete for a minute, by a few workers.
 func sustained(ctx context.Context, r *run) error {
-	measured := newSeries(len(r.subjects))
-	busyFor := make([]time.Duration, len(r.subjects))
+	subjects := r.once()
+	measured := newSeries(len(subjects))
+	busyFor := make([]time.Duration, len(subjects))
 	for range sustainedRounds {
-		for i, subject := range r.subjects {
+		for i, subject := range subjects {
 			if ready, ok := subject.(Readier); ok {
 				if err := ready.Ready(ctx); err != nil {
 					return err
@@ -199,7 +201,7 @@ func sustained(ctx context.Context, r *run) error {
 			}
 		}
 	}
-	r.reportTimed("sustained", r.subjects, measured, func(i int, res *Result) {
+	r.reportTimed("sustained", subjects, measured, func(i int, res *Result) {
 		res.Value, res.Unit = float64(res.N-res.Failures)/busyFor[i].Seconds(), "cycles/s"
 		res.Note = fmt.Sprintf("%d workers for %s", r.Workers, r.Duration)
 	})

@@ -28,13 +28,16 @@ type E2B struct {
 	http    *http.Client
 }
 
-// e2bLauncher starts their server with our jupyter-server's address: theirs is
-// a constant.
+// e2bLauncher starts their server with the address of the jupyter-server that
+// was started for it: theirs is a constant, in two places.
 const e2bLauncher = `
 import sys
 port, jupyter = sys.argv[1:]
 import consts
-consts.JUPYTER_BASE_URL = jupyter
+consts.JUPYTER_BASE_URL = "http://" + jupyter
+import messaging
+connect = messaging.connect
+messaging.connect = lambda url, **options: connect(url.replace("localhost:8888", jupyter), **options)
 import uvicorn
 uvicorn.run("main:app", host="127.0.0.1", port=int(port), access_log=False, log_level="warning")
 `
@@ -59,7 +62,7 @@ func StartE2B(ctx context.Context, python, checkout string) (_ *E2B, err error) 
 	e := &E2B{http: NewHTTP()}
 	// Their jupyter-server: no token, no limit of output.
 	e.jupyter, err = startJupyter(ctx, "e2b-jupyter", python, "jupyter_server", func(port, _, dir string) []string {
-		spec := filepath.Join(dir, "kernels", "kernels", "javascript", "kernel.json")
+		spec := filepath.Join(dir, "kernels", "javascript", "kernel.json") // JUPYTER_PATH is the folder
 		if err == nil {
 			err = os.MkdirAll(filepath.Dir(spec), 0o755) //nolint:gosec // holds no secret
 		}
@@ -69,7 +72,6 @@ func StartE2B(ctx context.Context, python, checkout string) (_ *E2B, err error) 
 		return []string{
 			"--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1", "--ServerApp.port=" + port, "--IdentityProvider.token=",
 			"--ServerApp.root_dir=" + dir, "--ServerApp.disable_check_xsrf=True", "--ServerApp.iopub_data_rate_limit=1000000000",
-			"--KernelSpecManager.kernel_dirs=" + filepath.Join(dir, "kernels", "kernels"),
 		}
 	})
 	if err != nil {
@@ -81,7 +83,7 @@ func StartE2B(ctx context.Context, python, checkout string) (_ *E2B, err error) 
 	}
 	e.base = "http://127.0.0.1:" + port
 	e.process, err = startProcess(ctx, "e2b", func(string) *exec.Cmd {
-		cmd := exec.CommandContext(context.WithoutCancel(ctx), python, "-c", e2bLauncher, port, "http://"+e.jupyter.base)
+		cmd := exec.CommandContext(context.WithoutCancel(ctx), python, "-c", e2bLauncher, port, e.jupyter.base)
 		cmd.Dir = server
 		cmd.Env = []string{"E2B_LOCAL=1", "PYTHONDONTWRITEBYTECODE=1"}
 		return cmd

@@ -28,6 +28,7 @@ type Jupyter struct {
 	token  string
 	http   *http.Client
 	dialer *http.Client
+	quick  bool // its client acknowledges at once
 }
 
 // StartJupyter starts a jupyter-server with the given Python, which must have
@@ -81,7 +82,7 @@ func startJupyter(ctx context.Context, name, python, module string, args func(po
 // acknowledgement of the one before: this is the best that can be had of it.
 func (j *Jupyter) QuickAck() *Jupyter {
 	quick := *j
-	quick.name += "-quickack"
+	quick.name, quick.quick = quick.name+"-quickack", true
 	quick.dialer = &http.Client{Transport: &http.Transport{DialContext: dialQuick}}
 	return &quick
 }

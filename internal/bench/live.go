@@ -13,8 +13,12 @@ const onePlusOne = "1+1"
 
 // block is how many samples of one subject follow each other before the other's
 // turn: few enough that both see the same machine, and enough that a subject is
-// measured as it answers a program, not as it wakes up.
-const block = 50
+// measured as it answers a program, not as it wakes up. Samples that are long
+// themselves come in short blocks.
+const (
+	block      = 50
+	shortBlock = 5
+)
 
 // warmUp is how long each subject runs before its samples count. In the first
 // second or two of a gVisor sandbox reading the clock is a system call, until
@@ -27,7 +31,7 @@ const rest = 50 * time.Millisecond
 
 // onLive calls sample n times on one session of each subject, a block in turn,
 // after executions that don't count.
-func onLive(ctx context.Context, r *run, subjects []Subject, n int, sample func(Subject, Session) (float64, error)) (measured []*series, err error) {
+func onLive(ctx context.Context, r *run, subjects []Subject, n, block int, sample func(Subject, Session) (float64, error)) (measured []*series, err error) {
 	measured = newSeries(len(subjects))
 	sessions := make([]Session, len(subjects))
 	defer func() {
@@ -104,7 +108,7 @@ func oneAndOne(ctx context.Context, s Session) (time.Duration, error) {
 // live measures 1+1, one execution after the other, and then how many a second
 // many sandboxes answer together.
 func live(ctx context.Context, r *run) error {
-	measured, err := onLive(ctx, r, r.subjects, r.Executions, func(_ Subject, s Session) (float64, error) {
+	measured, err := onLive(ctx, r, r.subjects, r.Executions, block, func(_ Subject, s Session) (float64, error) {
 		took, err := oneAndOne(ctx, s)
 		return ms(took), err
 	})
@@ -118,7 +122,7 @@ func live(ctx context.Context, r *run) error {
 // liveRested measures 1+1 after a pause, as a person meets it: processors and
 // threads have to wake up first.
 func liveRested(ctx context.Context, r *run) error {
-	measured, err := onLive(ctx, r, r.subjects, max(r.Executions/5, 1), func(_ Subject, s Session) (float64, error) {
+	measured, err := onLive(ctx, r, r.subjects, max(r.Executions/5, 1), block, func(_ Subject, s Session) (float64, error) {
 		time.Sleep(rest)
 		took, err := oneAndOne(ctx, s)
 		return ms(took), err
@@ -130,12 +134,16 @@ func liveRested(ctx context.Context, r *run) error {
 	return nil
 }
 
+// parallelFor bounds the parallel part for subjects that are slow.
+const parallelFor = 15 * time.Second
+
 // liveParallel measures 1+1 on many sandboxes at once, each one after the
 // other, as many in all as live runs on one, four times over.
 func liveParallel(ctx context.Context, r *run) error {
-	measured := newSeries(len(r.subjects))
-	wall := make([]time.Duration, len(r.subjects))
-	for i, subject := range r.subjects {
+	subjects := r.once()
+	measured := newSeries(len(subjects))
+	wall := make([]time.Duration, len(subjects))
+	for i, subject := range subjects {
 		err := func() (err error) {
 			sessions := make([]Session, 0, r.Parallel)
 			defer func() {
@@ -156,9 +164,13 @@ func liveParallel(ctx context.Context, r *run) error {
 			var mu sync.Mutex
 			each := func(n int, count bool) {
 				var wg sync.WaitGroup
+				begin := time.Now()
 				for _, s := range sessions {
 					wg.Go(func() {
 						for range n {
+							if ctx.Err() != nil || time.Since(begin) > parallelFor {
+								return
+							}
 							took, err := oneAndOne(ctx, s)
 							mu.Lock()
 							switch {
@@ -191,7 +203,7 @@ func liveParallel(ctx context.Context, r *run) error {
 			measured[i].failures++
 		}
 	}
-	r.reportTimed("live-parallel", r.subjects, measured, func(i int, res *Result) {
+	r.reportTimed("live-parallel", subjects, measured, func(i int, res *Result) {
 		if res.Unit = "executions/s"; wall[i] > 0 {
 			res.Value = float64(res.N-res.Failures) / wall[i].Seconds()
 		}
@@ -203,7 +215,7 @@ func liveParallel(ctx context.Context, r *run) error {
 // firstByte measures how soon the first output of a cell that goes on arrives,
 // from the request on: the execution's own way in is part of it.
 func firstByte(ctx context.Context, r *run) error {
-	measured, err := onLive(ctx, r, r.subjects, r.Repeats, func(_ Subject, s Session) (float64, error) {
+	measured, err := onLive(ctx, r, r.subjects, r.Repeats, shortBlock, func(_ Subject, s Session) (float64, error) {
 		sample, err := s.Run(ctx, "import time\nprint('x', flush=True)\ntime.sleep(0.2)")
 		if err == nil && sample.Text != "x\n" {
 			err = fmt.Errorf("printed %q", sample.Text)
@@ -226,7 +238,7 @@ func interrupt(ctx context.Context, r *run) error {
 			subjects = append(subjects, subject)
 		}
 	}
-	measured, err := onLive(ctx, r, subjects, r.Repeats, func(_ Subject, s Session) (float64, error) {
+	measured, err := onLive(ctx, r, subjects, r.Repeats, shortBlock, func(_ Subject, s Session) (float64, error) {
 		took, err := s.(Interrupter).Interrupt(ctx) //nolint:forcetypeassert // chosen above
 		return ms(took), err
 	})
@@ -241,7 +253,7 @@ func interrupt(ctx context.Context, r *run) error {
 // which one is lost is a failure.
 func output(ctx context.Context, r *run) error {
 	code := fmt.Sprintf("for i in range(%d): print('%%06d' %% i)", r.Lines)
-	measured, err := onLive(ctx, r, r.subjects, max(r.Repeats/5, 1), func(_ Subject, s Session) (float64, error) {
+	measured, err := onLive(ctx, r, r.subjects, max(r.Repeats/5, 1), 1, func(_ Subject, s Session) (float64, error) {
 		sample, err := s.Run(ctx, code)
 		if err == nil && (sample.Characters != r.Lines*7 || sample.Lines != r.Lines) {
 			err = fmt.Errorf("%d of %d lines arrived, %d of %d characters", sample.Lines, r.Lines, sample.Characters, r.Lines*7)

@@ -4,11 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"strings"
 	"time"
-
-	v1 "github.com/caesarion/caesarion/api/v1"
 )
 
 // idleFor is how long a sandbox has been idle when its memory is read: what it
@@ -30,7 +27,7 @@ func memory(ctx context.Context, r *run) (err error) {
 			return err
 		}
 	}
-	for _, peer := range r.subjects[1:] {
+	for _, peer := range r.once()[1:] {
 		scale, ok := capable[weigher](peer)
 		if !ok {
 			continue
@@ -103,8 +100,8 @@ func (r *run) asleep(ctx context.Context, sessions []Session) error {
 			return err
 		}
 		left.add(one)
-		var sb v1.Sandbox
-		if err := r.server.call(ctx, http.MethodGet, "/v1/sandboxes/"+id, nil, &sb); err != nil {
+		sb, err := r.server.Client.Sandbox(ctx, id)
+		if err != nil {
 			return err
 		}
 		if sb.State != "paused" {

@@ -51,11 +51,11 @@ func (l *lockedBuffer) Write(p []byte) (int, error) {
 	return l.b.Write(p)
 }
 
-func (l *lockedBuffer) lastLine() string {
+func (l *lockedBuffer) lastWords() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	lines := strings.Split(strings.TrimSpace(l.b.String()), "\n")
-	return lines[len(lines)-1]
+	return strings.Join(lines[max(len(lines)-3, 0):], " ")
 }
 
 // startProcess starts what command gives, in a new folder and a process group
@@ -69,7 +69,7 @@ func startProcess(_ context.Context, name string, command func(dir string) *exec
 	if p.cmd.Dir == "" {
 		p.cmd.Dir = dir
 	}
-	p.cmd.Env = append(append(os.Environ(), "HOME="+dir, "JUPYTER_PLATFORM_DIRS=1"), p.cmd.Env...)
+	p.cmd.Env = append(append(os.Environ(), "HOME="+dir, "JUPYTER_PATH="+dir, "JUPYTER_PLATFORM_DIRS=1"), p.cmd.Env...)
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	p.cmd.Stderr = p.words
 	if p.cmd.Stdout == nil {
@@ -96,11 +96,11 @@ func (p *process) until(ctx context.Context, answers func() error) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-p.done:
-			return fmt.Errorf("%s ended: %s", p.name, p.words.lastLine())
+			return fmt.Errorf("%s ended: %s", p.name, p.words.lastWords())
 		case <-time.After(50 * time.Millisecond):
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("%s does not answer: %w: %s", p.name, err, p.words.lastLine())
+			return fmt.Errorf("%s does not answer: %w: %s", p.name, err, p.words.lastWords())
 		}
 	}
 }

@@ -50,7 +50,7 @@ func Bubblewrap(bwrap, python string) (*PerExecution, error) {
 		return nil, err
 	}
 	return &PerExecution{name: "bubblewrap", command: func(ctx context.Context, code string) *exec.Cmd {
-		return exec.CommandContext(ctx, bwrap, "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp",
+		return exec.CommandContext(ctx, bwrap, "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc",
 			"--unshare-all", "--die-with-parent", python, "-c", code)
 	}}, nil
 }

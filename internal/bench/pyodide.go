@@ -71,7 +71,7 @@ func (p *Pyodide) Create(ctx context.Context) (Session, error) {
 		err = errors.New("its first line does not say that it is ready")
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("pyodide: %w: %s", err, s.words.lastLine()), s.Close(ctx))
+		return nil, errors.Join(fmt.Errorf("pyodide: %w: %s", err, s.words.lastWords()), s.Close(ctx))
 	}
 	return s, nil
 }

@@ -3,6 +3,7 @@ package bench
 import (
 	"math"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -20,9 +21,9 @@ type Result struct {
 	Max      float64 `json:"max_ms,omitzero"`
 	Value    float64 `json:"value,omitzero"`
 	Unit     string  `json:"unit,omitempty"`
-	// Ratio is how many times slower than the first subject this one is: the
-	// median over rounds of the ratio of the two medians of the round. Below 1
-	// it is faster.
+	// Ratio is how many times slower than the first subject this one is: of
+	// rates, the first's divided by this one's; of times, the median over rounds
+	// of the ratio of the round's two medians. Below 1 it is faster.
 	Ratio   float64   `json:"ratio,omitzero"`
 	Goals   []Outcome `json:"goals,omitempty"`
 	Note    string    `json:"note,omitempty"`
@@ -90,6 +91,7 @@ func (s *series) against(base *series) float64 {
 // reportTimed reports all subjects' times, with ratios to the first. edit, if
 // not nil, completes each result.
 func (r *run) reportTimed(name string, subjects []Subject, measured []*series, edit func(i int, res *Result)) {
+	var first Result
 	for i, subject := range subjects {
 		res := measured[i].timed(name, subject)
 		if i > 0 {
@@ -97,6 +99,11 @@ func (r *run) reportTimed(name string, subjects []Subject, measured []*series, e
 		}
 		if edit != nil {
 			edit(i, &res)
+		}
+		if i == 0 {
+			first = res
+		} else if strings.HasSuffix(res.Unit, "/s") && res.Value > 0 { // what counts is how much is done
+			res.Ratio = first.Value / res.Value
 		}
 		r.report(res)
 	}

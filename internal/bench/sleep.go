@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"time"
 
 	v1 "github.com/caesarion/caesarion/api/v1"
@@ -31,9 +30,9 @@ func prepared(ctx context.Context, subject Subject) (Session, error) {
 	return s, nil
 }
 
-// Pause puts the session's sandbox to sleep.
 func (c *Caesarion) pause(ctx context.Context, id string) error {
-	return c.call(ctx, http.MethodPost, "/v1/sandboxes/"+id+"/pause", nil, nil)
+	_, err := c.Client.Pause(ctx, id)
+	return err
 }
 
 // pause measures how long it takes to put a sandbox to sleep.
@@ -140,15 +139,15 @@ func fork(ctx context.Context, r *run) (err error) {
 
 func (c *Caesarion) forkOnce(ctx context.Context, id string, x int) (time.Duration, error) {
 	start := time.Now()
-	var copies v1.SandboxList
-	if err := c.call(ctx, http.MethodPost, "/v1/sandboxes/"+id+"/fork", v1.ForkSandbox{Count: 1}, &copies); err != nil {
+	copies, err := c.Client.Fork(ctx, id, v1.ForkSandbox{Count: 1})
+	if err != nil {
 		return 0, err
 	}
 	forked := time.Since(start)
-	if len(copies.Sandboxes) != 1 {
-		return 0, fmt.Errorf("%d copies instead of 1", len(copies.Sandboxes))
+	if len(copies) != 1 {
+		return 0, fmt.Errorf("%d copies instead of 1", len(copies))
 	}
-	s := &caesarionSession{c.Client, copies.Sandboxes[0].ID}
+	s := &caesarionSession{c.Client, copies[0].ID}
 	sample, err := s.Run(ctx, recall)
 	if err == nil && sample.Text != recalled(x) {
 		err = fmt.Errorf("the copy has %q, not %q", sample.Text, recalled(x))
