@@ -43,17 +43,8 @@ func (s *Sandbox) save(ctx context.Context, opts sandbox.SnapshotOptions) (sandb
 		if err := s.awaken(ctx); err != nil {
 			return sandbox.Snapshot{}, err
 		}
-		s.mu.Lock()
-		kernel := s.kernel
-		s.mu.Unlock()
-		if kernel != nil { // a kernel that starts is a call under way for seconds
-			select {
-			case <-kernel.done:
-			case <-s.ended:
-				return sandbox.Snapshot{}, s.goneError()
-			case <-ctx.Done():
-				return sandbox.Snapshot{}, context.Cause(ctx)
-			}
+		if err := s.kernelStarted(ctx); err != nil {
+			return sandbox.Snapshot{}, err
 		}
 		if err := s.take(ctx); err != nil {
 			return sandbox.Snapshot{}, err

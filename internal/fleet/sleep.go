@@ -41,6 +41,7 @@ var (
 type sleep struct {
 	state         sandbox.State // running, pausing, paused or resuming
 	flight        *flight       // the way into sleep or out of it
+	held          bool          // pausing, and every call under way has ended
 	changed       chan struct{} // closed at the next change of state
 	at            time.Time     // since when it sleeps; zero: it does not
 	memory, files int64         // bytes on disk
@@ -109,6 +110,25 @@ func (s *Sandbox) take(ctx context.Context) error {
 
 func (s *Sandbox) give() { <-s.turn }
 
+// kernelStarted waits for the default kernel if it is being started: that is a
+// call under way for seconds.
+func (s *Sandbox) kernelStarted(ctx context.Context) error {
+	s.mu.Lock()
+	k := s.kernel
+	s.mu.Unlock()
+	if k == nil {
+		return nil
+	}
+	select {
+	case <-k.done:
+		return nil
+	case <-s.ended:
+		return s.goneError()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
 // Pause puts the sandbox to sleep: its memory and files are on disk when it
 // returns, and nothing of it is in the host's memory. The next call that needs
 // it wakes it. It goes on when ctx ends. A sandbox that runs code is busy; one
@@ -131,6 +151,9 @@ func (s *Sandbox) Pause(ctx context.Context) error {
 
 // pause puts the sandbox to sleep, as long as nobody minds.
 func (s *Sandbox) pause(ctx context.Context, may func() bool) error {
+	if err := s.kernelStarted(ctx); err != nil {
+		return err
+	}
 	if err := s.take(ctx); err != nil {
 		return err
 	}
@@ -160,7 +183,7 @@ func (s *Sandbox) pause(ctx context.Context, may func() bool) error {
 		s.fleet.setAsleep(s, true)
 	}
 	s.mu.Lock()
-	s.sleep.flight = nil
+	s.sleep.flight, s.sleep.held = nil, false
 	if err == nil {
 		s.sleep.rest(info)
 	} else {
@@ -183,6 +206,9 @@ func (s *Sandbox) fallAsleep(ctx context.Context, may func() bool) (_ sandbox.In
 	if err != nil {
 		return sandbox.Info{}, func() {}, err
 	}
+	s.mu.Lock()
+	s.sleep.held = true
+	s.mu.Unlock()
 	switch {
 	case s.execs.running(): // one that came a moment ago
 		return sandbox.Info{}, release, errRuns

@@ -54,8 +54,14 @@ func (s *Sandbox) Resume(ctx context.Context) error {
 
 // dial opens a connection to the agent, for which the sandbox must be awake.
 func (s *Sandbox) dial(ctx context.Context) (net.Conn, error) {
-	if err := s.awaken(ctx); err != nil {
-		return nil, err
+	// Going to sleep waits for the calls under way: these must not wait for it.
+	s.mu.Lock()
+	awake := s.sleep.state == StatePausing && !s.sleep.held
+	s.mu.Unlock()
+	if !awake {
+		if err := s.awaken(ctx); err != nil {
+			return nil, err
+		}
 	}
 	return s.fleet.driver.Dial(ctx, s.id)
 }
