@@ -164,7 +164,10 @@ func TestEachCallWakes(t *testing.T) {
 			}
 			return stream.Close()
 		},
-		"kernel":  func(ctx context.Context) error { _, err := s.StartKernel(ctx, agentapi.StartKernel{Language: "python"}); return err },
+		"kernel": func(ctx context.Context) error {
+			_, err := s.StartKernel(ctx, agentapi.StartKernel{Language: "python"})
+			return err
+		},
 		"execute": func(context.Context) error { run(t, s, "x"); return nil },
 	} {
 		pause(t, s)

@@ -94,7 +94,9 @@ func (d *shelf) Resume(_ context.Context, id sandbox.ID, filesOnly bool) (sandbo
 	if err == nil && b.MemoryBytes == 0 && !filesOnly {
 		return b, errdefs.New(errdefs.ErrConflict, sandbox.CodeNoMemory, "no")
 	}
-	return d.change(id, func(b *sandbox.Info) { b.State, b.PausedAt, b.MemoryBytes, b.FilesBytes = sandbox.StateRunning, time.Time{}, 0, 0 })
+	return d.change(id, func(b *sandbox.Info) {
+		b.State, b.PausedAt, b.MemoryBytes, b.FilesBytes = sandbox.StateRunning, time.Time{}, 0, 0
+	})
 }
 
 func (d *shelf) ForgetMemory(_ context.Context, id sandbox.ID) error {
