@@ -185,12 +185,8 @@ func wantNothingLeft(t testing.TB, state string) {
 			}
 		}
 	}
-	procs, _ := filepath.Glob("/proc/[0-9]*/cmdline")
-	for _, path := range procs {
-		b, _ := os.ReadFile(path)
-		if strings.HasPrefix(string(b), "runsc") && strings.Contains(string(b), gvisor.RunDir(state)) {
-			t.Errorf("process left: %s: %s", path, strings.ReplaceAll(string(b), "\x00", " "))
-		}
+	for _, p := range processes(state) {
+		t.Errorf("process left: %s", p)
 	}
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
@@ -203,4 +199,23 @@ func wantNothingLeft(t testing.TB, state string) {
 
 func ours(cgroup, state string) bool {
 	return strings.Contains(cgroup, "/caesarion-"+filepath.Base(gvisor.RunDir(state))+"/")
+}
+
+// processes lists the gVisor processes of a state folder.
+func processes(state string) (out []string) {
+	procs, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, path := range procs {
+		b, _ := os.ReadFile(path)
+		if strings.HasPrefix(string(b), "runsc") && strings.Contains(string(b), gvisor.RunDir(state)) {
+			out = append(out, path+": "+strings.ReplaceAll(string(b), "\x00", " "))
+		}
+	}
+	return out
+}
+
+func copyDir(t testing.TB, from, to string) {
+	t.Helper()
+	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+		t.Fatal(err)
+	}
 }

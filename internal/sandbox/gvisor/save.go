@@ -40,6 +40,7 @@ func (d *Driver) save(l *life, dir string, files bool) (err error) {
 		if err = d.saveOnce(l, dir, files); err == nil || !strings.Contains(err.Error(), openConnection) {
 			return err
 		}
+		err = firstLine(err) // gVisor adds its stacks
 		time.Sleep(saveWait << try)
 	}
 	return errdefs.New(errdefs.ErrConflict, "sandbox-busy", "a connection to the sandbox is open").
@@ -118,7 +119,15 @@ func (d *Driver) saveError(b *box, l *life, err error) error {
 	default:
 	}
 	return errdefs.New(errdefs.ErrUnavailable, "save-failed", "gVisor could not save the sandbox, which goes on").
-		WithHint("the log has gVisor's own words").WithCause(err)
+		WithHint("the log has gVisor's own words").WithCause(firstLine(err))
+}
+
+// firstLine leaves out what follows an error's sentence.
+func firstLine(err error) error {
+	if line, _, more := strings.Cut(err.Error(), "\n"); more {
+		return errors.New(line)
+	}
+	return err
 }
 
 // Snapshot saves a running sandbox. See sandbox.Snapshotter.

@@ -30,6 +30,7 @@ func newPython(t testing.TB, d *gvisor.Driver) *python {
 		t.Fatal(err)
 	}
 	p := &python{t, d, client(d, info), info.ID}
+	defer p.c.CloseIdle()
 	if _, err := p.c.StartKernel(t.Context(), agentapi.StartKernel{ID: kernelID, Language: "python"}); err != nil {
 		t.Fatal(err)
 	}

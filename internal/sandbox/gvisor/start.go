@@ -121,6 +121,7 @@ func (d *Driver) launch(ctx context.Context, r *record, root Rootfs, from source
 	if err := writeBundle(dir, spec); err != nil {
 		return nil, diskError(err)
 	}
+	r.Sentry, r.Gofer = process{}, process{} // those of an earlier life
 	l := &life{words: &agentLog{}}
 	out, err := d.runsc(ctx, r, l.words, from)
 	if err != nil {
