@@ -296,9 +296,9 @@ func (e *Execution) finishLocked() {
 	if e.backstop != nil {
 		e.backstop.Stop()
 	}
-	close(e.done)
 	e.release()
 	e.sandbox.execs.finished(e)
+	close(e.done) // who waited for it finds the sandbox at rest
 	e.sandbox.fleet.kept.add(e)
 }
 

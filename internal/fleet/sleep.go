@@ -24,6 +24,8 @@ const (
 	saveTime = 2 * time.Minute
 	// wakeTime bounds a wake, which may be a cold start.
 	wakeTime = 3 * time.Minute
+	// settleTime is how long an execution may still run when sleep is asked for.
+	settleTime = 500 * time.Millisecond
 	// restFarewell bounds what is done for a sandbox before it sleeps: its files
 	// are saved with it anyway.
 	restFarewell = 15 * time.Second
@@ -149,6 +151,24 @@ func (s *Sandbox) Pause(ctx context.Context) error {
 	}
 }
 
+// settled waits a moment for what is about to end: who has read the last event
+// of an execution may ask for sleep before this side has put it away, and after
+// a restart of the server old executions are still being read.
+func (s *Sandbox) settled(ctx context.Context) bool {
+	enough := time.NewTimer(settleTime)
+	defer enough.Stop()
+	for _, e := range s.execs.unfinished() {
+		select {
+		case <-e.done:
+		case <-enough.C:
+			return false
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
+}
+
 // pause puts the sandbox to sleep, as long as nobody minds.
 func (s *Sandbox) pause(ctx context.Context, may func() bool) error {
 	if err := s.kernelStarted(ctx); err != nil {
@@ -164,7 +184,7 @@ func (s *Sandbox) pause(ctx context.Context, may func() bool) error {
 	switch {
 	case !awake: // the turn is ours, so it is not on the way
 		return nil
-	case s.execs.running():
+	case !s.settled(ctx):
 		return errRuns
 	}
 	s.farewell(restFarewell)

@@ -105,9 +105,10 @@ type Pauser interface {
 // Claimer is a Driver that hands a sandbox made beforehand (Spec.Pooled) to
 // its owner without a slow write on the way.
 type Claimer interface {
-	// Claim makes a pooled sandbox an ordinary one with these labels and with
-	// CreatedAt now. Of several calls one succeeds, the others get
+	// Claim makes a pooled sandbox an ordinary one with these labels, with
+	// CreatedAt now, and with the environment that its agent was told, for a
+	// start anew. Of several calls one succeeds, the others get
 	// errdefs.ErrConflict. What it says survives a kill of this process at once
 	// and a restart of the machine soon after.
-	Claim(ctx context.Context, id ID, labels map[string]string) (Info, error)
+	Claim(ctx context.Context, id ID, labels, env map[string]string) (Info, error)
 }

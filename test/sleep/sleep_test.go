@@ -184,7 +184,7 @@ print(len(ticks) > n)`, "True\n")
 	// Every door wakes it.
 	for _, door := range []struct{ name, method, path string }{
 		{"files", http.MethodGet, "/files?path=/workspace"},
-		{"usage", http.MethodGet, "/usage"},
+		{"kernels", http.MethodGet, "/kernels"},
 		{"resume", http.MethodPost, "/resume"},
 	} {
 		s.pause(t, sb.ID)

@@ -155,7 +155,7 @@ func (d *Driver) ForgetMemory(_ context.Context, id sandbox.ID) error {
 }
 
 // Claim is part of sandbox.Claimer.
-func (d *Driver) Claim(_ context.Context, id sandbox.ID, labels map[string]string) (sandbox.Info, error) {
+func (d *Driver) Claim(_ context.Context, id sandbox.ID, labels, env map[string]string) (sandbox.Info, error) {
 	b, err := d.host.find(id)
 	if err != nil {
 		return sandbox.Info{}, err
@@ -169,5 +169,6 @@ func (d *Driver) Claim(_ context.Context, id sandbox.ID, labels map[string]strin
 		return sandbox.Info{}, errdefs.New(errdefs.ErrUnavailable, "sandbox-lost", "sandbox %s has stopped", id)
 	}
 	b.info.Pooled, b.info.Labels, b.info.CreatedAt = false, maps.Clone(labels), time.Now().UTC()
+	b.spec.Env = maps.Clone(env)
 	return b.snapshotLocked(), nil
 }

@@ -18,11 +18,12 @@ var _ sandbox.Claimer = (*Driver)(nil)
 // lies in memory (RunDir), because the claimer waits for it.
 type claim struct {
 	Labels    map[string]string `json:"labels"`
+	Env       map[string]string `json:"env,omitempty"`
 	CreatedAt time.Time         `json:"created_at"`
 }
 
 func (c claim) apply(r *record) {
-	r.Pooled, r.Labels, r.CreatedAt = false, c.Labels, c.CreatedAt
+	r.Pooled, r.Labels, r.Env, r.CreatedAt = false, c.Labels, c.Env, c.CreatedAt
 }
 
 func (d *Driver) claimFile(id sandbox.ID) string {
@@ -30,14 +31,14 @@ func (d *Driver) claimFile(id sandbox.ID) string {
 }
 
 // Claim hands over a pooled sandbox. See sandbox.Claimer.
-func (d *Driver) Claim(_ context.Context, id sandbox.ID, labels map[string]string) (sandbox.Info, error) {
+func (d *Driver) Claim(_ context.Context, id sandbox.ID, labels, env map[string]string) (sandbox.Info, error) {
 	d.busy.Add(1)
 	defer d.busy.Done()
 	b, err := d.lookup(id)
 	if err != nil {
 		return sandbox.Info{}, err
 	}
-	c := claim{Labels: maps.Clone(labels), CreatedAt: time.Now().UTC()}
+	c := claim{Labels: maps.Clone(labels), Env: maps.Clone(env), CreatedAt: time.Now().UTC()}
 	b.mu.Lock()
 	switch {
 	case b.gone:

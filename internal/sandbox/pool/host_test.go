@@ -287,7 +287,7 @@ func (d plain) Close() error                       { return nil }
 // claiming is a driver that can have a pool, but has no snapshots.
 type claiming struct{ plain }
 
-func (d claiming) Claim(_ context.Context, id sandbox.ID, labels map[string]string) (sandbox.Info, error) {
+func (d claiming) Claim(_ context.Context, id sandbox.ID, labels, _ map[string]string) (sandbox.Info, error) {
 	b, err := d.find(id)
 	if err != nil {
 		return sandbox.Info{}, err

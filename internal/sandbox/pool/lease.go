@@ -168,7 +168,7 @@ func (p *Pool) hand(ctx context.Context, e *entry, req Request) (_ *Lease, err e
 		return nil, err
 	}
 	claim := time.Now()
-	info, err := p.claimer.Claim(within, e.info.ID, req.Spec.Labels)
+	info, err := p.claimer.Claim(within, e.info.ID, req.Spec.Labels, req.Spec.Env)
 	if err != nil {
 		return nil, err
 	}

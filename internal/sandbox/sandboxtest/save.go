@@ -308,10 +308,10 @@ func testClaim(t *testing.T, h Harness) {
 		t.Fatal("the driver can't claim any more")
 	}
 	ordinary := h.create(t, first, nil)
-	if _, err := claimer.Claim(patient(t), ordinary.ID, nil); !errors.Is(err, errdefs.ErrConflict) {
+	if _, err := claimer.Claim(patient(t), ordinary.ID, nil, nil); !errors.Is(err, errdefs.ErrConflict) {
 		t.Errorf("claim of a sandbox that is not pooled: %v", err)
 	}
-	if _, err := claimer.Claim(patient(t), sandbox.NewID(), nil); !errors.Is(err, errdefs.ErrNotFound) {
+	if _, err := claimer.Claim(patient(t), sandbox.NewID(), nil, nil); !errors.Is(err, errdefs.ErrNotFound) {
 		t.Errorf("claim of an unknown sandbox: %v", err)
 	}
 	spec := h.Spec
@@ -332,7 +332,7 @@ func testClaim(t *testing.T, h Harness) {
 	var won atomic.Int64
 	for range 8 {
 		wg.Go(func() {
-			info, err := claimer.Claim(patient(t), claimed.ID, labels)
+			info, err := claimer.Claim(patient(t), claimed.ID, labels, nil)
 			switch {
 			case err == nil:
 				won.Add(1)
