@@ -47,6 +47,7 @@ type box struct {
 
 	info     sandbox.Info
 	conf     []agentapi.Configure
+	unowned  int // times that it was configured while nobody owned it
 	kernelID string
 	checks   int
 	trims    int
@@ -128,6 +129,9 @@ func (b *box) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_ = json.NewDecoder(r.Body).Decode(&c)
 		h.mu.Lock()
 		b.conf = append(b.conf, c)
+		if b.info.Pooled {
+			b.unowned++
+		}
 		health := agentapi.Health{Configured: true}
 		if c.KernelID != "" && b.kernelID != "" {
 			b.kernelID, health.KernelID = c.KernelID, c.KernelID

@@ -147,8 +147,8 @@ func (p *Pool) stopWaiting(t *template, w *waiter) {
 	}
 }
 
-// hand gives a ready sandbox to its owner: one round trip to its agent and a
-// note by the driver. A sandbox that can't be handed over is deleted.
+// hand gives a ready sandbox to its owner: a note by the driver and one round
+// trip to its agent. A sandbox that can't be handed over is deleted.
 func (p *Pool) hand(ctx context.Context, e *entry, req Request) (_ *Lease, err error) {
 	defer func() {
 		if err != nil {
@@ -162,18 +162,20 @@ func (p *Pool) hand(ctx context.Context, e *entry, req Request) (_ *Lease, err e
 	}()
 	within, cancel := context.WithTimeoutCause(ctx, handTimeout, errors.New("a ready sandbox did not answer in time"))
 	defer cancel()
+	// First the note, then the environment: were the server killed in between,
+	// the next one would take a sandbox that has seen it for ready.
 	begin := time.Now()
-	health, err := e.client.Configure(within, configure(e.info, req))
-	if err != nil {
-		return nil, err
-	}
-	claim := time.Now()
 	info, err := p.claimer.Claim(within, e.info.ID, req.Spec.Labels, req.Spec.Env)
 	if err != nil {
 		return nil, err
 	}
-	p.opts.Metrics.Stage("configure", e.t.name, claim.Sub(begin))
-	p.opts.Metrics.Stage("claim", e.t.name, time.Since(claim))
+	claimed := time.Now()
+	health, err := e.client.Configure(within, configure(e.info, req))
+	if err != nil {
+		return nil, err
+	}
+	p.opts.Metrics.Stage("claim", e.t.name, claimed.Sub(begin))
+	p.opts.Metrics.Stage("configure", e.t.name, time.Since(claimed))
 	return &Lease{
 		Info: info, Start: StartWarm, Client: e.client, KernelReady: req.KernelID != "" && health.KernelID == req.KernelID,
 	}, nil

@@ -18,6 +18,24 @@ import (
 	"github.com/caesarion/caesarion/internal/sandbox/pool"
 )
 
+// A server that is killed between the two would otherwise hand a sandbox that
+// has seen one owner's environment to the next.
+func TestAReadySandboxSeesNothingOfItsOwnerBeforeItIsClaimed(t *testing.T) {
+	bubble(t, func(t *testing.T, h *host) {
+		p := open(t, h.full(), options(1))
+		defer shut(t, p)
+		settled(t, p)
+		if l := lease(t, p, request()); l.Start != pool.StartWarm {
+			t.Fatalf("start = %s", l.Start)
+		}
+		for _, b := range h.owned() {
+			if len(b.conf) != 1 || b.unowned != 0 {
+				t.Errorf("configured %d times, %d of them while it was still called ready", len(b.conf), b.unowned)
+			}
+		}
+	})
+}
+
 func TestAHitIsOneRoundTripAndAClaim(t *testing.T) {
 	bubble(t, func(t *testing.T, h *host) {
 		p := open(t, h.full(), options(1))
