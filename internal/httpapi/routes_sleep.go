@@ -22,10 +22,11 @@ const (
 )
 
 // bounded gives a context for a long operation. It also ends when the client
-// goes, and then nothing half-made is left.
+// goes: copies are then deleted, while a pause or a snapshot that has begun goes
+// on to its end without anybody waiting.
 func bounded(ctx context.Context, most time.Duration) (context.Context, context.CancelFunc) {
-	return context.WithTimeoutCause(ctx, most, errdefs.New(errdefs.ErrUnavailable, "save-timeout", "This took longer than %s and was given up; the sandbox is as it was.", most).
-		WithHint("Look at the load and the disk of the server's machine, and try again."))
+	return context.WithTimeoutCause(ctx, most, errdefs.New(errdefs.ErrUnavailable, "save-timeout", "This took longer than %s, and was no longer waited for.", most).
+		WithHint("GET the sandbox to see how it ended. Look at the load and the disk of the server's machine."))
 }
 
 func (a *API) sleepRoutes() {
