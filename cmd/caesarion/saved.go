@@ -22,7 +22,8 @@ import (
 )
 
 // quotaFraction is the part of the disk that sleeping sandboxes and snapshots
-// may take when the settings name no size.
+// may take when the settings name no size; never more than half of what is free
+// at the start.
 const quotaFraction = 4
 
 // diskQuota gives what may be saved on the disk of the data directory, in
@@ -31,11 +32,11 @@ func diskQuota(cfg config.Server, dataDir string) int64 {
 	if cfg.DiskQuota > 0 {
 		return int64(cfg.DiskQuota)
 	}
-	size, _, err := diskOf(dataDir)
+	size, free, err := diskOf(dataDir)
 	if err != nil {
 		return 0
 	}
-	return int64(size) / quotaFraction
+	return int64(min(size/quotaFraction, free/2))
 }
 
 // diskOf gives the size of the disk that dir is or will be on, and what of it

@@ -37,7 +37,7 @@ type Server struct {
 	Snapshots      bool     `help:"Start sandboxes from a snapshot of their template, which is made in the background at the first start." default:"true" negatable:"" env:"CAESARION_SNAPSHOTS"`
 	KeepMemory     Duration `help:"How long a sleeping sandbox keeps its variables; after that only its files are kept." default:"7d" placeholder:"TIME" env:"CAESARION_KEEP_MEMORY"`
 	KeepFiles      Duration `help:"How long a sleeping sandbox keeps its files; after that it is deleted." default:"30d" placeholder:"TIME" env:"CAESARION_KEEP_FILES"`
-	DiskQuota      Bytes    `help:"What sleeping sandboxes and snapshots may take on disk, together; 0 takes a quarter of the data directory's disk." default:"0" placeholder:"SIZE" env:"CAESARION_DISK_QUOTA"`
+	DiskQuota      Bytes    `help:"What sleeping sandboxes and snapshots may take on disk, together; 0 takes a quarter of the data directory's disk, or half of what is free if that is less." default:"0" placeholder:"SIZE" env:"CAESARION_DISK_QUOTA"`
 	WebDir         string   `help:"Serve the page from this folder instead of the built-in one, read anew each time: for work on the page." placeholder:"DIR" type:"existingdir" env:"CAESARION_WEB_DIR"`
 
 	DefaultModel   string `help:"Model that answers where none is named (default: the first)." placeholder:"NAME" env:"CAESARION_DEFAULT_MODEL"`

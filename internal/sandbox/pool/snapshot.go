@@ -118,7 +118,7 @@ func (p *Pool) makeSnapshot(t *template) (_ sandbox.Snapshot, err error) {
 	begin := time.Now()
 	stage := begin
 	next := func(done, doing string) {
-		p.log.Info("template snapshot is being made", "template", t.name, "stage", done, "duration", time.Since(stage))
+		p.log.Debug("template snapshot is being made", "template", t.name, "stage", done, "duration", time.Since(stage))
 		stage = time.Now()
 		p.say(t, snapshotMaking, doing)
 	}
