@@ -63,15 +63,13 @@ func (d *Driver) Claim(_ context.Context, id sandbox.ID, labels, env map[string]
 		// No room in memory for a note: then on disk, at once.
 		return info, b.write(false, c.apply)
 	}
-	d.busy.Add(1)
-	go func() {
-		defer d.busy.Done()
+	d.busy.Go(func() {
 		// With the record as it is by then: labels may have been set again.
 		if err := b.write(false, func(*record) {}); err != nil {
 			return // deleted; or the disk is full, and the note stays
 		}
 		_ = os.Remove(d.claimFile(id))
-	}()
+	})
 	return info, nil
 }
 

@@ -41,7 +41,7 @@ func (d *Driver) removeProcesses(id sandbox.ID, l *life) error {
 		errs = append(errs, l.kill())
 		l.close()
 	}
-	errs = append(errs, d.killStrays(id))
+	errs = append(errs, d.killStrays(id, l == nil || d.cgroups.version == 0))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("gvisor: remove %s: %w", id, err)
 	}
@@ -73,12 +73,17 @@ func removeRunDir(dir string) error {
 
 // killStrays ends the host processes of a sandbox that no watcher knows: of a
 // start that was cut, or whose record is lost. They are known by their cgroup
-// and, where there is none, by their command line.
-func (d *Driver) killStrays(id sandbox.ID) error {
+// and, thoroughly, by their command line: of those whose start was cut some may
+// not be in it yet.
+func (d *Driver) killStrays(id sandbox.ID, thoroughly bool) error {
 	// A dying runsc may still start a process: look again until none is left.
 	for range 100 {
 		pids := d.cgroups.pids(string(id))
-		for _, pid := range runscProcesses(d.opts.RunDir) {
+		var all []runscProcess
+		if thoroughly {
+			all = runscProcesses(d.opts.RunDir)
+		}
+		for _, pid := range all {
 			if pid.id == id && !slices.Contains(pids, pid.PID) {
 				pids = append(pids, pid.PID)
 			}

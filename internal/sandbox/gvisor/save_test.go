@@ -134,3 +134,21 @@ func TestASandboxSleepsAndWakes(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+func TestACopyHasTheLimitsItWasMadeWith(t *testing.T) {
+	d := open(t, options(t, needReal(t), stateDir(t)))
+	p := newPython(t, d)
+	s := snapshot(t, d, p.id, sandbox.SnapshotOptions{})
+	limits := smallLimits
+	limits.MemoryBytes, limits.CPUs = 512<<20, 1
+	info, err := d.Restore(t.Context(), s.ID, sandbox.Spec{Limits: limits, Template: "small"}, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.Limits != limits || info.Template != "small" {
+		t.Errorf("got %+v", info)
+	}
+	const total = "print(int(open('/proc/meminfo').readline().split()[1]) >> 20)" // KiB to GiB, gVisor's own share included
+	p.want(total, "1")
+	p.of(info).want("print(int(open('/proc/meminfo').readline().split()[1]) <= 1 << 20)", "True")
+}
