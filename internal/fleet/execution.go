@@ -54,6 +54,7 @@ type Execution struct {
 	isDone    bool
 	byServer  bool // the end is the server's own event: what the agent still says is dropped
 	following bool // somebody collects late output
+	past      bool // the agent said that it had ended; never changed once it can be found
 	backstop  *time.Timer
 }
 

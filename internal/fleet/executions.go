@@ -203,6 +203,7 @@ func (s *Sandbox) adoptExecutions(ctx context.Context) error {
 	for _, x := range known {
 		e := newExecution(s, x.ID, x.KernelID)
 		e.timeout, e.release = most, s.Use() // its own bound is forgotten; it was not more
+		e.past = x.Finished
 		close(e.accepted)
 		if _, isNew, err := s.execs.add(e); err != nil || !isNew {
 			e.release()

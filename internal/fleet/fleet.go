@@ -88,8 +88,11 @@ func New(ctx context.Context, driver sandbox.Driver, ready *pool.Pool, opts Opti
 		_ = f.Close()
 		return nil, err
 	}
+	left := f.temporary(ctx) // before this process makes some itself
 	f.background(func() {
-		f.dropTemporary()
+		for _, id := range left {
+			f.deleteTemporary(id)
+		}
 		f.keepQuota()
 	})
 	return f, nil

@@ -9,15 +9,15 @@ import (
 	"github.com/caesarion/caesarion/internal/sandbox"
 )
 
-// asleep does something with a sandbox as long as it sleeps; what wakes it has
-// to wait. It says whether it slept.
-func (s *Sandbox) asleep(ctx context.Context, do func() error) (bool, error) {
+// asleep does something with a sandbox that sleeps since then; what wakes it
+// has to wait. It says whether it still did.
+func (s *Sandbox) asleep(ctx context.Context, since time.Time, do func() error) (bool, error) {
 	if err := s.take(ctx); err != nil {
 		return false, err
 	}
 	defer s.give()
 	s.mu.Lock()
-	asleep := s.sleep.state == sandbox.StatePaused
+	asleep := s.sleep.state == sandbox.StatePaused && s.sleep.at.Equal(since)
 	s.mu.Unlock()
 	if !asleep {
 		return false, nil
@@ -89,7 +89,7 @@ func (f *Fleet) keepQuota() {
 		if x.memory == 0 {
 			continue
 		}
-		did, err := x.s.asleep(f.ctx, func() error { return x.s.forgetMemory(f.ctx) })
+		did, err := x.s.asleep(f.ctx, x.at, func() error { return x.s.forgetMemory(f.ctx) })
 		if err != nil {
 			f.log.Warn("memory of a paused sandbox can't be dropped", "sandbox_id", string(x.s.id), "err", err)
 		}
@@ -102,7 +102,7 @@ func (f *Fleet) keepQuota() {
 		if total <= f.opts.DiskQuota || f.ctx.Err() != nil {
 			return
 		}
-		did, err := x.s.asleep(f.ctx, func() error { return x.s.end(f.ctx, ReasonDiskQuota) })
+		did, err := x.s.asleep(f.ctx, x.at, func() error { return x.s.end(f.ctx, ReasonDiskQuota) })
 		if did && err == nil {
 			total -= x.files
 		}

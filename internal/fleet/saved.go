@@ -43,7 +43,7 @@ func (s *Sandbox) save(ctx context.Context, opts sandbox.SnapshotOptions) (sandb
 		if err := s.awaken(ctx); err != nil {
 			return sandbox.Snapshot{}, err
 		}
-		if err := s.kernelStarted(ctx); err != nil {
+		if err := s.started(ctx); err != nil {
 			return sandbox.Snapshot{}, err
 		}
 		if err := s.take(ctx); err != nil {
@@ -287,14 +287,17 @@ func (f *Fleet) DeleteSnapshot(ctx context.Context, idOrName string) error {
 	return nil
 }
 
-// snapshotBytes sums what snapshots take on disk, the pool's too.
+// snapshotBytes sums what snapshots take on disk, the pool's too. Those that
+// are there for a moment only must not cost anybody anything.
 func (f *Fleet) snapshotBytes(ctx context.Context) (sum int64, err error) {
 	if f.saver == nil {
 		return 0, nil
 	}
 	list, err := f.saver.Snapshots(ctx)
 	for _, s := range list {
-		sum += s.MemoryBytes + s.FilesBytes
+		if s.Labels[labelFork] == "" {
+			sum += s.MemoryBytes + s.FilesBytes
+		}
 	}
 	return sum, err
 }
@@ -322,18 +325,19 @@ func (f *Fleet) deleteTemporary(id sandbox.SnapshotID) {
 	}
 }
 
-// dropTemporary deletes what an earlier process left of copies.
-func (f *Fleet) dropTemporary() {
+// temporary lists what an earlier process left of copies.
+func (f *Fleet) temporary(ctx context.Context) (left []sandbox.SnapshotID) {
 	if f.saver == nil {
-		return
+		return nil
 	}
-	list, err := f.saver.Snapshots(f.ctx)
+	list, err := f.saver.Snapshots(ctx)
 	if err != nil {
 		f.log.Warn("snapshots can't be listed", "err", err)
 	}
 	for _, s := range list {
 		if s.Labels[labelFork] != "" {
-			f.deleteTemporary(s.ID)
+			left = append(left, s.ID)
 		}
 	}
+	return left
 }

@@ -214,3 +214,19 @@ func TestSnapshotsFillTheQuota(t *testing.T) {
 		t.Errorf("%d are kept", len(d.saved))
 	}
 }
+
+func TestCopiesUnderWayCountForNoQuota(t *testing.T) {
+	d := newAlbum(newHost(t))
+	f, err := fleet.New(t.Context(), d, nil, fleet.Options{Templates: map[string]fleet.Template{"python": {}}, DiskQuota: 1000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() })
+	s := create(t, f, fleet.CreateRequest{})
+	d.mu.Lock()
+	d.saved["snp_other"] = sandbox.Snapshot{ID: "snp_other", Labels: map[string]string{"caesarion.fork": "sbx_other"}, MemoryBytes: 1 << 30}
+	d.mu.Unlock()
+	if _, err := s.Snapshot(t.Context(), "mine"); err != nil {
+		t.Errorf("while somebody else copies a sandbox: %v", err)
+	}
+}

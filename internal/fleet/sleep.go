@@ -49,6 +49,7 @@ type sleep struct {
 	memory, files int64         // bytes on disk
 	retry         time.Time     // no try to put it to sleep by itself before
 	stranger      bool          // an earlier process put it to sleep: its agent was not asked yet
+	asking        chan struct{} // closed when its agent was asked; nil: there was no need
 }
 
 // flight is one way into sleep or out of it, which any number wait for.
@@ -112,23 +113,30 @@ func (s *Sandbox) take(ctx context.Context) error {
 
 func (s *Sandbox) give() { <-s.turn }
 
-// kernelStarted waits for the default kernel if it is being started: that is a
-// call under way for seconds.
-func (s *Sandbox) kernelStarted(ctx context.Context) error {
+// started waits for the default kernel if it is being started, which is a call
+// under way for seconds, and until what an earlier process left was asked for:
+// its executions would seem to run.
+func (s *Sandbox) started(ctx context.Context) error {
 	s.mu.Lock()
-	k := s.kernel
+	k, asking := s.kernel, s.sleep.asking
 	s.mu.Unlock()
-	if k == nil {
-		return nil
+	var kernel <-chan struct{}
+	if k != nil {
+		kernel = k.done
 	}
-	select {
-	case <-k.done:
-		return nil
-	case <-s.ended:
-		return s.goneError()
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	for _, done := range []<-chan struct{}{asking, kernel} {
+		if done == nil {
+			continue
+		}
+		select {
+		case <-done:
+		case <-s.ended:
+			return s.goneError()
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 	}
+	return nil
 }
 
 // Pause puts the sandbox to sleep: its memory and files are on disk when it
@@ -155,9 +163,14 @@ func (s *Sandbox) Pause(ctx context.Context) error {
 // of an execution may ask for sleep before this side has put it away, and after
 // a restart of the server old executions are still being read.
 func (s *Sandbox) settled(ctx context.Context) bool {
-	enough := time.NewTimer(settleTime)
-	defer enough.Stop()
+	begin := time.Now()
 	for _, e := range s.execs.unfinished() {
+		most := settleTime
+		if e.past {
+			most = holdTime
+		}
+		enough := time.NewTimer(time.Until(begin.Add(most)))
+		defer enough.Stop()
 		select {
 		case <-e.done:
 		case <-enough.C:
@@ -171,7 +184,7 @@ func (s *Sandbox) settled(ctx context.Context) bool {
 
 // pause puts the sandbox to sleep, as long as nobody minds.
 func (s *Sandbox) pause(ctx context.Context, may func() bool) error {
-	if err := s.kernelStarted(ctx); err != nil {
+	if err := s.started(ctx); err != nil {
 		return err
 	}
 	if err := s.take(ctx); err != nil {

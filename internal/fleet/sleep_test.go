@@ -490,3 +490,29 @@ func TestQuotaDropsTheOldestMemory(t *testing.T) {
 		t.Errorf("resume = %v, %+v", err, all[0].View().Restarted)
 	}
 }
+
+func TestASleeperOfAnEarlierProcessMayGoBackToSleepAtOnce(t *testing.T) {
+	h := newPythonHost(t)
+	f := newFleet(t, h.Driver(), fleet.Template{}, 0)
+	s := create(t, f, fleet.CreateRequest{Session: "ses"})
+	for range 10 {
+		run(t, s, "print('x' * 1000)")
+	}
+	for i := range 6 {
+		pause(t, s)
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+		h.SetScript(fake.Script{BeforeDial: func(context.Context, sandbox.ID) error {
+			time.Sleep(20 * time.Millisecond) // so that asking for its executions takes a while
+			return nil
+		}})
+		f = newFleet(t, h.Driver(), fleet.Template{}, 0)
+		s, _ = f.BySession("ses")
+		if err := s.Resume(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Duration(i) * 15 * time.Millisecond) // the moment is the test's input
+	}
+	pause(t, s)
+}

@@ -184,6 +184,11 @@ func (s *Sandbox) rise() error {
 	s.sleep.flight, s.sleep.state = nil, sandbox.StateRunning
 	s.sleep.memory, s.sleep.files, s.sleep.retry, s.sleep.stranger = 0, 0, time.Time{}, false
 	kernel := s.rec.kernelID
+	var asking chan struct{}
+	if stranger && restarted == nil {
+		asking = make(chan struct{})
+		s.sleep.asking = asking
+	}
 	if restarted != nil {
 		s.rec.restarted, s.kernel = restarted, nil
 	}
@@ -201,12 +206,15 @@ func (s *Sandbox) rise() error {
 			case <-ctx.Done():
 			}
 		}
-	case stranger:
-		s.fleet.background(func() {
+	case asking != nil:
+		if !s.fleet.background(func() {
+			defer close(asking)
 			if err := s.adoptExecutions(s.ctx); err != nil {
 				s.fleet.log.Warn("a sandbox that woke can't be asked for its executions", "sandbox_id", string(s.id), "err", err)
 			}
-		})
+		}) {
+			close(asking)
+		}
 	}
 	return nil
 }

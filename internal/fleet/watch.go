@@ -113,7 +113,13 @@ func (s *Sandbox) watch() {
 			s.doze()
 			continue
 		case forget:
-			if _, err := s.asleep(s.ctx, func() error { return s.forgetMemory(s.ctx) }); err != nil {
+			s.mu.Lock()
+			since := s.sleep.at
+			s.mu.Unlock()
+			if time.Since(since) < s.fleet.opts.KeepMemory {
+				continue // it woke, and sleeps again
+			}
+			if _, err := s.asleep(s.ctx, since, func() error { return s.forgetMemory(s.ctx) }); err != nil {
 				s.fleet.log.Warn("memory of a paused sandbox can't be dropped", "sandbox_id", string(s.id), "err", err)
 				s.later(time.Hour)
 			}
