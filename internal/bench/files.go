@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"sync"
 	"time"
 )
 
@@ -96,20 +97,22 @@ func transfer(ctx context.Context, r *run) (in, out time.Duration, err error) {
 
 // noiseBlock is what files are made of, over and over: not zeros, which might be
 // stored as a hole, and of a prime length, so that a part that is lost or comes
-// twice shows.
-var noiseBlock = func() []byte {
+// twice shows. It is made when it is needed: what is made at the start of the
+// program is made in each of gVisor's processes, too.
+var noiseBlock = sync.OnceValue(func() []byte {
 	b := make([]byte, 1_048_573)
 	r := rand.NewChaCha8([32]byte{})
 	_, _ = r.Read(b) // never fails
 	return b
-}()
+})
 
 // noise reads noiseBlock for ever.
 type noise struct{ at int }
 
 func (n *noise) Read(p []byte) (int, error) {
-	c := copy(p, noiseBlock[n.at:])
-	n.at = (n.at + c) % len(noiseBlock)
+	block := noiseBlock()
+	c := copy(p, block[n.at:])
+	n.at = (n.at + c) % len(block)
 	return c, nil
 }
 
@@ -120,13 +123,14 @@ type checker struct {
 }
 
 func (c *checker) Write(p []byte) (int, error) {
+	block := noiseBlock()
 	for done := 0; done < len(p); {
-		n := min(len(p)-done, len(noiseBlock)-c.at)
-		if !bytes.Equal(p[done:done+n], noiseBlock[c.at:c.at+n]) {
+		n := min(len(p)-done, len(block)-c.at)
+		if !bytes.Equal(p[done:done+n], block[c.at:c.at+n]) {
 			return done, fmt.Errorf("what came back differs within %d bytes after byte %d", n, c.total)
 		}
 		done += n
-		c.at = (c.at + n) % len(noiseBlock)
+		c.at = (c.at + n) % len(block)
 		c.total += int64(n)
 	}
 	return len(p), nil
