@@ -150,13 +150,20 @@ func (d *Driver) wake(ctx context.Context, b *box, r *record, root Rootfs, from 
 func (d *Driver) greet(ctx context.Context, l *life, token string) error {
 	client := agentapi.NewClient(func(ctx context.Context) (net.Conn, error) { return dialAgent(ctx, l.container) }, token)
 	defer client.CloseIdle()
-	if _, err := client.Health(ctx); err != nil {
-		if ctx.Err() != nil {
+	for {
+		_, err := client.Health(ctx)
+		e, _ := errors.AsType[*errdefs.Error](err)
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil:
 			return context.Cause(ctx)
+		case e != nil && e.Code == "sandbox-timeout":
+			// A busy machine: its memory must not be given up for that.
+		default:
+			return errRestoreFailed(fmt.Errorf("%w: %s", err, l.words.String()))
 		}
-		return errRestoreFailed(fmt.Errorf("%w: %s", err, l.words.String()))
 	}
-	return nil
 }
 
 // ForgetMemory deletes the memory of a paused sandbox. See sandbox.Pauser.

@@ -93,7 +93,7 @@ func (d *Driver) describe(ctx context.Context, r *record) (*manifest, error) {
 		return nil, err
 	}
 	return &manifest{
-		Template: r.Template, Image: r.Image, Limits: r.Limits, Sandbox: r.ID, Token: r.Token, Args: r.Args,
+		Template: r.Template, Image: r.Image, Limits: r.Limits, Sandbox: r.ID, Token: r.Token, Args: r.Args, Env: r.Env,
 		Key: d.key(root, r.Args, r.Limits.DiskBytes), CreatedAt: time.Now().UTC(),
 	}, nil
 }
@@ -208,6 +208,14 @@ func (d *Driver) Restore(ctx context.Context, id sandbox.SnapshotID, spec sandbo
 		return sandbox.Info{}, err
 	}
 	spec.Image = cmp.Or(spec.Image, s.Image)
+	// The copy's processes have the original's environment already; those that
+	// it starts, and a start anew, must too.
+	env := maps.Clone(s.Env)
+	if env == nil {
+		env = map[string]string{}
+	}
+	maps.Copy(env, spec.Env)
+	spec.Env = env
 	if filesOnly {
 		spec.Prestart, spec.Preload = false, nil
 	}

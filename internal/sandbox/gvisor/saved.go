@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"github.com/caesarion/caesarion/internal/errdefs"
 	"github.com/caesarion/caesarion/internal/sandbox"
@@ -46,8 +47,9 @@ type manifest struct {
 	Sandbox   sandbox.ID         `json:"sandbox"`
 	Key       string             `json:"key"`
 	CreatedAt time.Time          `json:"created_at"`
-	Token     string             `json:"token"` // that the saved agent asks for
-	Args      []string           `json:"args"`  // of the saved agent
+	Token     string             `json:"token"`         // that the saved agent asks for
+	Args      []string           `json:"args"`          // of the saved agent
+	Env       map[string]string  `json:"env,omitempty"` // of what it starts
 	Files     []savedFile        `json:"files"`
 }
 
@@ -150,6 +152,12 @@ func (s *saved) check(filesOnly bool) error {
 		})
 	}
 	if err := g.Wait(); err != nil {
+		for _, passing := range []error{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.EINTR} {
+			if errors.Is(err, passing) { // says nothing of the state, which must not be given up for it
+				return errdefs.New(errdefs.ErrUnavailable, "host-short", "the server can't open more files or has no memory left").
+					WithHint("try again; the saved state is kept").WithCause(err)
+			}
+		}
 		return errDamaged(err)
 	}
 	s.verified = s.verified || !filesOnly

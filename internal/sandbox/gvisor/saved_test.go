@@ -189,3 +189,30 @@ func TestAFullDiskCostsNothing(t *testing.T) {
 	}
 	p.want("print(x, len(block))", "43 67108864")
 }
+
+func TestAPassingShortageIsNotTakenForDamage(t *testing.T) {
+	opts := options(t, needReal(t), stateDir(t))
+	d := open(t, opts)
+	p := newPython(t, d)
+	p.run("x = 1")
+	if err := d.Pause(t.Context(), p.id); err != nil {
+		t.Fatal(err)
+	}
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	none := limit
+	none.Cur = 3
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &none); err != nil {
+		t.Fatal(err)
+	}
+	_, err := d.Resume(t.Context(), p.id, false)
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	wantCode(t, "no file can be opened", err, "host-short")
+	if _, err := d.Resume(t.Context(), p.id, false); err != nil {
+		t.Error(err)
+	}
+}
