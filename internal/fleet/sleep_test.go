@@ -320,6 +320,24 @@ func TestMemoryThatCannotBeUsed(t *testing.T) {
 	}
 }
 
+func TestOneFailedRestoreDoesNotGiveUpVariables(t *testing.T) {
+	h := newPythonHost(t)
+	f := newFleet(t, h.Driver(), fleet.Template{}, 0)
+	s := create(t, f, fleet.CreateRequest{})
+	run(t, s, "x = 1")
+	pause(t, s)
+	var tries atomic.Int64
+	h.SetScript(fake.Script{BeforeResume: func(context.Context, sandbox.ID, bool) error {
+		if tries.Add(1) == 1 {
+			return errdefs.New(errdefs.ErrUnavailable, sandbox.CodeRestoreFailed, "scripted")
+		}
+		return nil
+	}})
+	if got := run(t, s, "print(x)"); got != "1\n" || s.View().Restarted != nil {
+		t.Errorf("x = %q, restarted %+v", got, s.View().Restarted)
+	}
+}
+
 func TestFailuresLeaveItAsItWas(t *testing.T) {
 	h := newHost(t)
 	f := newFleet(t, h.Driver(), fleet.Template{}, 0)

@@ -227,6 +227,12 @@ var errWakeTime = errdefs.New(errdefs.ErrUnavailable, "resume-timeout", "The san
 func (s *Sandbox) resume(ctx context.Context) (*Restarted, error) {
 	info, err := s.fleet.pauser.Resume(ctx, s.id, false)
 	var restarted *Restarted
+	if code, _ := filesLeft(err); code == sandbox.CodeRestoreFailed {
+		// The machine may have been short of something for a moment, and what
+		// comes next gives up the variables.
+		s.fleet.log.Warn("a paused sandbox could not be restored, it is tried again", "sandbox_id", string(s.id), "err", err)
+		info, err = s.fleet.pauser.Resume(ctx, s.id, false)
+	}
 	if code, ok := filesLeft(err); ok {
 		s.fleet.log.Warn("memory of a paused sandbox can't be used, it is started anew with its files", "sandbox_id", string(s.id), "err", err)
 		restarted = newRestarted(time.Now(), code)
