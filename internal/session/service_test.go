@@ -127,19 +127,18 @@ func TestReadersLearnOfTheListAndOfGaps(t *testing.T) {
 }
 
 func TestASessionLeavesMemoryAndComesBack(t *testing.T) {
-	w := newWorld(t, false)
-	w.opts.EvictAfter = 20 * time.Millisecond
-	svc := w.start(t)
+	svc := newWorld(t, false).start(t)
 	s := create(t, svc)
 	id := addCell(t, s, "x = 1")
 	want := s.Detail()
 	r := s.Reader(0)
-	time.Sleep(100 * time.Millisecond) // long enough to go, were it not for the reader
+	later := time.Now().Add(time.Hour)
+	svc.Evict(later)
 	if !svc.InMemory(s.ID()) {
 		t.Error("a session that is read was put aside")
 	}
 	r.Close()
-	for end := time.Now().Add(patience); svc.InMemory(s.ID()); time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(patience); svc.InMemory(s.ID()); svc.Evict(later) { // what was written last may be on its way to disk
 		if time.Now().After(end) {
 			t.Fatal("it stays in memory")
 		}

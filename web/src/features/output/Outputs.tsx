@@ -162,9 +162,9 @@ function DisplayView(props: OutputProps) {
   if (!current) return null;
   // Text stands behind nearly everything; it is worth a choice, not a row of its own.
   return (
-    <div className="group/output relative min-w-0">
+    <div className="relative min-w-0">
       {all.length > 1 && (
-        <fieldset className="mb-1 flex w-fit max-w-full gap-0.5 overflow-x-auto rounded-md bg-sunken p-0.5 opacity-60 transition-opacity focus-within:opacity-100 group-hover/output:opacity-100">
+        <fieldset className="mb-1 flex w-fit max-w-full gap-0.5 overflow-x-auto rounded-md bg-sunken p-0.5">
           <legend className="sr-only">{s.show}</legend>
           {all.map((r) => (
             <button

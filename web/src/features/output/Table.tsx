@@ -400,10 +400,7 @@ function Head({ name, dtype, nulls, index, left, width, sort, onSort, onWidth }:
       <button
         type="button"
         tabIndex={-1}
-        className={cx(
-          "flex h-full w-full flex-col justify-center px-3 hover:bg-hover",
-          right ? "items-end" : "items-start",
-        )}
+        className={cx("flex h-full w-full flex-col px-3 pt-[7px] hover:bg-hover", right ? "items-end" : "items-start")}
         aria-label={t.sortBy(name)}
         title={[name, dtype, nulls ? t.nulls(formatNumber(nulls)) : ""].filter((part) => part !== "").join(" · ")}
         onClick={onSort}
@@ -418,12 +415,17 @@ function Head({ name, dtype, nulls, index, left, width, sort, onSort, onWidth }:
           {sort === "ascending" && <ArrowUp className="size-3 shrink-0 text-accent" />}
           {sort === "descending" && <ArrowDown className="size-3 shrink-0 text-accent" />}
         </span>
-        {/* The title says it to those who can't see it: what a button shows has to be in its name. */}
-        <span aria-hidden className="max-w-full truncate font-sans text-2xs text-muted">
-          {dtype}
-          {nulls ? ` · ${t.nulls(formatNumber(nulls))}` : ""}
-        </span>
       </button>
+      {/* Beside the button: what a button shows has to be in its name. */}
+      <span
+        className={cx(
+          "pointer-events-none absolute inset-x-0 bottom-[7px] truncate px-3 font-sans text-2xs text-muted",
+          right && "text-right",
+        )}
+      >
+        {dtype}
+        {nulls ? ` · ${t.nulls(formatNumber(nulls))}` : ""}
+      </span>
       <div
         aria-hidden
         title={t.resize(name)}
@@ -483,7 +485,7 @@ function Value({ id, value, coming, dtype, decimals, index, left, width, selecte
       {coming ? (
         <span className="skeleton inline-block h-3 w-3/5 align-middle" />
       ) : missing ? (
-        <span className="text-muted/70">
+        <span className="text-muted">
           <span aria-hidden>—</span>
           <span className="sr-only">{t.missing}</span>
         </span>

@@ -40,10 +40,10 @@ function Folded({ parts }: { parts: Part[] }) {
       >
         <ChevronRight className={cx("size-3.5 shrink-0 transition-transform", open && "rotate-90")} />
         <span className="shrink-0">{s.libraryFrames(parts.length)}</span>
-        <span className="truncate opacity-75">{names}</span>
+        <span className="truncate">{names}</span>
       </button>
       {open && (
-        <div className="ml-2.5 border-line-strong border-l pl-3 opacity-90">
+        <div className="ml-2.5 border-line-strong border-l pl-3">
           {parts.map((part, i) => (
             // biome-ignore lint/suspicious/noArrayIndexKey: a frame is its place
             <div key={i} className="py-1">

@@ -8,13 +8,17 @@ import "./ansi.css";
 
 function look(style: Style): { className: string; style?: CSSProperties } {
   // Classes for the theme's colours; others are set as properties, never as text of a style attribute.
-  const own: CSSProperties = {};
+  const own: CSSProperties & { "--c"?: string } = {};
   const { fg, bg } = style;
-  if (typeof fg === "string") own[style.inverse ? "backgroundColor" : "color"] = fg;
+  // On the page's own ground a colour is moved until it can be read there; one with a ground of its own is as it was meant.
+  const alone = typeof fg === "string" && bg === undefined && !style.inverse;
+  if (alone) own["--c"] = fg;
+  else if (typeof fg === "string") own[style.inverse ? "backgroundColor" : "color"] = fg;
   if (typeof bg === "string") own[style.inverse ? "color" : "backgroundColor"] = bg;
   const className = cx(
     typeof fg === "number" && `ansi-${fg}`,
     typeof fg === "number" && !style.inverse && "ansi-fg",
+    alone && "ansi-own",
     typeof bg === "number" && !style.inverse && `ansi-bg ansi-b-${bg}`,
     style.bold && "ansi-bold",
     style.dim && "ansi-dim",
