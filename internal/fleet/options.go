@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caesarion/caesarion/internal/errdefs"
 	"github.com/caesarion/caesarion/internal/sandbox"
 )
 
@@ -52,6 +53,8 @@ type Options struct {
 	KeepMemory, KeepFiles time.Duration
 	DiskQuota             int64 // bytes that sleeping sandboxes and snapshots may take together; not positive: no bound
 	Logger                *slog.Logger
+
+	memory func() (total, available int64) // default: machineMemory
 }
 
 func (o Options) withDefaults() (Options, error) {
@@ -83,8 +86,12 @@ func (o Options) withDefaults() (Options, error) {
 	o.EventBytes = cmp.Or(o.EventBytes, 16<<20)
 	o.KeepMemory = cmp.Or(o.KeepMemory, DefaultKeepMemory)
 	o.KeepFiles = max(cmp.Or(o.KeepFiles, DefaultKeepFiles), o.KeepMemory)
+	if o.memory == nil {
+		o.memory = machineMemory
+	}
 	if o.MaxSandboxes == 0 {
-		o.MaxSandboxes = sandboxesFor(machineMemory(), o.Templates[o.DefaultTemplate].Limits.MemoryBytes)
+		total, _ := o.memory()
+		o.MaxSandboxes = sandboxesFor(total, o.Templates[o.DefaultTemplate].Limits.MemoryBytes)
 	}
 	return o, nil
 }
@@ -105,18 +112,35 @@ func sandboxesFor(machine, perSandbox int64) int {
 	return int(max(2, machine*overcommit/perSandbox))
 }
 
-// machineMemory gives the machine's memory in bytes, 0 if unknown.
-func machineMemory() int64 {
+// machineMemory gives the bytes that the machine has and could still give
+// away, 0 if unknown.
+func machineMemory() (total, available int64) {
 	f, err := os.Open("/proc/meminfo")
 	if err != nil {
-		return 0
+		return 0, 0
 	}
 	defer func() { _ = f.Close() }() // opened for reading
-	for s := bufio.NewScanner(f); s.Scan(); {
-		if rest, ok := strings.CutPrefix(s.Text(), "MemTotal:"); ok {
-			kb, _ := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64)
-			return kb << 10
+	for s := bufio.NewScanner(f); s.Scan() && (total == 0 || available == 0); {
+		name, value, _ := strings.Cut(s.Text(), ":")
+		kb, _ := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(value), " kB"), 10, 64)
+		switch name {
+		case "MemTotal":
+			total = kb << 10
+		case "MemAvailable":
+			available = kb << 10
 		}
 	}
-	return 0
+	return total, available
+}
+
+// roomInMemory refuses what would leave the machine without memory: others
+// would be killed for it. What is said here is of a moment, so a share stays
+// free.
+func (f *Fleet) roomInMemory(bytes int64) error {
+	total, available := f.opts.memory()
+	if available == 0 || bytes <= available-total/16 {
+		return nil
+	}
+	return errdefs.New(errdefs.ErrExhausted, "host-memory-short", "This needs %d MiB of memory, and the server has %d MiB left.", bytes>>20, available>>20).
+		WithHint("Pause or delete sandboxes that are not needed, or ask for fewer copies.")
 }

@@ -132,6 +132,10 @@ func (s *Sandbox) Fork(ctx context.Context, n int, labels map[string]string) ([]
 		return nil, s.Explain(err)
 	}
 	defer func() { f.deleteTemporary(snap.ID) }()
+	// Copies share nothing: each has all of the original's memory.
+	if err := f.roomInMemory(int64(n) * snap.MemoryBytes); err != nil {
+		return nil, err
+	}
 
 	s.mu.Lock()
 	rec := s.rec.clone()

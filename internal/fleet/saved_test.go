@@ -230,3 +230,22 @@ func TestCopiesUnderWayCountForNoQuota(t *testing.T) {
 		t.Errorf("while somebody else copies a sandbox: %v", err)
 	}
 }
+
+func TestCopiesMustFitIntoMemory(t *testing.T) {
+	d := newAlbum(newHost(t)) // its snapshots have 100 bytes of memory
+	f, err := fleet.New(t.Context(), d, nil, fleet.Options{Templates: map[string]fleet.Template{"python": {}}, MaxSandboxes: 50}.WithMemory(1600, 450))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() })
+	s := create(t, f, fleet.CreateRequest{})
+	if _, err := s.Fork(t.Context(), 4, nil); codeOf(err) != "host-memory-short" {
+		t.Errorf("four copies = %v", err)
+	}
+	if len(d.saved) != 0 || f.Count() != 1 {
+		t.Errorf("%d snapshots and %d sandboxes are left", len(d.saved), f.Count())
+	}
+	if _, err := s.Fork(t.Context(), 3, nil); err != nil {
+		t.Errorf("three copies = %v", err)
+	}
+}

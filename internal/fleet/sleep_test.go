@@ -480,6 +480,24 @@ func TestWakingMakesRoom(t *testing.T) {
 	}
 }
 
+func TestAWakeLeavesTheMachineSomeMemory(t *testing.T) {
+	f, err := fleet.New(t.Context(), newHost(t).Driver(), nil, fleet.Options{ // fake sandboxes take 1 MiB
+		Templates: map[string]fleet.Template{"python": {}}, MaxSandboxes: 50,
+	}.WithMemory(1<<20, 1<<20))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() })
+	s := create(t, f, fleet.CreateRequest{})
+	pause(t, s)
+	if err := s.Resume(t.Context()); codeOf(err) != "host-memory-short" {
+		t.Errorf("resume = %v", err)
+	}
+	if st := s.View().State; st != sandbox.StatePaused {
+		t.Errorf("it is %s", st)
+	}
+}
+
 func TestQuotaDropsTheOldestMemory(t *testing.T) {
 	f, err := fleet.New(t.Context(), newHost(t).Driver(), nil, fleet.Options{
 		Templates: map[string]fleet.Template{"python": {}}, DiskQuota: 2<<20 + 1<<19, // fake sandboxes take 1 MiB

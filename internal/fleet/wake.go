@@ -144,7 +144,10 @@ func (s *Sandbox) wake() error {
 func (s *Sandbox) rise() error {
 	ctx, cancel := context.WithTimeoutCause(s.ctx, wakeTime, errWakeTime)
 	defer cancel()
-	if err := s.fleet.reserveToWake(ctx); err != nil {
+	s.mu.Lock()
+	memory := s.sleep.memory
+	s.mu.Unlock()
+	if err := s.fleet.reserveToWake(ctx, memory); err != nil {
 		return err
 	}
 	defer s.fleet.release()
@@ -247,10 +250,13 @@ func (s *Sandbox) resume(ctx context.Context) (*Restarted, error) {
 	return restarted, nil
 }
 
-// reserveToWake takes a place among those that are awake. If there is none,
-// one that nobody uses makes room.
-func (f *Fleet) reserveToWake(ctx context.Context) error {
-	err := f.reserve()
+// reserveToWake takes a place among those that are awake for one with so much
+// memory. If there is none, one that nobody uses makes room.
+func (f *Fleet) reserveToWake(ctx context.Context, memory int64) error {
+	err := f.roomInMemory(memory)
+	if err == nil {
+		err = f.reserve()
+	}
 	if !errors.Is(err, errdefs.ErrExhausted) || f.pauser == nil {
 		return err
 	}
@@ -268,6 +274,9 @@ func (f *Fleet) reserveToWake(ctx context.Context) error {
 		if s.pause(ctx, s.unused) == nil {
 			break
 		}
+	}
+	if err := f.roomInMemory(memory); err != nil {
+		return err
 	}
 	return f.reserve()
 }
