@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -196,12 +197,8 @@ func checkShelves(t *testing.T, s *servertest.Server, shelves []*shelf, round in
 	ctx := t.Context()
 	live, kept := map[string]*counter{}, map[string]*counter{}
 	for _, l := range shelves {
-		for id, c := range l.live {
-			live[id] = c
-		}
-		for id, c := range l.kept {
-			kept[id] = c
-		}
+		maps.Copy(live, l.live)
+		maps.Copy(kept, l.kept)
 	}
 	all, err := s.Sandboxes(ctx)
 	if err != nil {
