@@ -49,6 +49,7 @@ type sleep struct {
 	memory, files int64         // bytes on disk
 	retry         time.Time     // no try to put it to sleep by itself before
 	stranger      bool          // an earlier process put it to sleep: its agent was not asked yet
+	slow          int           // wakes in a row that took too long
 	asking        chan struct{} // closed when its agent was asked; nil: there was no need
 }
 

@@ -338,6 +338,31 @@ func TestOneFailedRestoreDoesNotGiveUpVariables(t *testing.T) {
 	}
 }
 
+func TestASandboxThatNeverWakesKeepsItsFiles(t *testing.T) {
+	h := newPythonHost(t)
+	f := newFleet(t, h.Driver(), fleet.Template{}, 0)
+	s := create(t, f, fleet.CreateRequest{})
+	run(t, s, "open('kept.txt', 'w').write('kept')")
+	pause(t, s)
+	h.SetScript(fake.Script{BeforeResume: func(_ context.Context, _ sandbox.ID, filesOnly bool) error {
+		if !filesOnly {
+			return errdefs.New(errdefs.ErrUnavailable, "sandbox-start-timeout", "scripted")
+		}
+		return nil
+	}})
+	for range 2 {
+		if err := s.Resume(t.Context()); codeOf(err) != "sandbox-start-timeout" || s.View().State != sandbox.StatePaused {
+			t.Fatalf("resume = %v, and it is %s", err, s.View().State)
+		}
+	}
+	if got := run(t, s, "print(open('kept.txt').read())"); got != "kept\n" {
+		t.Errorf("its files: %q", got)
+	}
+	if r := s.View().Restarted; r == nil || r.Reason != sandbox.CodeRestoreFailed {
+		t.Errorf("restarted: %+v", r)
+	}
+}
+
 func TestFailuresLeaveItAsItWas(t *testing.T) {
 	h := newHost(t)
 	f := newFleet(t, h.Driver(), fleet.Template{}, 0)

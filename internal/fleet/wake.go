@@ -185,6 +185,7 @@ func (s *Sandbox) rise() error {
 	s.mu.Lock()
 	s.lost = lost
 	s.sleep.flight, s.sleep.state = nil, sandbox.StateRunning
+	s.sleep.slow = 0
 	s.sleep.memory, s.sleep.files, s.sleep.retry, s.sleep.stranger = 0, 0, time.Time{}, false
 	kernel := s.rec.kernelID
 	var asking chan struct{}
@@ -225,6 +226,14 @@ func (s *Sandbox) rise() error {
 var errWakeTime = errdefs.New(errdefs.ErrUnavailable, "resume-timeout", "The sandbox did not wake in time.").
 	WithHint("Try again: it still sleeps.")
 
+const (
+	// codeSlow is what a driver says of a start that took too long. A machine
+	// may be busy for minutes, and a sandbox that is frozen for good looks the
+	// same: after slowWakes of them in a row its files must do.
+	codeSlow  = "sandbox-start-timeout"
+	slowWakes = 3
+)
+
 // resume has the driver wake the sandbox, with its files alone if its memory
 // can't be used.
 func (s *Sandbox) resume(ctx context.Context) (*Restarted, error) {
@@ -235,6 +244,14 @@ func (s *Sandbox) resume(ctx context.Context) (*Restarted, error) {
 		// comes next gives up the variables.
 		s.fleet.log.Warn("a paused sandbox could not be restored, it is tried again", "sandbox_id", string(s.id), "err", err)
 		info, err = s.fleet.pauser.Resume(ctx, s.id, false)
+	}
+	if e, is := errors.AsType[*errdefs.Error](err); is && e.Code == codeSlow {
+		s.mu.Lock()
+		s.sleep.slow++
+		if s.sleep.slow >= slowWakes {
+			err = errdefs.New(errdefs.ErrUnavailable, sandbox.CodeRestoreFailed, "it did not wake in time, %d times", s.sleep.slow).WithCause(err)
+		}
+		s.mu.Unlock()
 	}
 	if code, ok := filesLeft(err); ok {
 		s.fleet.log.Warn("memory of a paused sandbox can't be used, it is started anew with its files", "sandbox_id", string(s.id), "err", err)
