@@ -20,3 +20,6 @@ func (svc *Service) Evict(now time.Time) { svc.evict(now) }
 
 // Held counts the sessions that are held.
 func (svc *Service) Held() int { return len(svc.inMemory()) }
+
+// Ready is what the one who started the sandbox says at last, be it late.
+func Ready(s *Session) { s.apply(func() { s.sandboxReadyLocked("") }) }

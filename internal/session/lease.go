@@ -206,9 +206,11 @@ func (s *Session) sandboxReadyLocked(message string) {
 	s.sandboxLocked(state, message)
 }
 
-// sandboxLocked tells of the sandbox there is.
+// sandboxLocked tells of the sandbox there is. One that sleeps by now does,
+// whatever it was before.
 func (s *Session) sandboxLocked(state, message string) {
 	v := s.lease.sb.View()
+	state = cmp.Or(stateOf(v.State), state)
 	next := v1.SessionSandbox{
 		State: state, ID: string(v.ID), KernelID: v.KernelID, Limits: v1.Limits(v.Limits),
 		StartedAt: &v.CreatedAt, ExpiresAt: &v.ExpiresAt, Message: message,
@@ -300,7 +302,7 @@ func (s *Session) FreeSandbox(ctx context.Context) error {
 		return nil
 	}
 	s.Interrupt()
-	if _, awake := s.AwakeSandbox(); awake { // else they were kept before it slept
+	if Awake(sb) { // else they were kept before it slept
 		s.syncFiles(ctx, sb)
 	}
 	if err := sb.Delete(ctx); err != nil && !errors.Is(err, errdefs.ErrNotFound) {

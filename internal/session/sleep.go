@@ -106,15 +106,10 @@ func (s *Session) sleepLocked(sb *fleet.Sandbox) {
 	if s.lease.sb != sb {
 		return
 	}
-	v := sb.View()
 	message := s.view.Sandbox.Message
-	if r := v.Restarted; r != nil && r.At.After(s.lease.restarted) {
+	if r := sb.View().Restarted; r != nil && r.At.After(s.lease.restarted) {
 		s.lease.restarted = r.At
 		message = s.restartedLocked(r)
-	}
-	if state := stateOf(v.State); state != "" {
-		s.sandboxLocked(state, message)
-		return
 	}
 	s.sandboxReadyLocked(message)
 }

@@ -103,6 +103,20 @@ func TestWhoLooksWakesNobodyAndWhoRunsFindsTheVariables(t *testing.T) {
 	await(t, s, "being awake", state("ready"))
 }
 
+func TestASandboxThatSleepsIsNotCalledReadyByALateWord(t *testing.T) {
+	w := newWorld(t, true)
+	s := create(t, w.start(t))
+	ran(t, s, "x = 41")
+	putToSleep(t, s)
+	session.Ready(s)
+	if got := s.View().Sandbox.State; got != "paused" {
+		t.Errorf("state = %q", got)
+	}
+	if it := ran(t, s, "print(x + 1)"); text(it) != "42\n" {
+		t.Errorf("x = %q", text(it))
+	}
+}
+
 func TestASleepingSandboxIsFoundAgainByTheNextServer(t *testing.T) {
 	w := newWorld(t, true)
 	svc := w.start(t)
