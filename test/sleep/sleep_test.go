@@ -265,19 +265,58 @@ func TestPauseUnderLoadLosesNoExecution(t *testing.T) {
 const cycles = 500
 
 func TestAGrowingFrameSurvivesManyCycles(t *testing.T) {
-	s := start(t, servertest.DataDir(t))
+	// In memory: what a slow disk does to a pause is not the point here, and
+	// would take most of the time.
+	data := servertest.DataDir(t)
+	state := filepath.Join(data, "state")
+	if err := os.Mkdir(state, 0o711); err != nil {
+		t.Fatal(err)
+	}
+	mountSmall(t, state, 2<<30)
+	s := start(t, data)
 	sb := s.create(t)
 	s.want(t, sb.ID, "import pandas as pd\nframe = pd.DataFrame({'i': [], 'square': []}, dtype='int64')", "")
 	sum := 0
+	var early use
 	for i := range cycles {
 		s.want(t, sb.ID, fmt.Sprintf("frame.loc[len(frame)] = [%d, %d]", i, i*i), "")
 		s.pause(t, sb.ID)
 		sum += i * i
 		s.want(t, sb.ID, "print(len(frame), frame.square.sum(), (frame.i ** 2 == frame.square).all())", fmt.Sprintf("%d %d True\n", i+1, sum))
+		if i == cycles/10 {
+			early = s.use(t)
+		}
 	}
 	if got := s.get(t, sb.ID); got.Restarted != nil {
 		t.Errorf("it was started anew: %+v", got.Restarted)
 	}
+	// What one cycle left behind, the others would have, too.
+	late := s.use(t)
+	t.Logf("the server after %d cycles: %+v, after %d: %+v", cycles/10, early, cycles, late)
+	if late.files > early.files+20 || late.threads > early.threads+20 || late.rss > early.rss+32<<20 {
+		t.Error("it holds more and more")
+	}
+	s.DeleteAll(t)
+	s.Stop(t)
+}
+
+// use is what a server holds.
+type use struct {
+	rss            int64
+	files, threads int
+}
+
+func (s server) use(t *testing.T) use {
+	t.Helper()
+	u := use{rss: s.Memory(t).RSS}
+	for dir, n := range map[string]*int{"fd": &u.files, "task": &u.threads} {
+		entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/%s", s.PID, dir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		*n = len(entries)
+	}
+	return u
 }
 
 func TestAKilledServerLosesNeitherSandboxNorState(t *testing.T) {
