@@ -45,9 +45,10 @@ const (
 // tune sets the collector of the processes that stay as long as their sandbox.
 // They are told so here because gVisor gives them no environment.
 //
-// Measured with a kernel that has the data libraries: a cycle of restore,
-// execute and delete costs 6 to 11 % less processor time without a collection, and one
-// collection afterwards leaves 4 MB less in the sentry (22 to 18) and 1.6 MB less
+// Measured with a kernel that has the data libraries: a sentry that does not collect
+// costs 6 to 11 % less processor time per restore, execute and delete in two runs,
+// which is hardly more than their noise (see docs/live-path-notes.md). One collection
+// afterwards leaves 4 MB less in the sentry (22 to 18) and 1.6 MB less
 // in the gofer (5.8 to 4.2). GOMAXPROCS is not for us to set: gVisor's loader
 // sets it to the sandbox's processors.
 func tune(role string) {
