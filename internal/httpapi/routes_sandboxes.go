@@ -240,15 +240,21 @@ func (a *API) sandboxRoutes() {
 		if err != nil {
 			return nil, err
 		}
-		if v := s.View(); v.State == sandbox.StatePaused {
-			return &answer[v1.Usage]{v1.Usage{
-				MemoryLimitBytes: v.Limits.MemoryBytes, DiskLimitBytes: v.Limits.DiskBytes, DiskBytes: v.SavedBytes, At: time.Now().UTC(),
-			}}, nil
-		}
-		// Looking at a sandbox does not keep it alive.
-		u, err := s.Agent().Usage(ctx)
-		return &answer[v1.Usage]{v1.Usage(u)}, s.Explain(err)
+		u, err := usage(ctx, s)
+		return &answer[v1.Usage]{u}, err
 	})
+}
+
+// usage reads a sandbox's counters. Looking at it neither keeps it alive nor
+// wakes it: asleep it uses nothing but disk.
+func usage(ctx context.Context, s *fleet.Sandbox) (v1.Usage, error) {
+	if v := s.View(); v.State == sandbox.StatePaused {
+		return v1.Usage{
+			MemoryLimitBytes: v.Limits.MemoryBytes, DiskLimitBytes: v.Limits.DiskBytes, DiskBytes: v.SavedBytes, At: time.Now().UTC(),
+		}, nil
+	}
+	u, err := s.Agent().Usage(ctx)
+	return v1.Usage(u), s.Explain(err)
 }
 
 // millis reads a duration of a request. The most that fits is far beyond any

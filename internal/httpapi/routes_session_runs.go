@@ -118,7 +118,7 @@ func (a *API) sessionSandboxRoutes(tags []string, path string) {
 	})
 	register(a, huma.Operation{
 		OperationID: "get-session-usage", Method: http.MethodGet, Path: path + "/usage", Tags: tags,
-		Summary: "Read the resource counters of the session's sandbox", Description: "Failures: 409 `no-sandbox`.",
+		Summary: "Read the resource counters of the session's sandbox", Description: "A sleeping sandbox is not woken. Failures: 409 `no-sandbox`.",
 	}, func(ctx context.Context, in *SessionPath) (*answer[v1.Usage], error) {
 		s, err := a.session(ctx, in.SessionID)
 		if err != nil {
@@ -128,8 +128,8 @@ func (a *API) sessionSandboxRoutes(tags []string, path string) {
 		if !ok {
 			return nil, errNoSandbox()
 		}
-		u, err := sb.Agent().Usage(ctx)
-		return &answer[v1.Usage]{v1.Usage(u)}, sb.Explain(err)
+		u, err := usage(ctx, sb)
+		return &answer[v1.Usage]{u}, err
 	})
 	const busy = " A busy kernel answers after its cell; after 10 s the answer is 503 `kernel-busy`. Without a sandbox one is made first; if that takes more than 20 s: 503 `sandbox-starting`."
 	register(a, huma.Operation{

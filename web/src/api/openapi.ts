@@ -1879,7 +1879,7 @@ export interface paths {
         };
         /**
          * Read the resource counters of the session's sandbox
-         * @description Failures: 409 `no-sandbox`.
+         * @description A sleeping sandbox is not woken. Failures: 409 `no-sandbox`.
          */
         get: operations["get-session-usage"];
         put?: never;
