@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -106,5 +107,5 @@ func kernelProblem(p agentapi.Problem) error {
 	if !goodCode.MatchString(p.Code) || p.Detail == "" {
 		return errBadKernel(nil)
 	}
-	return errdefs.New(kind, p.Code, "%.1000s", p.Detail).WithHint("%.1000s", p.Hint)
+	return errdefs.New(kind, p.Code, "%.1000s", p.Detail).WithHint("%.1000s", cmp.Or(p.Hint, "Compare the request with what is there, and try again."))
 }

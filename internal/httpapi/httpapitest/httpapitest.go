@@ -378,7 +378,7 @@ func Run(t *testing.T, newDriver func(testing.TB) sandbox.Driver, opts Options) 
 	s := Start(t, newDriver(t), opts)
 	sb := into[v1.Sandbox](t, s.send(t, "POST", "/v1/sandboxes", v1.CreateSandbox{}), 201)
 	t.Cleanup(func() { s.delete(t, sb.ID) })
-	for _, group := range [][]test{accessTests, requestTests, sandboxTests, sleepTests, executionTests, streamTests, kernelTests, fileTests, processTests, seedTests, sessionTests, hostileTests, originTests} {
+	for _, group := range [][]test{accessTests, requestTests, sandboxTests, sleepTests(s.Driver.Capabilities().Can), executionTests, streamTests, kernelTests, fileTests, processTests, seedTests, sessionTests, hostileTests, originTests} {
 		for _, tt := range group {
 			t.Run(tt.name, func(t *testing.T) { tt.run(t, s, sb.ID) })
 		}

@@ -14,15 +14,6 @@ import (
 	"github.com/caesarion/caesarion/internal/sandbox"
 )
 
-// can skips a test of what the driver can't do. That it says so and refuses is
-// a test of its own.
-func (s *Server) can(t testing.TB, what string) {
-	t.Helper()
-	if !slices.Contains(s.Driver.Capabilities().Can, what) {
-		t.Skipf("this driver can't %s", what)
-	}
-}
-
 // pause puts a sandbox to sleep.
 func (s *Server) pause(t testing.TB, id string) v1.Sandbox {
 	t.Helper()
@@ -55,9 +46,30 @@ func (s *Server) snapshots(t testing.TB) []v1.Snapshot {
 	return into[v1.SnapshotList](t, s.do(t, "GET", "/v1/snapshots", nil), 200).Snapshots
 }
 
-var sleepTests = []test{
-	{"a sleeping sandbox wakes with its variables, by itself", func(t *testing.T, s *Server, _ string) {
-		s.can(t, sandbox.CanPause)
+// capableTest is a test of what only some drivers can do. That the others say
+// so and refuse is a test of its own.
+type capableTest struct {
+	needs string // empty: nothing
+	test
+}
+
+func needing(capability, name string, run func(t *testing.T, s *Server, id string)) capableTest {
+	return capableTest{capability, test{name, run}}
+}
+
+// sleepTests are the tests for a driver that can do so much.
+func sleepTests(can []string) []test {
+	var out []test
+	for _, t := range sleepAndCopyTests {
+		if t.needs == "" || slices.Contains(can, t.needs) {
+			out = append(out, t.test)
+		}
+	}
+	return out
+}
+
+var sleepAndCopyTests = []capableTest{
+	needing(sandbox.CanPause, "a sleeping sandbox wakes with its variables, by itself", func(t *testing.T, s *Server, _ string) {
 		sb := s.create(t, v1.CreateSandbox{})
 		s.run(t, sb.ID, "x = 41\nf = open('kept.txt', 'w'); f.write('before'); f.flush()")
 		s.pause(t, sb.ID)
@@ -83,9 +95,8 @@ var sleepTests = []test{
 		if got.State != "running" || got.PausedAt != nil || got.SavedBytes != 0 || got.Restarted != nil {
 			t.Errorf("awake = %+v", got)
 		}
-	}},
-	{"any call wakes, and many at once wake it once", func(t *testing.T, s *Server, _ string) {
-		s.can(t, sandbox.CanPause)
+	}),
+	needing(sandbox.CanPause, "any call wakes, and many at once wake it once", func(t *testing.T, s *Server, _ string) {
 		sb := s.create(t, v1.CreateSandbox{})
 		s.run(t, sb.ID, "n = 0")
 		for _, call := range []struct{ method, path, body string }{
@@ -127,9 +138,8 @@ var sleepTests = []test{
 		if got := s.run(t, sb.ID, "n"); result(t, got) != "8" {
 			t.Errorf("n = %s, want 8", result(t, got))
 		}
-	}},
-	{"the original's calls and sessions wake a sandbox as well", func(t *testing.T, s *Server, _ string) {
-		s.can(t, sandbox.CanPause)
+	}),
+	needing(sandbox.CanPause, "the original's calls and sessions wake a sandbox as well", func(t *testing.T, s *Server, _ string) {
 		made := into[struct {
 			ID string `json:"id"`
 		}](t, s.send(t, "POST", "/sandboxes", map[string]string{"lang": "python"}), 200)
@@ -147,9 +157,8 @@ var sleepTests = []test{
 		if a := s.send(t, "POST", "/sandboxes/"+made.ID+"/execute", map[string]string{"code": "print(x + 1)"}); a.Status != 200 || !strings.Contains(string(a.Body), `"42\n"`) {
 			t.Errorf("execute = %d %s", a.Status, a.Body)
 		}
-	}},
-	{"a sandbox in which something runs is not put to sleep", func(t *testing.T, s *Server, _ string) {
-		s.can(t, sandbox.CanPause)
+	}),
+	needing(sandbox.CanPause, "a sandbox in which something runs is not put to sleep", func(t *testing.T, s *Server, _ string) {
 		sb := s.create(t, v1.CreateSandbox{})
 		exe := s.start(t, sb.ID, v1.Execute{Code: "import time\nfor i in range(600): time.sleep(0.1)"})
 		s.await(t, sb.ID, exe.ID, running)
@@ -167,9 +176,8 @@ var sleepTests = []test{
 		if got := s.run(t, sb.ID, "1 + 1"); result(t, got) != "2" {
 			t.Errorf("after the sleep: %+v", got)
 		}
-	}},
-	{"an unused sandbox goes to sleep by itself, and never when asked not to", func(t *testing.T, s *Server, _ string) {
-		s.can(t, sandbox.CanPause)
+	}),
+	needing(sandbox.CanPause, "an unused sandbox goes to sleep by itself, and never when asked not to", func(t *testing.T, s *Server, _ string) {
 		sb := s.create(t, v1.CreateSandbox{PauseAfterMS: 200})
 		if sb.PauseAfterMS != 200 {
 			t.Errorf("pause_after_ms = %d", sb.PauseAfterMS)
@@ -188,9 +196,8 @@ var sleepTests = []test{
 			t.Errorf("the other one is %s", got.State)
 		}
 		wantProblem(t, s.send(t, "POST", "/v1/sandboxes", map[string]any{"pause_after_ms": -2}), 422, "invalid-request")
-	}},
-	{"a copy has the variables and the files and goes its own way", func(t *testing.T, s *Server, _ string) {
-		s.can(t, sandbox.CanFork)
+	}),
+	needing(sandbox.CanFork, "a copy has the variables and the files and goes its own way", func(t *testing.T, s *Server, _ string) {
 		sb := s.create(t, v1.CreateSandbox{Labels: map[string]string{"who": "me"}})
 		s.run(t, sb.ID, "import random\nx = 41\nopen('a.txt', 'w').write('a')")
 		list := into[v1.SandboxList](t, s.send(t, "POST", "/v1/sandboxes/"+sb.ID+"/fork", v1.ForkSandbox{Count: 2}), 201)
@@ -218,9 +225,8 @@ var sleepTests = []test{
 		if got := s.snapshots(t); len(got) != 0 {
 			t.Errorf("copies left snapshots: %+v", got)
 		}
-	}},
-	{"a cell goes on in the original and is interrupted in the copy", func(t *testing.T, s *Server, _ string) {
-		s.can(t, sandbox.CanFork)
+	}),
+	needing(sandbox.CanFork, "a cell goes on in the original and is interrupted in the copy", func(t *testing.T, s *Server, _ string) {
 		sb := s.create(t, v1.CreateSandbox{})
 		exe := s.start(t, sb.ID, v1.Execute{Code: "import time\nx = 1\nfor i in range(20):\n    print(i, flush=True); time.sleep(0.1)"})
 		s.await(t, sb.ID, exe.ID, func(e v1.Execution) bool { return strings.Contains(text(e, "stdout"), "1\n") })
@@ -240,9 +246,8 @@ var sleepTests = []test{
 		if e := s.await(t, sb.ID, exe.ID, finished); e.Status != "ok" || text(e, "stdout") != want.String() {
 			t.Errorf("the original = %+v", e)
 		}
-	}},
-	{"copies are all made or none", func(t *testing.T, s *Server, id string) {
-		s.can(t, sandbox.CanFork)
+	}),
+	needing(sandbox.CanFork, "copies are all made or none", func(t *testing.T, s *Server, id string) {
 		before := s.Fleet.Count()
 		for _, count := range []int{17, 1 << 30, -1} {
 			wantProblem(t, s.send(t, "POST", "/v1/sandboxes/"+id+"/fork", map[string]any{"count": count}), 422, "invalid-request")
@@ -255,9 +260,8 @@ var sleepTests = []test{
 		if got := s.run(t, id, "1 + 1"); result(t, got) != "2" {
 			t.Errorf("the sandbox itself: %+v", got)
 		}
-	}},
-	{"a client that leaves while a sandbox is copied leaves nothing behind", func(t *testing.T, s *Server, id string) {
-		s.can(t, sandbox.CanFork)
+	}),
+	needing(sandbox.CanFork, "a client that leaves while a sandbox is copied leaves nothing behind", func(t *testing.T, s *Server, id string) {
 		before := s.Fleet.Count()
 		for _, after := range []time.Duration{time.Millisecond, 20 * time.Millisecond, 60 * time.Millisecond} {
 			ctx, cancel := context.WithTimeout(t.Context(), after)
@@ -293,9 +297,8 @@ var sleepTests = []test{
 		if got := s.run(t, id, "1 + 1"); result(t, got) != "2" {
 			t.Errorf("the sandbox itself: %+v", got)
 		}
-	}},
-	{"a snapshot is a start for others", func(t *testing.T, s *Server, _ string) {
-		s.can(t, sandbox.CanSnapshot)
+	}),
+	needing(sandbox.CanSnapshot, "a snapshot is a start for others", func(t *testing.T, s *Server, _ string) {
 		sb := s.create(t, v1.CreateSandbox{})
 		s.run(t, sb.ID, "x = 41\nopen('a.txt', 'w').write('a')")
 		first := s.snapshot(t, sb.ID, "prepared")
@@ -332,9 +335,8 @@ var sleepTests = []test{
 			wantProblem(t, s.do(t, "DELETE", "/v1/snapshots/"+id, nil), 404, "snapshot-not-found")
 			wantProblem(t, s.send(t, "POST", "/v1/sandboxes", v1.CreateSandbox{Snapshot: id}), 404, "snapshot-not-found")
 		}
-	}},
-	{"names of snapshots are names, and lead nowhere", func(t *testing.T, s *Server, id string) {
-		s.can(t, sandbox.CanSnapshot)
+	}),
+	needing(sandbox.CanSnapshot, "names of snapshots are names, and lead nowhere", func(t *testing.T, s *Server, id string) {
 		before := len(s.snapshots(t))
 		for _, name := range []string{"..", ".", "a/b", "template/python", "a b", "\x00", "é", "-x", "snp_aaaaaaaaaaaaaaaaaaaaaaaaaa"} {
 			wantProblem(t, s.send(t, "POST", "/v1/sandboxes/"+id+"/snapshot", v1.SnapshotSandbox{Name: name}), 400, "snapshot-name-invalid")
@@ -350,8 +352,8 @@ var sleepTests = []test{
 		if after := len(s.snapshots(t)); after != before {
 			t.Errorf("%d snapshots before, %d after", before, after)
 		}
-	}},
-	{"what the driver can't do is refused and said beforehand", func(t *testing.T, s *Server, id string) {
+	}),
+	needing("", "what the driver can't do is refused and said beforehand", func(t *testing.T, s *Server, id string) {
 		info := into[v1.Info](t, s.do(t, "GET", "/v1/info", nil), 200)
 		for _, c := range []struct{ what, path, code string }{
 			{sandbox.CanPause, "/pause", "pause-unsupported"},
@@ -367,8 +369,8 @@ var sleepTests = []test{
 		for _, path := range []string{"/pause", "/resume", "/fork", "/snapshot"} {
 			wantProblem(t, s.send(t, "POST", "/v1/sandboxes/sbx_aaaaaaaaaaaaaaaaaaaaaaaaaa"+path, nil), 404, "sandbox-not-found")
 		}
-	}},
-	{"hostile: whatever copies and snapshots are asked, the answer is one to act on", func(t *testing.T, s *Server, id string) {
+	}),
+	needing("", "hostile: whatever copies and snapshots are asked, the answer is one to act on", func(t *testing.T, s *Server, id string) {
 		before, saved := s.Fleet.List(), s.snapshots(t)
 		for _, v := range hostileValues {
 			for _, call := range [][2]string{{"GET", "/v1/snapshots/" + v}, {"DELETE", "/v1/snapshots/" + v}, {"POST", "/v1/sandboxes/" + v + "/pause"}, {"POST", "/v1/sandboxes/" + v + "/fork"}} {
@@ -406,5 +408,5 @@ var sleepTests = []test{
 		if got := s.run(t, id, "1 + 1"); result(t, got) != "2" {
 			t.Errorf("the sandbox itself: %+v", got)
 		}
-	}},
+	}),
 }

@@ -272,7 +272,9 @@ def table_request(kernel, content):
         else:
             names = kernel.shell.user_ns
             if not isinstance(name, str) or name not in names:
-                raise Refused(404, "variable-not-found", f"there is no variable {str(name)[:80]!r}")
+                raise Refused(
+                    404, "variable-not-found", f"there is no variable {str(name)[:80]!r}", "run the cell that defines it"
+                )
             frame = names[name]
         table = page(
             frame,
