@@ -100,21 +100,30 @@ func (a *API) streamRecords(w http.ResponseWriter, r *http.Request, src records,
 	w.WriteHeader(http.StatusOK)
 	out := &streamWriter{w: w, rc: http.NewResponseController(w), sse: form == v1.MediaSSE, buf: make([]byte, 0, 4<<10)}
 
-	// The story of a short cell is here already, and needs no timers.
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
+	// The story of a short cell is here already, and needs no timers. Other
+	// readers may have to ask a store first, and are given the time.
+	ending, _ := src.(ender)
 	beat := heartbeat{ctx: over, stop: func() {}}
 	defer func() { beat.stop() }()
+	forget := func() bool { return false }
+	defer func() { forget() }()
+	wait := func() {
+		forget = context.AfterFunc(a.draining, func() { cancel(errDraining) })
+		beat.start(ctx, min(firstBeat, a.opts.Heartbeat))
+	}
 	greeted := false
-	ending, _ := src.(ender)
+	if ending == nil {
+		wait()
+	}
 	encode := encoderFor(form)
 	for {
 		batch, err := src.Next(beat.ctx)
 		var gap *event.GapError
 		switch {
 		case errors.Is(err, errNothingYet):
-			defer context.AfterFunc(a.draining, func() { cancel(errDraining) })()
-			beat.start(ctx, min(firstBeat, a.opts.Heartbeat))
+			wait()
 			continue
 		case err == nil:
 			for _, rec := range batch {

@@ -100,6 +100,9 @@ func (r *Reader) older(ctx context.Context) ([]event.Record, error) {
 		return nil, &event.GapError{Oldest: pruned + 1}
 	}
 	events, err := s.svc.store.Events(ctx, s.id, r.next-1, last, readBytes)
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		return nil, cause // the caller's, who may only have had something else to do
+	}
 	if err != nil {
 		return nil, err
 	}
