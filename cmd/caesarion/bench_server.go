@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -28,6 +29,7 @@ type ownTargets struct {
 	setting bench.Setting
 	server  *bench.Caesarion // nil: none runs
 	cmd     *exec.Cmd
+	ended   chan error // gets how cmd ended
 }
 
 // benchSandboxes is the least number of sandboxes that a server of the
@@ -95,17 +97,30 @@ func (t *ownTargets) start(ctx context.Context, s bench.Setting) error {
 		flagOf("snapshots", s != bench.NoSnapshots)) // a flag, because the environment beats the file
 	cmd.Args[0] = "caesarion"
 	cmd.Stderr = t.g.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C reaches this command alone, which stops it in order
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Setpgid:   true,            // Ctrl-C reaches this command alone, which stops it in order
+		Pdeathsig: syscall.SIGTERM, // however this command ends, nothing of it is left
+	}
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = time.Minute
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return err
 	}
-	if err := cmd.Start(); err != nil {
+	started, ended := make(chan error), make(chan error, 1)
+	go func() {
+		// Linux takes the end of the thread that started it for that of the parent.
+		runtime.LockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			ended <- cmd.Wait()
+		}
+	}()
+	if err := <-started; err != nil {
 		return err
 	}
-	t.cmd = cmd
+	t.cmd, t.ended = cmd, ended
 	var ready struct{ URL, Token string }
 	if err := json.NewDecoder(bufio.NewReader(out)).Decode(&ready); err != nil {
 		return errors.Join(fmt.Errorf("the server said nothing that could be read: %w", err), t.stop())
@@ -124,11 +139,11 @@ func (t *ownTargets) stop() error {
 		return nil
 	}
 	_ = t.cmd.Process.Signal(syscall.SIGTERM)
-	err := t.cmd.Wait()
+	err := <-t.ended
 	if t.server != nil {
 		t.server.Client.Close()
 	}
-	t.cmd, t.server = nil, nil
+	t.cmd, t.ended, t.server = nil, nil, nil
 	return err
 }
 

@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 
 	"github.com/caesarion/caesarion/internal/config"
 	"github.com/caesarion/caesarion/internal/errdefs"
@@ -58,7 +57,7 @@ func findAgent(named string) (string, error) {
 
 // fleetOptions turns settings into what a fleet takes.
 func fleetOptions(cfg config.Server, dataDir string, log *slog.Logger) fleet.Options {
-	sizes := cfg.PoolSizes(runtime.NumCPU(), machineMemory())
+	sizes := poolSizes(cfg)
 	opts := fleet.Options{
 		Templates:       make(map[string]fleet.Template, len(cfg.Templates)),
 		DefaultTemplate: config.DefaultTemplate,

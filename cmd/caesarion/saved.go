@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/caesarion/caesarion/internal/config"
+	"github.com/caesarion/caesarion/internal/machine"
 	"github.com/caesarion/caesarion/internal/metrics"
 	"github.com/caesarion/caesarion/internal/sandbox"
 	"github.com/caesarion/caesarion/internal/sandbox/gvisor"
@@ -52,13 +53,10 @@ func diskOf(dir string) (size, free config.Bytes, err error) {
 	}
 }
 
-// machineMemory gives the machine's memory in bytes, 0 if unknown.
-func machineMemory() int64 {
-	var info unix.Sysinfo_t
-	if unix.Sysinfo(&info) != nil {
-		return 0
-	}
-	return int64(info.Totalram) * int64(info.Unit) //nolint:gosec,unconvert // far below 2^63; 32 bits on some machines
+// poolSizes gives how many sandboxes of each template are kept ready here.
+func poolSizes(cfg config.Server) map[string]int {
+	total, _ := machine.Memory()
+	return cfg.PoolSizes(runtime.NumCPU(), total)
 }
 
 // poolOptions turns settings into what a pool takes. A server of one command
@@ -72,7 +70,7 @@ func poolOptions(cfg config.Server, solo bool, m *metrics.Metrics, log *slog.Log
 		Metrics:   m,
 		Logger:    log,
 	}
-	sizes := cfg.PoolSizes(runtime.NumCPU(), machineMemory())
+	sizes := poolSizes(cfg)
 	for name, t := range cfg.Templates {
 		view := pool.Template{Image: t.Image, Limits: templateLimits(t), Preload: t.Preload, Size: sizes[name]}
 		if solo {
@@ -165,7 +163,7 @@ func checkSaved(cfg config.Server, dataDir string) []gvisor.Check {
 	if !cfg.Snapshots {
 		starts.Level, starts.Detail, starts.Fix = gvisor.LevelWarn, "every sandbox starts cold, in seconds: snapshots are off", "take snapshots: false out of the settings"
 	} else {
-		sizes := cfg.PoolSizes(runtime.NumCPU(), machineMemory())
+		sizes := poolSizes(cfg)
 		parts = nil
 		for _, name := range cfg.SortedTemplates() {
 			parts = append(parts, fmt.Sprintf("%s keeps %d ready", name, sizes[name]))

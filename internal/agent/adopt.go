@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"maps"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/caesarion/caesarion/internal/agentapi"
@@ -123,10 +125,7 @@ func (a *Agent) handOver(ctx context.Context, id string) {
 // becomeCopy makes this sandbox, which is a copy of another, one of its own.
 func (a *Agent) becomeCopy(ctx context.Context) {
 	a.mu.Lock()
-	var keepers []*keeper
-	for _, k := range a.kernels {
-		keepers = append(keepers, k)
-	}
+	keepers := slices.Collect(maps.Values(a.kernels))
 	for _, p := range a.processes {
 		go p.end(ending{})
 	}
@@ -139,16 +138,11 @@ func (a *Agent) becomeCopy(ctx context.Context) {
 	if previewer != nil {
 		go a.endPreview(previewer)
 	}
-	waiting := make(chan struct{})
+	var wg sync.WaitGroup
 	for _, k := range keepers {
-		go func() {
-			k.becomeCopy(ctx)
-			waiting <- struct{}{}
-		}()
+		wg.Go(func() { k.becomeCopy(ctx) })
 	}
-	for range keepers {
-		<-waiting
-	}
+	wg.Wait()
 }
 
 // becomeCopy ends what the other sandbox had given this kernel to do, and has

@@ -31,10 +31,8 @@ func (a *Agent) trim(ctx context.Context) {
 		wg.Go(func() { k.trim(ctx) })
 	}
 	wg.Wait()
-	a.trimAgent()
+	debug.FreeOSMemory()
 }
-
-func (a *Agent) trimAgent() { debug.FreeOSMemory() }
 
 func (k *keeper) trim(ctx context.Context) {
 	k.mu.Lock()

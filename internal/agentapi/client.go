@@ -56,13 +56,7 @@ func NewClient(dial func(context.Context) (net.Conn, error), token string) *Clie
 	c.SetDial(dial)
 	c.SetToken(token)
 	transport := &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			conn, err := (*c.dial.Load())(ctx)
-			if err != nil {
-				return nil, err
-			}
-			return c.gate.track(conn)
-		},
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return c.open(ctx) },
 		// One hop inside one machine: there is nothing to compress, and the
 		// small default buffers are passed by when large blocks are copied.
 		DisableCompression:     true,
@@ -79,6 +73,15 @@ func NewClient(dial func(context.Context) (net.Conn, error), token string) *Clie
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	return c
+}
+
+// open dials a connection that Hold finds.
+func (c *Client) open(ctx context.Context) (*trackedConn, error) {
+	conn, err := (*c.dial.Load())(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return c.gate.track(conn)
 }
 
 // SetDial changes how later connections are opened.

@@ -157,15 +157,11 @@ func (c *Client) exchange(ctx context.Context, method, path string, data []byte)
 			return resp, err
 		}
 	}
-	dialled, err := (*c.dial.Load())(ctx)
+	opened, err := c.open(ctx)
 	if err != nil {
 		return nil, err
 	}
-	tracked, err := c.gate.track(dialled)
-	if err != nil {
-		return nil, err
-	}
-	conn := &directConn{trackedConn: tracked.(*trackedConn)} //nolint:forcetypeassert // track gives nothing else
+	conn := &directConn{trackedConn: opened}
 	conn.in.R = conn.trackedConn
 	conn.r = bufio.NewReaderSize(&conn.in, 32<<10)
 	resp, _, err := c.try(ctx, conn, method, request)

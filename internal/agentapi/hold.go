@@ -171,7 +171,7 @@ type trackedConn struct {
 
 // track keeps a connection to be found. One that comes too late is closed:
 // net/http opens some for calls that meanwhile found another.
-func (g *gate) track(conn net.Conn) (net.Conn, error) {
+func (g *gate) track(conn net.Conn) (*trackedConn, error) {
 	t := &trackedConn{conn, g}
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -67,6 +67,14 @@ func (e *Error) Is(target error) bool { return target == e.Kind }
 // Unwrap gives the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
+// CodeOf gives the code of the first Error in err's chain; "" if there is none.
+func CodeOf(err error) string {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e.Code
+	}
+	return ""
+}
+
 // LimitError says which limit stopped an operation, in the limit's own unit.
 type LimitError struct {
 	Resource string // "memory_bytes", "sandboxes", "body_bytes", …

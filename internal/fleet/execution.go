@@ -217,8 +217,7 @@ func (e *Execution) pump(stream *agentapi.Stream) {
 }
 
 func isBadAnswer(err error) bool {
-	var de *errdefs.Error
-	return errors.As(err, &de) && de.Code == "sandbox-bad-answer"
+	return errdefs.CodeOf(err) == "sandbox-bad-answer"
 }
 
 func (e *Execution) drain(stream *agentapi.Stream) error {

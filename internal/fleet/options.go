@@ -1,18 +1,15 @@
 package fleet
 
 import (
-	"bufio"
 	"cmp"
 	"fmt"
 	"log/slog"
 	"maps"
-	"os"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/caesarion/caesarion/internal/errdefs"
+	"github.com/caesarion/caesarion/internal/machine"
 	"github.com/caesarion/caesarion/internal/sandbox"
 )
 
@@ -54,7 +51,7 @@ type Options struct {
 	DiskQuota             int64 // bytes that sleeping sandboxes and snapshots may take together; not positive: no bound
 	Logger                *slog.Logger
 
-	memory func() (total, available int64) // default: machineMemory
+	memory func() (total, available int64) // default: machine.Memory
 }
 
 func (o Options) withDefaults() (Options, error) {
@@ -87,7 +84,7 @@ func (o Options) withDefaults() (Options, error) {
 	o.KeepMemory = cmp.Or(o.KeepMemory, DefaultKeepMemory)
 	o.KeepFiles = max(cmp.Or(o.KeepFiles, DefaultKeepFiles), o.KeepMemory)
 	if o.memory == nil {
-		o.memory = machineMemory
+		o.memory = machine.Memory
 	}
 	if o.MaxSandboxes == 0 {
 		total, _ := o.memory()
@@ -110,27 +107,6 @@ func sandboxesFor(machine, perSandbox int64) int {
 		return 16 // not Linux or no /proc: careful rather than unbounded
 	}
 	return int(max(2, machine*overcommit/perSandbox))
-}
-
-// machineMemory gives the bytes that the machine has and could still give
-// away, 0 if unknown.
-func machineMemory() (total, available int64) {
-	f, err := os.Open("/proc/meminfo")
-	if err != nil {
-		return 0, 0
-	}
-	defer func() { _ = f.Close() }() // opened for reading
-	for s := bufio.NewScanner(f); s.Scan() && (total == 0 || available == 0); {
-		name, value, _ := strings.Cut(s.Text(), ":")
-		kb, _ := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(value), " kB"), 10, 64)
-		switch name {
-		case "MemTotal":
-			total = kb << 10
-		case "MemAvailable":
-			available = kb << 10
-		}
-	}
-	return total, available
 }
 
 // roomInMemory refuses what would leave the machine without memory: others

@@ -19,9 +19,8 @@ import (
 )
 
 const (
-	templatePrefix = "template/"      // names of the pool's own snapshots begin with it
-	labelFork      = "caesarion.fork" // on a snapshot that is there for a moment only
-	maxForks       = 16               // at once
+	labelFork = "caesarion.fork" // on a snapshot that is there for a moment only
+	maxForks  = 16               // at once
 )
 
 var (
@@ -249,7 +248,7 @@ func (f *Fleet) Snapshots(ctx context.Context) ([]sandbox.Snapshot, error) {
 		return nil, fmt.Errorf("fleet: list snapshots: %w", err)
 	}
 	list = slices.DeleteFunc(list, func(s sandbox.Snapshot) bool {
-		return strings.HasPrefix(s.Name, templatePrefix) || s.Labels[labelFork] != ""
+		return pool.Own(s) || s.Labels[labelFork] != ""
 	})
 	slices.SortFunc(list, func(a, b sandbox.Snapshot) int { return b.CreatedAt.Compare(a.CreatedAt) })
 	names := map[string]bool{}

@@ -17,7 +17,8 @@ import (
 type Restarted struct {
 	At      time.Time // UTC
 	Reason  string    // sandbox.CodeIncompatible, …
-	Message string    // for people
+	Why     string    // the reason in words, part of a sentence
+	Message string    // all of it, for people
 }
 
 func newRestarted(at time.Time, reason string) *Restarted {
@@ -30,18 +31,14 @@ func newRestarted(at time.Time, reason string) *Restarted {
 	if why == "" {
 		why = "its memory could not be used"
 	}
-	return &Restarted{At: at.UTC(), Reason: reason, Message: "The sandbox was started anew with its files, without its variables: " + why + "."}
+	return &Restarted{At: at.UTC(), Reason: reason, Why: why, Message: "The sandbox was started anew with its files, without its variables: " + why + "."}
 }
 
 // filesLeft gives the code of an error that leaves the files to go on with.
 func filesLeft(err error) (code string, ok bool) {
-	e, is := errors.AsType[*errdefs.Error](err)
-	if !is {
-		return "", false
-	}
-	switch e.Code {
+	switch code = errdefs.CodeOf(err); code {
 	case sandbox.CodeIncompatible, sandbox.CodeDamaged, sandbox.CodeNoMemory, sandbox.CodeRestoreFailed:
-		return e.Code, true
+		return code, true
 	}
 	return "", false
 }
@@ -245,7 +242,7 @@ func (s *Sandbox) resume(ctx context.Context) (*Restarted, error) {
 		s.fleet.log.Warn("a paused sandbox could not be restored, it is tried again", "sandbox_id", string(s.id), "err", err)
 		info, err = s.fleet.pauser.Resume(ctx, s.id, false)
 	}
-	if e, is := errors.AsType[*errdefs.Error](err); is && e.Code == codeSlow {
+	if errdefs.CodeOf(err) == codeSlow {
 		s.mu.Lock()
 		s.sleep.slow++
 		if s.sleep.slow >= slowWakes {

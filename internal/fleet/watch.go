@@ -121,7 +121,7 @@ func (s *Sandbox) watch() {
 			}
 			if _, err := s.asleep(s.ctx, since, func() error { return s.forgetMemory(s.ctx) }); err != nil {
 				s.fleet.log.Warn("memory of a paused sandbox can't be dropped", "sandbox_id", string(s.id), "err", err)
-				s.later(time.Hour)
+				s.putOff(time.Hour)
 			}
 			continue
 		}
@@ -167,14 +167,14 @@ func (s *Sandbox) doze() {
 	s.mu.Lock()
 	wait := min(max(s.rec.pause, time.Second), 5*time.Minute)
 	s.mu.Unlock()
-	s.later(wait)
+	s.putOff(wait)
 	if !errors.Is(err, errUsed) && !errors.Is(err, errdefs.ErrConflict) && s.ctx.Err() == nil {
 		s.fleet.log.Warn("sandbox can't be put to sleep and stays awake", "sandbox_id", string(s.id), "err", err)
 	}
 }
 
-// later puts off what the watch could not do.
-func (s *Sandbox) later(wait time.Duration) {
+// putOff has the watch try again what it could not do.
+func (s *Sandbox) putOff(wait time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.sleep.retry = time.Now().Add(wait)

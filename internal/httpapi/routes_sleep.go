@@ -18,7 +18,6 @@ import (
 const (
 	saveTimeout = 2 * time.Minute
 	forkTimeout = 5 * time.Minute
-	maxCopies   = 16
 )
 
 // bounded gives a context for a long operation. It also ends when the client
@@ -43,7 +42,7 @@ func (a *API) sleepRoutes() {
 	register(a, huma.Operation{
 		OperationID: "resume-sandbox", Method: http.MethodPost, Path: path + "/resume", Tags: tags,
 		Summary:     "Wake a sandbox",
-		Description: "Nobody has to: every call that needs a sleeping sandbox wakes it. This hides the time that takes. `restarted` is set when its variables could not be brought back: then it was started anew with its files.",
+		Description: "Nobody has to: every call that needs a sleeping sandbox wakes it. This hides the time that takes. `restarted` is set when its variables could not be brought back: then it was started anew with its files.\n\nFailures: 429 `too-many-sandboxes`, `host-memory-short` when there is no room for one more that is awake; 503 `resume-timeout`. It then still sleeps.",
 	}, func(ctx context.Context, in *SandboxPath) (*answer[v1.Sandbox], error) {
 		return a.sleepOrWake(ctx, in.SandboxID, (*fleet.Sandbox).Resume)
 	})
@@ -51,7 +50,7 @@ func (a *API) sleepRoutes() {
 		OperationID: "fork-sandbox", Method: http.MethodPost, Path: path + "/fork", Tags: tags, DefaultStatus: http.StatusCreated,
 		Summary: "Copy a sandbox with memory and files",
 		Description: "Each copy has all variables, files and background threads, an id and random numbers of its own, and a full life before it. What runs in the sandbox goes on there and is interrupted in the copies. Either all copies are made or none.\n\n" +
-			"Failures: 409 `sandbox-busy` while a file is being transferred; 429 `too-many-sandboxes` when not all have room; 501 `fork-unsupported`; 507 `host-disk-full`.",
+			"Failures: 409 `sandbox-busy` while a file is being transferred; 429 `too-many-sandboxes` when not all have room, `host-memory-short` when the server has too little memory for all; 501 `fork-unsupported`; 507 `host-disk-full`.",
 	}, func(ctx context.Context, in *struct {
 		SandboxPath
 		Body *v1.ForkSandbox
@@ -65,10 +64,9 @@ func (a *API) sleepRoutes() {
 		if in.Body != nil {
 			body = *in.Body
 		}
-		count := min(max(body.Count, 1), maxCopies)
 		ctx, cancel := bounded(ctx, forkTimeout)
 		defer cancel()
-		copies, err := s.Fork(ctx, count, body.Labels)
+		copies, err := s.Fork(ctx, body.Count, body.Labels)
 		if err != nil {
 			return nil, s.Explain(err)
 		}

@@ -394,10 +394,7 @@ func (svc *Service) farewell(ctx context.Context, sb *fleet.Sandbox) {
 }
 
 func codeOf(err error) string {
-	if e, ok := errors.AsType[*errdefs.Error](err); ok && e.Code != "" {
-		return e.Code
-	}
-	return "sandbox-failed"
+	return cmp.Or(errdefs.CodeOf(err), "sandbox-failed")
 }
 
 // sentenceOf gives what people may know of an error.

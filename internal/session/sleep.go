@@ -114,22 +114,10 @@ func (s *Session) sleepLocked(sb *fleet.Sandbox) {
 	s.sandboxReadyLocked(message)
 }
 
-// Why a memory could not be brought back, for people.
-var restartReasons = map[string]string{
-	sandbox.CodeIncompatible:  "the server, its processor or the image is another since then",
-	sandbox.CodeDamaged:       "what was saved of it is damaged",
-	sandbox.CodeNoMemory:      "it slept for so long that only its files were kept",
-	sandbox.CodeRestoreFailed: "restoring it failed",
-}
-
 // restartedLocked tells people and the model that variables are gone, by an
 // item of the thread, and gives the sentence.
 func (s *Session) restartedLocked(r *fleet.Restarted) string {
-	why, ok := restartReasons[r.Reason]
-	if !ok {
-		why = r.Reason
-	}
-	text := fmt.Sprintf("The sandbox slept and its memory could not be brought back (%s). Files are there; run again the cells that define variables.", why)
+	text := fmt.Sprintf("The sandbox slept and its memory could not be brought back: %s. Files are there; run again the cells that define variables.", r.Why)
 	if len(s.tree.nodes) < maxItems {
 		it := newItem("note")
 		it.Text, it.Reason = text, r.Reason

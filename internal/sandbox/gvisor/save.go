@@ -233,6 +233,35 @@ func (d *Driver) Snapshots(context.Context) ([]sandbox.Snapshot, error) {
 	return out, nil
 }
 
+// RenameSnapshot changes a snapshot's name, on disk first. See
+// sandbox.Snapshotter.
+func (d *Driver) RenameSnapshot(_ context.Context, id sandbox.SnapshotID, name string) error {
+	d.busy.Add(1)
+	defer d.busy.Done()
+	s, err := d.lookupSnapshot(id)
+	if err != nil {
+		return err
+	}
+	s.use.Lock()
+	defer s.use.Unlock()
+	next := &saved{dir: s.dir, manifest: s.manifest, verified: s.verified}
+	next.Name = name
+	if err := next.write(s.dir); err != nil {
+		return diskError(err)
+	}
+	d.replace(s, next)
+	return nil
+}
+
+// replace puts next in the place of s, unless s was deleted meanwhile.
+func (d *Driver) replace(s, next *saved) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.snapshots[s.ID] == s {
+		d.snapshots[s.ID] = next
+	}
+}
+
 // DropMemory deletes the memory of a snapshot. See sandbox.Snapshotter.
 func (d *Driver) DropMemory(ctx context.Context, id sandbox.SnapshotID) error {
 	d.busy.Add(1)

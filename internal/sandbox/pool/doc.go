@@ -12,12 +12,12 @@
 //
 // A ready sandbox:
 //
-//	Restore ──▶ inert cells ──▶ ready ──Lease──▶ configured ──Claim──▶ its owner's
-//	   │ or Create               │  ▲ ▲                │
-//	   │ (Prestart)              ▼  │ │ another        │ a failure, the caller
-//	   │                     checked┘ │ process's      │ leaves: it has seen
-//	   ▼                         │    │                ▼ an environment
-//	 fails, again later          └────┴─▶ evicted ◀────┘
+//	Restore ──▶ inert cells ──▶ ready ──Claim──▶ claimed ──Configure──▶ its owner's
+//	   │ or Create               │  ▲ ▲              │
+//	   │ (Prestart)              ▼  │ │ another      │ a failure, or the
+//	   │                     checked┘ │ process's    │ caller leaves
+//	   ▼                         │    │              ▼
+//	 fails, again later          └────┴─▶ evicted ◀──┘
 //
 // A template's snapshot:
 //

@@ -1,12 +1,8 @@
 package pool
 
 import (
-	"bufio"
 	"math"
-	"os"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 )
 
@@ -22,30 +18,6 @@ const (
 	leastCost = 16 << 20
 	samples   = 15
 )
-
-// machineMemory gives the bytes the machine has and could still give away.
-//
-// Source: /proc/meminfo. Where there is none, memory bounds nothing.
-func machineMemory() (total, available int64) {
-	f, err := os.Open("/proc/meminfo")
-	if err != nil {
-		return 0, math.MaxInt64
-	}
-	defer f.Close()
-	available = math.MaxInt64
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		name, value, _ := strings.Cut(lines.Text(), ":")
-		kib, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(value), " kB"), 10, 64)
-		switch {
-		case err != nil:
-		case name == "MemTotal":
-			total = kib << 10
-		case name == "MemAvailable":
-			return total, kib << 10
-		}
-	}
-	return total, available
-}
 
 // recent keeps the last values and gives their median.
 type recent[T int64 | time.Duration] struct {
@@ -80,9 +52,19 @@ func (t *template) costLocked() int64 {
 	return max(t.taken.median(), t.used.median(), leastCost)
 }
 
+// available is what the machine could still give away. Where that is not
+// known, memory bounds nothing.
+func (p *Pool) available() int64 {
+	total, available := p.opts.memory()
+	if total == 0 {
+		return math.MaxInt64
+	}
+	return available
+}
+
 // room reports whether the machine has memory for one more ready sandbox.
 func (p *Pool) room(t *template) bool {
-	_, available := p.opts.memory()
+	available := p.available()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return available-t.costLocked() >= p.opts.ReserveBytes
@@ -99,7 +81,7 @@ func (p *Pool) watchMemory() {
 		case <-p.ctx.Done():
 			return
 		}
-		if _, available := p.opts.memory(); available >= p.opts.ReserveBytes {
+		if p.available() >= p.opts.ReserveBytes {
 			continue
 		}
 		p.mu.Lock()

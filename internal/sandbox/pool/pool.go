@@ -11,6 +11,7 @@ import (
 
 	"github.com/caesarion/caesarion/internal/agentapi"
 	"github.com/caesarion/caesarion/internal/errdefs"
+	"github.com/caesarion/caesarion/internal/machine"
 	"github.com/caesarion/caesarion/internal/metrics"
 	"github.com/caesarion/caesarion/internal/sandbox"
 )
@@ -43,7 +44,7 @@ type Options struct {
 	Metrics   *metrics.Metrics // default: none
 	Logger    *slog.Logger     // default: discard
 
-	memory func() (total, available int64) // default: machineMemory
+	memory func() (total, available int64) // default: machine.Memory
 }
 
 // Start says how a sandbox came to be.
@@ -111,7 +112,7 @@ func New(ctx context.Context, driver sandbox.Driver, opts Options) (*Pool, error
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
 	if opts.memory == nil {
-		opts.memory = machineMemory
+		opts.memory = machine.Memory
 	}
 	if opts.ReserveBytes <= 0 {
 		total, _ := opts.memory()

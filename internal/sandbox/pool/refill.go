@@ -30,13 +30,6 @@ const (
 	adoptTimeout = 2 * time.Second
 )
 
-func codeOf(err error) string {
-	if e, ok := errors.AsType[*errdefs.Error](err); ok {
-		return e.Code
-	}
-	return ""
-}
-
 // prestarted gives the id of the kernel that waits for its name.
 func prestarted(ctx context.Context, client *agentapi.Client) (string, error) {
 	kernels, err := client.Kernels(ctx)
@@ -178,7 +171,7 @@ func (p *Pool) afterLease(t *template) bool {
 
 // start makes a sandbox for the pool: from the snapshot, or cold if there is none.
 func (p *Pool) start(t *template, key string, snap sandbox.Snapshot, restore bool) (*entry, error) {
-	_, before := p.opts.memory()
+	before := p.available()
 	begin := time.Now()
 	var info sandbox.Info
 	var err error
@@ -246,7 +239,7 @@ func (p *Pool) measure(e *entry, before int64) {
 	ctx, cancel := context.WithTimeout(p.ctx, checkTimeout)
 	defer cancel()
 	usage, err := e.client.Usage(ctx)
-	_, after := p.opts.memory()
+	after := p.available()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	e.t.taken.add(max(before-after, 0))

@@ -3,11 +3,11 @@ package pool
 import (
 	"context"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/caesarion/caesarion/internal/errdefs"
 	"github.com/caesarion/caesarion/internal/sandbox"
 )
 
@@ -26,8 +26,9 @@ const (
 	restoreTries = 3
 )
 
-// own reports whether s is a snapshot of a template.
-func own(s sandbox.Snapshot) bool {
+// Own reports whether s is a template's snapshot, which is the pool's and
+// nobody else's.
+func Own(s sandbox.Snapshot) bool {
 	name, ok := strings.CutPrefix(s.Name, snapshotPrefix)
 	return ok && s.Labels[templateLabel] == name
 }
@@ -43,7 +44,7 @@ func (p *Pool) forgetSnapshots() {
 		return
 	}
 	for _, s := range snaps {
-		if own(s) && p.templates[s.Labels[templateLabel]] == nil {
+		if Own(s) && p.templates[s.Labels[templateLabel]] == nil {
 			p.forget(s, "its template is gone")
 		}
 	}
@@ -69,7 +70,7 @@ func (p *Pool) ensureSnapshot(t *template) {
 		var found *sandbox.Snapshot
 		for _, s := range slices.SortedFunc(slices.Values(snaps), func(a, b sandbox.Snapshot) int { return b.CreatedAt.Compare(a.CreatedAt) }) {
 			switch {
-			case !own(s) || s.Labels[templateLabel] != t.name:
+			case !Own(s) || s.Labels[templateLabel] != t.name:
 			case s.ID == bad:
 				p.forget(s, "it can't be restored")
 			case found == nil && s.Key == t.stateKey && s.Memory:
@@ -154,7 +155,7 @@ func (p *Pool) makeSnapshot(t *template) (_ sandbox.Snapshot, err error) {
 	next("check", "saving")
 	client.CloseIdle()
 	s, err := p.snap.Snapshot(p.ctx, info.ID, sandbox.SnapshotOptions{
-		Name: snapshotPrefix + t.name, Labels: maps.Clone(map[string]string{templateLabel: t.name}),
+		Name: snapshotPrefix + t.name, Labels: map[string]string{templateLabel: t.name},
 	})
 	if err != nil {
 		return sandbox.Snapshot{}, fmt.Errorf("save it: %w", err)
@@ -173,7 +174,7 @@ func (p *Pool) say(t *template, state, message string) {
 // restoreFailed counts a failed restore. A snapshot that fails again and again,
 // or is known to be useless, is made anew.
 func (p *Pool) restoreFailed(t *template, s sandbox.Snapshot, err error) {
-	code := codeOf(err)
+	code := errdefs.CodeOf(err)
 	useless := code == sandbox.CodeDamaged || code == sandbox.CodeNoMemory || code == sandbox.CodeIncompatible || code == "snapshot-not-found"
 	p.log.Warn("a restore failed: the sandbox starts cold", "template", t.name, "snapshot_id", s.ID, "err", err)
 	p.mu.Lock()

@@ -48,7 +48,7 @@ const (
 	evictOutdated     = "outdated" // made from what the template no longer is
 	evictSlow         = "slow"
 	evictUnresponsive = "unresponsive"
-	evictAbandoned    = "abandoned" // its caller left while it was handed over: it has seen an environment
+	evictAbandoned    = "abandoned" // its caller left while it was handed over: it may have seen an environment
 )
 
 // template is one template's pool. What is not fixed is guarded by Pool.mu,
@@ -154,7 +154,8 @@ func (p *Pool) discard(client *agentapi.Client, id sandbox.ID) {
 	client.CloseIdle()
 	p.wg.Go(func() {
 		if err := p.remove(id); err != nil {
-			// It is still called pooled, so the next process tries again.
+			// One that is still called pooled is deleted by the next process; one
+			// that was claimed ends with its idle time.
 			p.log.Error("could not delete a sandbox", "sandbox_id", id, "err", err)
 		}
 	})
