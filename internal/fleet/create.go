@@ -32,13 +32,13 @@ type CreateRequest struct {
 	Session          string        // the session it belongs to; empty: none
 }
 
-// leaser gives running sandboxes: a pool, or the driver alone.
-type leaser interface {
+// Leaser gives running sandboxes: the warm pool of one machine or of a cluster.
+type Leaser interface {
 	Lease(ctx context.Context, req pool.Request) (*pool.Lease, error)
 	Stats() map[string]pool.Stats
 }
 
-// cold is a leaser without anything ready.
+// cold is a Leaser without anything ready.
 type cold struct{ driver sandbox.Driver }
 
 func (c cold) Lease(ctx context.Context, req pool.Request) (*pool.Lease, error) {

@@ -28,7 +28,7 @@ type Fleet struct {
 	driver sandbox.Driver
 	pauser sandbox.Pauser      // nil: the driver's sandboxes can't sleep
 	saver  sandbox.Snapshotter // nil: nor be saved
-	pool   leaser
+	pool   Leaser
 	opts   Options
 	log    *slog.Logger
 	kept   *keeper
@@ -61,7 +61,7 @@ const removeTimeout = 60 * time.Second
 // are adopted with their executions, or deleted if their time is over or their
 // agent does not answer. Those that sleep are not woken for it. It returns when
 // that is done. A pool is the caller's to close; with nil every start is cold.
-func New(ctx context.Context, driver sandbox.Driver, ready *pool.Pool, opts Options) (*Fleet, error) {
+func New(ctx context.Context, driver sandbox.Driver, ready Leaser, opts Options) (*Fleet, error) {
 	opts, err := opts.withDefaults()
 	if err != nil {
 		return nil, err
