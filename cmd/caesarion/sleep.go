@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	v1 "github.com/caesarion/caesarion/api/v1"
+	"github.com/caesarion/caesarion/internal/client"
 	"github.com/caesarion/caesarion/internal/errdefs"
 )
 
@@ -24,11 +25,7 @@ Examples:
 
 // Run puts sandboxes to sleep.
 func (c *sandboxPauseCmd) Run(ctx context.Context, g *globals) error {
-	return eachSandbox(ctx, g, "putting to sleep", c.IDs, (*connection).pause)
-}
-
-func (c *connection) pause(ctx context.Context, id string) (v1.Sandbox, error) {
-	return c.Pause(ctx, id)
+	return eachSandbox(ctx, g, "putting to sleep", c.IDs, (*client.Client).Pause)
 }
 
 type sandboxResumeCmd struct {
@@ -45,22 +42,18 @@ Examples:
 
 // Run wakes sandboxes.
 func (c *sandboxResumeCmd) Run(ctx context.Context, g *globals) error {
-	return eachSandbox(ctx, g, "waking", c.IDs, (*connection).resume)
-}
-
-func (c *connection) resume(ctx context.Context, id string) (v1.Sandbox, error) {
-	return c.Resume(ctx, id)
+	return eachSandbox(ctx, g, "waking", c.IDs, (*client.Client).Resume)
 }
 
 // eachSandbox does the same to several sandboxes; the first failure is
 // returned when all were tried.
-func eachSandbox(ctx context.Context, g *globals, what string, ids []string, do func(*connection, context.Context, string) (v1.Sandbox, error)) error {
+func eachSandbox(ctx context.Context, g *globals, what string, ids []string, do func(*client.Client, context.Context, string) (v1.Sandbox, error)) error {
 	return g.withServer(ctx, func(ctx context.Context, conn *connection) error {
 		var failed error
 		list := []v1.Sandbox{}
 		for _, id := range ids {
 			wait := startProgress(g, what+" "+id)
-			sb, err := do(conn, ctx, id)
+			sb, err := do(conn.Client, ctx, id)
 			wait.Done()
 			if err != nil {
 				failed = cmp.Or(failed, err)

@@ -89,9 +89,26 @@ func (s *Sandbox) Snapshot(ctx context.Context, name string) (sandbox.Snapshot, 
 	if err := s.fleet.roomForSnapshot(ctx); err != nil {
 		return sandbox.Snapshot{}, errors.Join(err, s.fleet.saver.DeleteSnapshot(context.WithoutCancel(ctx), snap.ID))
 	}
+	if name != "" {
+		s.fleet.takeName(context.WithoutCancel(ctx), snap)
+	}
 	s.fleet.log.Info("sandbox saved", "sandbox_id", string(s.id), "snapshot_id", string(snap.ID), "bytes", snap.MemoryBytes+snap.FilesBytes)
 	s.fleet.background(s.fleet.keepQuota)
 	return snap, nil
+}
+
+// takeName takes a snapshot's name away from older ones, which would get it
+// back when this one is deleted. Where that fails the newest still has it.
+func (f *Fleet) takeName(ctx context.Context, snap sandbox.Snapshot) {
+	list, err := f.saver.Snapshots(ctx)
+	for _, old := range list {
+		if old.Name == snap.Name && old.ID != snap.ID && old.CreatedAt.Before(snap.CreatedAt) && !pool.Own(old) {
+			err = errors.Join(err, f.saver.RenameSnapshot(ctx, old.ID, ""))
+		}
+	}
+	if err != nil {
+		f.log.Warn("an older snapshot keeps the name of a new one", "snapshot_id", string(snap.ID), "err", err)
+	}
 }
 
 // Fork gives n copies of the sandbox with its memory and files. What runs goes

@@ -78,6 +78,18 @@ func (d *album) Snapshots(context.Context) (list []sandbox.Snapshot, _ error) {
 	return list, nil
 }
 
+func (d *album) RenameSnapshot(_ context.Context, id sandbox.SnapshotID, name string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s, ok := d.saved[id]
+	if !ok {
+		return errdefs.New(errdefs.ErrNotFound, "snapshot-not-found", "no")
+	}
+	s.Name = name
+	d.saved[id] = s
+	return nil
+}
+
 func (d *album) DropMemory(context.Context, sandbox.SnapshotID) error { return nil }
 
 func (d *album) DeleteSnapshot(_ context.Context, id sandbox.SnapshotID) error {
@@ -146,7 +158,7 @@ func TestForksThatFailLeaveNothing(t *testing.T) {
 
 func TestSnapshotsHaveNames(t *testing.T) {
 	d := newAlbum(newHost(t))
-	d.saved["snp_t"] = sandbox.Snapshot{ID: "snp_t", Name: "template/python"}
+	d.saved["snp_t"] = sandbox.Snapshot{ID: "snp_t", Name: "template/python", Labels: map[string]string{"caesarion.template": "python"}}
 	f := newFleet(t, d, fleet.Template{Limits: sandbox.Limits{MemoryBytes: 1 << 30, DiskBytes: 1 << 30}}, 0)
 	s := create(t, f, fleet.CreateRequest{Labels: map[string]string{"a": "b"}})
 	pause(t, s)
@@ -170,6 +182,9 @@ func TestSnapshotsHaveNames(t *testing.T) {
 	if got, err := f.Snapshot(t.Context(), "base"); err != nil || got.ID != second.ID {
 		t.Errorf("base is %s, %v, want the newer one", got.ID, err)
 	}
+	if d.saved[first.ID].Name != "" || d.saved["snp_t"].Name == "" {
+		t.Errorf("the older one is called %q", d.saved[first.ID].Name)
+	}
 	c := create(t, f, fleet.CreateRequest{Snapshot: string(first.ID), Limits: sandbox.Limits{MemoryBytes: 1 << 29}})
 	if v := c.View(); v.Labels["a"] != "b" || v.Restarted != nil || v.Start != "restore" || v.Limits.MemoryBytes != 1<<29 {
 		t.Errorf("made from a snapshot: %+v", v)
@@ -191,8 +206,8 @@ func TestSnapshotsHaveNames(t *testing.T) {
 	if err := f.DeleteSnapshot(t.Context(), "base"); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := f.Snapshot(t.Context(), "base"); err != nil || got.ID != first.ID {
-		t.Errorf("then base is %s, %v", got.ID, err)
+	if got, err := f.Snapshot(t.Context(), "base"); codeOf(err) != "snapshot-not-found" {
+		t.Errorf("the name went back to %s, %v", got.ID, err)
 	}
 }
 

@@ -77,7 +77,7 @@ type Snapshotter interface {
 	Restore(ctx context.Context, id SnapshotID, spec Spec, filesOnly bool) (Info, error)
 	// Snapshots lists what is saved, those of earlier processes too.
 	Snapshots(ctx context.Context) ([]Snapshot, error)
-	// RenameSnapshot gives a snapshot another name, or none.
+	// RenameSnapshot gives a snapshot another name, or none, durably.
 	RenameSnapshot(ctx context.Context, id SnapshotID, name string) error
 	// DropMemory deletes the memory of a snapshot and keeps its files. A
 	// snapshot without files of its own is deleted.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/caesarion/caesarion/internal/sandbox/gvisor"
+	"github.com/caesarion/caesarion/internal/sandbox/gvisor/gvisortest"
 	"github.com/caesarion/caesarion/internal/sandbox/pool"
 )
 
@@ -58,7 +59,7 @@ func machineCPU(b *testing.B) time.Duration {
 func benchPool(b *testing.B, size int) (*gvisor.Driver, *pool.Pool) {
 	h := newHost(b)
 	d := h.open(b)
-	b.Cleanup(func() { empty(b, d) })
+	b.Cleanup(func() { gvisortest.Empty(b, d) })
 	opts := options(b, size)
 	opts.Logger = nil
 	p := openPool(b, d, opts)

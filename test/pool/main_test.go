@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -19,57 +17,11 @@ import (
 	"github.com/caesarion/caesarion/internal/image"
 	"github.com/caesarion/caesarion/internal/sandbox"
 	"github.com/caesarion/caesarion/internal/sandbox/gvisor"
+	"github.com/caesarion/caesarion/internal/sandbox/gvisor/gvisortest"
 	"github.com/caesarion/caesarion/internal/sandbox/pool"
 )
 
-// agentPath is the agent that the tests put into sandboxes.
-var agentPath string
-
-func TestMain(m *testing.M) {
-	gvisor.MaybeRunsc() // gVisor re-executes the test binary
-	os.Exit(func() int {
-		dir, err := os.MkdirTemp("", "caesarion-pool-test-")
-		if err != nil {
-			panic(err)
-		}
-		defer os.RemoveAll(dir)
-		agentPath = filepath.Join(dir, "caesarion-agent")
-		build := exec.Command("go", "build", "-o", agentPath, "github.com/caesarion/caesarion/cmd/caesarion-agent")
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := build.CombinedOutput(); err != nil {
-			panic(fmt.Sprintf("build the agent: %v\n%s", err, out))
-		}
-		return m.Run()
-	}())
-}
-
-// needImage skips where real sandboxes can't run; with CI=true that is a failure.
-func needImage(t testing.TB) image.Image {
-	t.Helper()
-	missing := func(format string, args ...any) {
-		t.Helper()
-		if os.Getenv("CI") == "true" {
-			t.Fatalf(format, args...)
-		}
-		t.Skipf(format, args...)
-	}
-	if os.Geteuid() != 0 {
-		missing("gVisor needs root")
-	}
-	dir := os.Getenv("CAESARION_DATA_DIR")
-	if dir == "" {
-		dir = "/var/lib/caesarion"
-	}
-	store, err := image.Open(dir)
-	if err != nil {
-		missing("no image store: %v", err)
-	}
-	img, err := store.Resolve("python")
-	if err != nil {
-		missing("the sandbox image is not built, run `make image`: %v", err)
-	}
-	return img
-}
+func TestMain(m *testing.M) { os.Exit(gvisortest.Main(m)) }
 
 // host is a state folder on which drivers can be opened one after the other.
 type host struct {
@@ -79,47 +31,17 @@ type host struct {
 
 func newHost(t testing.TB) *host {
 	t.Helper()
-	img := needImage(t)
-	state, err := os.MkdirTemp("", "caesarion-state-") //nolint:usetesting // the path must have no comma in it
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(state) })
-	return &host{img, state}
+	return &host{gvisortest.Image(t), gvisortest.StateDir(t)}
 }
 
-// open opens a driver; the test closes it, or its end does, which also deletes
-// every sandbox.
+// open opens a driver; the test empties and closes it.
 func (h *host) open(t testing.TB) *gvisor.Driver {
 	t.Helper()
-	d, err := gvisor.New(t.Context(), gvisor.Options{
-		StateDir: h.state, AgentDir: filepath.Join(h.state, "agents"), Agent: agentPath,
-		Rootfs: func(context.Context, string) (gvisor.Rootfs, error) {
-			return gvisor.Rootfs{Digest: h.img.Digest, EROFS: h.img.EROFSPath, Env: h.img.Config.Env}, nil
-		},
-		Logger: logger(t),
-	})
+	d, err := gvisor.New(t.Context(), gvisortest.Options(t, h.img, h.state, slog.LevelInfo))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return d
-}
-
-// empty deletes every sandbox of a driver and closes it.
-func empty(t testing.TB, d *gvisor.Driver) {
-	t.Helper()
-	infos, err := d.List(context.Background())
-	if err != nil {
-		t.Error(err)
-	}
-	for _, info := range infos {
-		if err := d.Delete(context.Background(), info.ID); err != nil {
-			t.Error(err)
-		}
-	}
-	if err := d.Close(); err != nil {
-		t.Error(err)
-	}
 }
 
 func logger(t testing.TB) *slog.Logger {

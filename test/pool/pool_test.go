@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/caesarion/caesarion/internal/errdefs"
+	"github.com/caesarion/caesarion/internal/sandbox/gvisor/gvisortest"
 	"github.com/caesarion/caesarion/internal/sandbox/pool"
 )
 
@@ -51,7 +52,7 @@ const sharedHash = "hash of a string"
 func TestFiftySandboxesFromOneSnapshotShareNoRandomness(t *testing.T) {
 	h := newHost(t)
 	d := h.open(t)
-	defer empty(t, d)
+	defer gvisortest.Empty(t, d)
 	p := openPool(t, d, options(t, 2))
 	defer shut(t, p)
 	settled(t, p)
@@ -96,7 +97,7 @@ func TestFiftySandboxesFromOneSnapshotShareNoRandomness(t *testing.T) {
 func TestAReadySandboxBecomesItsOwners(t *testing.T) {
 	h := newHost(t)
 	d := h.open(t)
-	defer empty(t, d)
+	defer gvisortest.Empty(t, d)
 	p := openPool(t, d, options(t, 1))
 	defer shut(t, p)
 	settled(t, p)
@@ -127,7 +128,7 @@ func TestADamagedSnapshotMeansAColdStartAndANewOne(t *testing.T) {
 	run(t, l.Client, "x = 1")
 	l.Client.CloseIdle()
 	shut(t, p)
-	empty(t, d)
+	gvisortest.Empty(t, d)
 
 	pages, err := filepath.Glob(filepath.Join(h.state, "snapshots", "snp_*", "pages.img"))
 	if err != nil || len(pages) != 1 {
@@ -145,7 +146,7 @@ func TestADamagedSnapshotMeansAColdStartAndANewOne(t *testing.T) {
 	}
 
 	d = h.open(t)
-	defer empty(t, d)
+	defer gvisortest.Empty(t, d)
 	var log lockedBuffer
 	opts := options(t, 0)
 	opts.Logger = slog.New(slog.NewTextHandler(&log, nil))
@@ -183,7 +184,7 @@ func TestARestartKeepsTheSnapshotAndTheReadySandboxes(t *testing.T) {
 	}
 
 	d = h.open(t)
-	defer empty(t, d)
+	defer gvisortest.Empty(t, d)
 	begin := time.Now()
 	p = openPool(t, d, opts)
 	defer shut(t, p)
@@ -201,7 +202,7 @@ func TestARestartKeepsTheSnapshotAndTheReadySandboxes(t *testing.T) {
 func TestABurstOfAHundredSucceeds(t *testing.T) {
 	h := newHost(t)
 	d := h.open(t)
-	defer empty(t, d)
+	defer gvisortest.Empty(t, d)
 	p := openPool(t, d, options(t, 4))
 	defer shut(t, p)
 	settled(t, p)
@@ -231,7 +232,7 @@ func TestABurstOfAHundredSucceeds(t *testing.T) {
 func TestACallerWhoLeavesLeavesNothing(t *testing.T) {
 	h := newHost(t)
 	d := h.open(t)
-	defer empty(t, d)
+	defer gvisortest.Empty(t, d)
 	p := openPool(t, d, options(t, 0))
 	defer shut(t, p)
 	settled(t, p)

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/caesarion/caesarion/internal/sandbox/gvisor"
 )
@@ -68,6 +69,15 @@ func WantNothingLeft(tb testing.TB, dataDir string) {
 	for _, item := range left(tb, dataDir) {
 		tb.Errorf("left behind: %s", item)
 	}
+}
+
+// WaitNothingLeft is WantNothingLeft for what ends by itself.
+func WaitNothingLeft(tb testing.TB, dataDir string) {
+	tb.Helper()
+	for end := time.Now().Add(Patience); len(left(tb, dataDir)) > 0 && time.Now().Before(end); {
+		time.Sleep(50 * time.Millisecond)
+	}
+	WantNothingLeft(tb, dataDir)
 }
 
 func left(tb testing.TB, dataDir string) []string {

@@ -10,6 +10,7 @@ import (
 	"github.com/caesarion/caesarion/internal/agent/agenttest"
 	"github.com/caesarion/caesarion/internal/agentapi"
 	"github.com/caesarion/caesarion/internal/sandbox"
+	"github.com/caesarion/caesarion/internal/sandbox/gvisor/gvisortest"
 )
 
 // percentiles times f b.N times and reports p50 and p99.
@@ -30,7 +31,7 @@ func percentiles(b *testing.B, f func() error) {
 
 // BenchmarkRoundTrip is the way into a sandbox and back, without a kernel.
 func BenchmarkRoundTrip(b *testing.B) {
-	d := open(b, options(b, needReal(b), stateDir(b)))
+	d := open(b, options(b, gvisortest.Image(b), gvisortest.StateDir(b)))
 	info, err := d.Create(b.Context(), sandbox.Spec{})
 	if err != nil {
 		b.Fatal(err)
@@ -45,7 +46,7 @@ func BenchmarkRoundTrip(b *testing.B) {
 
 // BenchmarkExecute is 1+1 on a live kernel, driver to kernel and back.
 func BenchmarkExecute(b *testing.B) {
-	d := open(b, options(b, needReal(b), stateDir(b)))
+	d := open(b, options(b, gvisortest.Image(b), gvisortest.StateDir(b)))
 	info, err := d.Create(b.Context(), sandbox.Spec{})
 	if err != nil {
 		b.Fatal(err)

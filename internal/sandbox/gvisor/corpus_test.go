@@ -20,13 +20,14 @@ import (
 	"github.com/caesarion/caesarion/internal/kernel/kerneltest"
 	"github.com/caesarion/caesarion/internal/sandbox"
 	"github.com/caesarion/caesarion/internal/sandbox/gvisor"
+	"github.com/caesarion/caesarion/internal/sandbox/gvisor/gvisortest"
 )
 
 // TestKernelCorpusInARealSandbox runs every case of the kernel's corpus, whose
 // expectations are compared with ipykernel's own answers in internal/kernel,
 // in gVisor on the real image.
 func TestKernelCorpusInARealSandbox(t *testing.T) {
-	opts := options(t, needReal(t), stateDir(t))
+	opts := options(t, gvisortest.Image(t), gvisortest.StateDir(t))
 	opts.Agent = filepath.Join(t.TempDir(), "tunnel")
 	build := exec.Command("go", "build", "-o", opts.Agent, "github.com/caesarion/caesarion/internal/kernel/kerneltest/tunnel")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")

@@ -6,12 +6,13 @@ import (
 
 	"github.com/caesarion/caesarion/internal/sandbox"
 	"github.com/caesarion/caesarion/internal/sandbox/gvisor"
+	"github.com/caesarion/caesarion/internal/sandbox/gvisor/gvisortest"
 )
 
 // TestAKillBetweenAnyTwoStepsLosesNothing closes the driver in the middle of a
 // pause or a resume and looks at what the next one finds.
 func TestAKillBetweenAnyTwoStepsLosesNothing(t *testing.T) {
-	img := needReal(t)
+	img := gvisortest.Image(t)
 	for _, tt := range []struct {
 		name string
 		cut  func(d *gvisor.Driver, id sandbox.ID) error
@@ -43,7 +44,7 @@ func TestAKillBetweenAnyTwoStepsLosesNothing(t *testing.T) {
 		}, sandbox.StateRunning},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			opts := options(t, img, stateDir(t))
+			opts := options(t, img, gvisortest.StateDir(t))
 			t.Cleanup(func() { wantNothingLeft(t, opts.StateDir) })
 			d := open(t, opts)
 			p := newPython(t, d)
@@ -86,7 +87,7 @@ func TestAKillBetweenAnyTwoStepsLosesNothing(t *testing.T) {
 }
 
 func TestWhatAKillLeavesOfSnapshotsIsRemoved(t *testing.T) {
-	opts := options(t, needReal(t), stateDir(t))
+	opts := options(t, gvisortest.Image(t), gvisortest.StateDir(t))
 	d := open(t, opts)
 	p := newPython(t, d)
 	s := snapshot(t, d, p.id, sandbox.SnapshotOptions{Name: "kept"})

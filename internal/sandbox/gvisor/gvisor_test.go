@@ -3,11 +3,9 @@ package gvisor_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -18,71 +16,13 @@ import (
 	"github.com/caesarion/caesarion/internal/image"
 	"github.com/caesarion/caesarion/internal/sandbox"
 	"github.com/caesarion/caesarion/internal/sandbox/gvisor"
+	"github.com/caesarion/caesarion/internal/sandbox/gvisor/gvisortest"
 )
 
-// agentPath is the agent that the tests of this package put into sandboxes.
-var agentPath string
-
-func TestMain(m *testing.M) {
-	gvisor.MaybeRunsc() // gVisor re-executes the test binary
-	os.Exit(func() int {
-		dir, err := os.MkdirTemp("", "caesarion-gvisor-test-")
-		if err != nil {
-			panic(err)
-		}
-		defer os.RemoveAll(dir)
-		agentPath = filepath.Join(dir, "caesarion-agent")
-		build := exec.Command("go", "build", "-o", agentPath, "github.com/caesarion/caesarion/cmd/caesarion-agent")
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := build.CombinedOutput(); err != nil {
-			panic(fmt.Sprintf("build the agent: %v\n%s", err, out))
-		}
-		return m.Run()
-	}())
-}
-
-// needReal skips where real sandboxes can't run; with CI=true that is a failure.
-func needReal(t testing.TB) image.Image {
-	t.Helper()
-	missing := func(format string, args ...any) {
-		t.Helper()
-		if os.Getenv("CI") == "true" {
-			t.Fatalf(format, args...)
-		}
-		t.Skipf(format, args...)
-	}
-	if os.Geteuid() != 0 {
-		missing("gVisor needs root")
-	}
-	store, err := image.Open(dataDir())
-	if err != nil {
-		missing("no image store: %v", err)
-	}
-	img, err := store.Resolve("python")
-	if err != nil {
-		missing("the sandbox image is not built, run `make image`: %v", err)
-	}
-	return img
-}
-
-// dataDir is where `make image` puts the sandbox image.
-func dataDir() string {
-	if dir := os.Getenv("CAESARION_DATA_DIR"); dir != "" {
-		return dir
-	}
-	return "/var/lib/caesarion"
-}
+func TestMain(m *testing.M) { os.Exit(gvisortest.Main(m)) }
 
 func options(t testing.TB, img image.Image, state string) gvisor.Options {
-	return gvisor.Options{
-		StateDir: state,
-		AgentDir: filepath.Join(state, "agents"),
-		Agent:    agentPath,
-		Rootfs: func(context.Context, string) (gvisor.Rootfs, error) {
-			return gvisor.Rootfs{Digest: img.Digest, EROFS: img.EROFSPath, Env: img.Config.Env}, nil
-		},
-		Logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})),
-	}
+	return gvisortest.Options(t, img, state, slog.LevelWarn)
 }
 
 // open opens a driver that is emptied and closed with the test.
@@ -94,17 +34,7 @@ func open(t testing.TB, opts gvisor.Options) *gvisor.Driver {
 	}
 	var once sync.Once
 	t.Cleanup(func() {
-		once.Do(func() {
-			infos, _ := d.List(context.Background())
-			for _, info := range infos {
-				if err := d.Delete(context.Background(), info.ID); err != nil {
-					t.Errorf("clean up: %v", err)
-				}
-			}
-			if err := d.Close(); err != nil {
-				t.Errorf("close: %v", err)
-			}
-		})
+		once.Do(func() { gvisortest.Empty(t, d) })
 	})
 	return d
 }
@@ -115,18 +45,6 @@ func client(d *gvisor.Driver, info sandbox.Info) *agentapi.Client {
 	return agentapi.NewClient(func(ctx context.Context) (net.Conn, error) { return d.Dial(ctx, info.ID) }, info.AgentToken)
 }
 
-// stateDir makes a state folder: t.TempDir's path has the test's name in it,
-// which may hold a comma.
-func stateDir(t testing.TB) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "caesarion-state-") //nolint:usetesting // see above
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	return dir
-}
-
 func TestAStateFolderThatGVisorCantTakeIsRefused(t *testing.T) {
 	_, err := gvisor.New(t.Context(), gvisor.Options{StateDir: t.TempDir() + "/a,b"})
 	if e, ok := errors.AsType[*errdefs.Error](err); !ok || e.Code != "state-dir-invalid" {
@@ -135,8 +53,8 @@ func TestAStateFolderThatGVisorCantTakeIsRefused(t *testing.T) {
 }
 
 func TestASecondDriverOnTheSameStateIsRefused(t *testing.T) {
-	img := needReal(t)
-	opts := options(t, img, stateDir(t))
+	img := gvisortest.Image(t)
+	opts := options(t, img, gvisortest.StateDir(t))
 	open(t, opts)
 	_, err := gvisor.New(t.Context(), opts)
 	if !errors.Is(err, errdefs.ErrConflict) {
@@ -145,8 +63,8 @@ func TestASecondDriverOnTheSameStateIsRefused(t *testing.T) {
 }
 
 func TestAnAgentThatIsMissingIsNamed(t *testing.T) {
-	img := needReal(t)
-	opts := options(t, img, stateDir(t))
+	img := gvisortest.Image(t)
+	opts := options(t, img, gvisortest.StateDir(t))
 	opts.Agent = "/no/such/agent"
 	_, err := gvisor.New(t.Context(), opts)
 	if e, ok := errors.AsType[*errdefs.Error](err); !ok || e.Code != "agent-missing" {
@@ -155,8 +73,8 @@ func TestAnAgentThatIsMissingIsNamed(t *testing.T) {
 }
 
 func TestAStartThatFailsLeavesNothing(t *testing.T) {
-	img := needReal(t)
-	state := stateDir(t)
+	img := gvisortest.Image(t)
+	state := gvisortest.StateDir(t)
 	opts := options(t, img, state)
 	broken := filepath.Join(t.TempDir(), "broken.erofs")
 	if err := os.WriteFile(broken, []byte(strings.Repeat("no image ", 10000)), 0o600); err != nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/caesarion/caesarion/internal/event"
 	"github.com/caesarion/caesarion/internal/sandbox"
 	"github.com/caesarion/caesarion/internal/sandbox/gvisor"
+	"github.com/caesarion/caesarion/internal/sandbox/gvisor/gvisortest"
 )
 
 // output runs a shell command in a sandbox and gives what it wrote.
@@ -50,7 +51,7 @@ func text(t testing.TB, stream *agentapi.Stream) string {
 }
 
 func TestWhatRunsInASandboxIsNobodyWithNothing(t *testing.T) {
-	d := open(t, options(t, needReal(t), stateDir(t)))
+	d := open(t, options(t, gvisortest.Image(t), gvisortest.StateDir(t)))
 	info, err := d.Create(t.Context(), sandbox.Spec{Limits: smallLimits})
 	if err != nil {
 		t.Fatal(err)
@@ -91,7 +92,7 @@ func TestWhatRunsInASandboxIsNobodyWithNothing(t *testing.T) {
 }
 
 func TestTheSentryIsConfinedOnTheHost(t *testing.T) {
-	opts := options(t, needReal(t), stateDir(t))
+	opts := options(t, gvisortest.Image(t), gvisortest.StateDir(t))
 	d := open(t, opts)
 	info, err := d.Create(t.Context(), sandbox.Spec{Limits: smallLimits})
 	if err != nil {

@@ -279,11 +279,7 @@ func (d *Driver) DropMemory(ctx context.Context, id sandbox.SnapshotID) error {
 	if err != nil {
 		return err
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.snapshots[id] == s { // and not deleted meanwhile
-		d.snapshots[id] = next
-	}
+	d.replace(s, next)
 	return nil
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/caesarion/caesarion/internal/agentapi"
 	"github.com/caesarion/caesarion/internal/sandbox"
+	"github.com/caesarion/caesarion/internal/sandbox/gvisor/gvisortest"
 )
 
 // cpu is what this process and all that it waited for have used, in ms.
@@ -27,7 +28,7 @@ func cpu(b *testing.B) float64 {
 // BenchmarkRestore is a sandbox from a snapshot of a kernel with the data
 // libraries, its first output, and its end.
 func BenchmarkRestore(b *testing.B) {
-	d := open(b, options(b, needReal(b), stateDir(b)))
+	d := open(b, options(b, gvisortest.Image(b), gvisortest.StateDir(b)))
 	info, err := d.Create(b.Context(), sandbox.Spec{Limits: smallLimits, Prestart: true, Preload: []string{"numpy", "pandas", "matplotlib.pyplot"}})
 	if err != nil {
 		b.Fatal(err)

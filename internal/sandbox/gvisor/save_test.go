@@ -11,6 +11,7 @@ import (
 	"github.com/caesarion/caesarion/internal/agentapi"
 	"github.com/caesarion/caesarion/internal/sandbox"
 	"github.com/caesarion/caesarion/internal/sandbox/gvisor"
+	"github.com/caesarion/caesarion/internal/sandbox/gvisor/gvisortest"
 )
 
 // python is a sandbox with one kernel.
@@ -70,7 +71,7 @@ func snapshot(t testing.TB, d *gvisor.Driver, id sandbox.ID, opts sandbox.Snapsh
 }
 
 func TestACopyHasEverythingAndGoesItsOwnWay(t *testing.T) {
-	d := open(t, options(t, needReal(t), stateDir(t)))
+	d := open(t, options(t, gvisortest.Image(t), gvisortest.StateDir(t)))
 	p := newPython(t, d)
 	p.run(`
 import threading, time
@@ -103,7 +104,7 @@ threading.Thread(target=count, daemon=True).start()
 }
 
 func TestASandboxSleepsAndWakes(t *testing.T) {
-	d := open(t, options(t, needReal(t), stateDir(t)))
+	d := open(t, options(t, gvisortest.Image(t), gvisortest.StateDir(t)))
 	p := newPython(t, d)
 	p.run("x = 41; f = open('/workspace/f', 'w+'); f.write('hello'); f.flush()")
 	for range 3 {
@@ -136,7 +137,7 @@ func TestASandboxSleepsAndWakes(t *testing.T) {
 }
 
 func TestACopyHasTheLimitsItWasMadeWith(t *testing.T) {
-	d := open(t, options(t, needReal(t), stateDir(t)))
+	d := open(t, options(t, gvisortest.Image(t), gvisortest.StateDir(t)))
 	p := newPython(t, d)
 	s := snapshot(t, d, p.id, sandbox.SnapshotOptions{})
 	limits := smallLimits

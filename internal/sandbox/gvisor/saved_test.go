@@ -11,6 +11,7 @@ import (
 
 	"github.com/caesarion/caesarion/internal/errdefs"
 	"github.com/caesarion/caesarion/internal/sandbox"
+	"github.com/caesarion/caesarion/internal/sandbox/gvisor/gvisortest"
 )
 
 func wantCode(t testing.TB, what string, err error, code string) {
@@ -34,7 +35,7 @@ func mangle(t testing.TB, path string) {
 }
 
 func TestOneWrongBitIsFoundBeforeAnythingStarts(t *testing.T) {
-	opts := options(t, needReal(t), stateDir(t))
+	opts := options(t, gvisortest.Image(t), gvisortest.StateDir(t))
 	d := open(t, opts)
 	p := newPython(t, d)
 	p.run("open('/workspace/f', 'w').write('kept'); x = 1")
@@ -73,7 +74,7 @@ func TestOneWrongBitIsFoundBeforeAnythingStarts(t *testing.T) {
 }
 
 func TestAStateOfAnotherBuildOrMachineIsRefusedAndItsFilesStay(t *testing.T) {
-	opts := options(t, needReal(t), stateDir(t))
+	opts := options(t, gvisortest.Image(t), gvisortest.StateDir(t))
 	d := open(t, opts)
 	p := newPython(t, d)
 	p.run("open('/workspace/f', 'w').write('kept')")
@@ -123,7 +124,7 @@ func TestAStateOfAnotherBuildOrMachineIsRefusedAndItsFilesStay(t *testing.T) {
 
 // TestFilesComeBackAsTheyWere looks at what a cold start with saved files has.
 func TestFilesComeBackAsTheyWere(t *testing.T) {
-	d := open(t, options(t, needReal(t), stateDir(t)))
+	d := open(t, options(t, gvisortest.Image(t), gvisortest.StateDir(t)))
 	info, err := d.Create(t.Context(), sandbox.Spec{Limits: smallLimits})
 	if err != nil {
 		t.Fatal(err)
@@ -157,8 +158,8 @@ touch "$(printf 'bad\377name')" "$(printf 'n%.0s' $(seq 200))" 'a=b' && truncate
 
 // TestAFullDiskCostsNothing saves where there is no room.
 func TestAFullDiskCostsNothing(t *testing.T) {
-	img := needReal(t)
-	state := stateDir(t)
+	img := gvisortest.Image(t)
+	state := gvisortest.StateDir(t)
 	if err := unix.Mount("tmpfs", state, "tmpfs", 0, "size=48m"); err != nil {
 		t.Fatal(err)
 	}
@@ -191,7 +192,7 @@ func TestAFullDiskCostsNothing(t *testing.T) {
 }
 
 func TestAPassingShortageIsNotTakenForDamage(t *testing.T) {
-	opts := options(t, needReal(t), stateDir(t))
+	opts := options(t, gvisortest.Image(t), gvisortest.StateDir(t))
 	d := open(t, opts)
 	p := newPython(t, d)
 	p.run("x = 1")

@@ -9,12 +9,13 @@ import (
 	"github.com/caesarion/caesarion/internal/httpapi/httpapitest"
 	"github.com/caesarion/caesarion/internal/sandbox"
 	"github.com/caesarion/caesarion/internal/sandbox/gvisor"
+	"github.com/caesarion/caesarion/internal/sandbox/gvisor/gvisortest"
 	"github.com/caesarion/caesarion/internal/sandbox/sandboxtest"
 )
 
 // TestAgentInARealSandbox lets user code do its worst, in gVisor.
 func TestAgentInARealSandbox(t *testing.T) {
-	d := open(t, options(t, needReal(t), stateDir(t)))
+	d := open(t, options(t, gvisortest.Image(t), gvisortest.StateDir(t)))
 	agenttest.Run(t, func(t testing.TB) *agentapi.Client {
 		info, err := d.Create(t.Context(), sandbox.Spec{Limits: smallLimits})
 		if err != nil {
@@ -33,15 +34,15 @@ func TestAgentInARealSandbox(t *testing.T) {
 
 // TestAPIOnRealSandboxes is the HTTP API's suite, with gVisor behind it.
 func TestAPIOnRealSandboxes(t *testing.T) {
-	img := needReal(t)
-	httpapitest.Run(t, func(t testing.TB) sandbox.Driver { return open(t, options(t, img, stateDir(t))) }, httpapitest.Options{})
+	img := gvisortest.Image(t)
+	httpapitest.Run(t, func(t testing.TB) sandbox.Driver { return open(t, options(t, img, gvisortest.StateDir(t))) }, httpapitest.Options{})
 }
 
 // TestDriverContract is the suite that every driver passes.
 func TestDriverContract(t *testing.T) {
-	img := needReal(t)
+	img := gvisortest.Image(t)
 	sandboxtest.Run(t, func(t testing.TB) sandboxtest.Harness {
-		opts := options(t, img, stateDir(t))
+		opts := options(t, img, gvisortest.StateDir(t))
 		t.Cleanup(func() { wantNothingLeft(t, opts.StateDir) })
 		return sandboxtest.Harness{
 			Open: func(t testing.TB) sandbox.Driver {

@@ -364,6 +364,10 @@ func (d full) Snapshots(context.Context) ([]sandbox.Snapshot, error) {
 	return slices.Collect(maps.Values(d.snaps)), nil
 }
 
+func (d full) RenameSnapshot(context.Context, sandbox.SnapshotID, string) error {
+	return errors.New("a pool renames none")
+}
+
 func (d full) DropMemory(context.Context, sandbox.SnapshotID) error {
 	return errors.New("a pool drops none")
 }

@@ -442,8 +442,23 @@ func testSnapshot(t *testing.T, h Harness) {
 	put(t, d, one, "one")
 	put(t, d, two, "two")
 	wantContent(t, d, one, "one")
-	restore(made[1].ID, false)
 	restore(made[0].ID, true)
+	if err := s.RenameSnapshot(patient(t), made[1].ID, "other"); err != nil {
+		t.Errorf("rename: %v", err)
+	}
+	restore(made[1].ID, false)
+	if err := s.RenameSnapshot(patient(t), sandbox.NewSnapshotID(), "other"); !errors.Is(err, errdefs.ErrNotFound) {
+		t.Errorf("rename of an unknown snapshot: %v", err)
+	}
+	list, err = s.Snapshots(patient(t))
+	for _, snap := range list {
+		if want := map[bool]string{true: "mine", false: "other"}[snap.ID == made[0].ID]; snap.Name != want {
+			t.Errorf("after the rename: %q, want %q", snap.Name, want)
+		}
+	}
+	if err != nil || len(list) != 2 {
+		t.Errorf("after the rename: %+v, %v", list, err)
+	}
 	_, err = s.Restore(patient(t), made[1].ID, h.Spec, true)
 	wantCode(t, "restore of files that were not kept", err, "snapshot-no-files")
 	other := h.Spec

@@ -810,7 +810,7 @@ export interface paths {
          * Copy a sandbox with memory and files
          * @description Each copy has all variables, files and background threads, an id and random numbers of its own, and a full life before it. What runs in the sandbox goes on there and is interrupted in the copies. Either all copies are made or none.
          *
-         *     Failures: 409 `sandbox-busy` while a file is being transferred; 429 `too-many-sandboxes` when not all have room; 501 `fork-unsupported`; 507 `host-disk-full`.
+         *     Failures: 409 `sandbox-busy` while a file is being transferred; 429 `too-many-sandboxes` when not all have room, `host-memory-short` when the server has too little memory for all; 501 `fork-unsupported`; 507 `host-disk-full`.
          */
         post: operations["fork-sandbox"];
         delete?: never;
@@ -1055,6 +1055,8 @@ export interface paths {
         /**
          * Wake a sandbox
          * @description Nobody has to: every call that needs a sleeping sandbox wakes it. This hides the time that takes. `restarted` is set when its variables could not be brought back: then it was started anew with its files.
+         *
+         *     Failures: 429 `too-many-sandboxes`, `host-memory-short` when there is no room for one more that is awake; 503 `resume-timeout`. It then still sleeps.
          */
         post: operations["resume-sandbox"];
         delete?: never;
