@@ -24,6 +24,7 @@ endif
 CACHE := .cache
 VENV := $(CACHE)/venv
 TESTSUMMARY := $(CACHE)/testsummary
+HELM := $(CACHE)/helm/helm
 GOLANGCI := go tool -modfile=tools/go.mod golangci-lint
 GOFUMPT := go tool -modfile=tools/go.mod gofumpt
 
@@ -99,7 +100,7 @@ bench-web: deps-e2e build image ## measure the page: first load, tokens, output,
 	@scripts/web.sh bench
 
 .PHONY: check
-check: generate-check lint web-check test ## all that CI checks before a merge
+check: generate-check manifests-check lint web-check test ## all that CI checks before a merge
 
 ##@ Work on it
 
@@ -135,6 +136,19 @@ generate: build deps-web ## write the generated files (api/openapi.yaml, and the
 generate-check: generate
 	@git diff --exit-code --stat -- api/openapi.yaml web/src/api/openapi.ts || { echo "These files are not what the code says: commit what make generate wrote" >&2; exit 1; }
 
+# The manifests for those who don't use Helm, from the chart. Names of images
+# are placeholders there: a reference by digest is everybody's own.
+.PHONY: manifests
+manifests: $(HELM) ## render deploy/kubernetes from the chart
+	@{ cat deploy/kubernetes/head.yaml && \
+	$(HELM) template caesarion deploy/helm/caesarion --namespace caesarion --values deploy/kubernetes/values.yaml --no-hooks | \
+	sed -E -e 's|example.org/server@sha256:0+|SERVER_IMAGE|' -e 's|example.org/python@sha256:0+|SANDBOX_IMAGE|' -e '/^# Source: /d'; \
+	} > $(CACHE)/manifests.yaml && mv $(CACHE)/manifests.yaml deploy/kubernetes/caesarion.yaml
+
+.PHONY: manifests-check
+manifests-check: manifests
+	@git diff --exit-code --stat -- deploy/kubernetes/caesarion.yaml || { echo "deploy/kubernetes is not what the chart says: commit what make manifests wrote" >&2; exit 1; }
+
 .PHONY: venv
 venv: deps-test ## the tests' Python environment, from its locked list
 	@scripts/venv.sh $(VENV) test/kernelsuite/requirements.txt
@@ -164,3 +178,8 @@ help:
 $(TESTSUMMARY): tools/testsummary/main.go tools/go.mod
 	@mkdir -p $(CACHE)
 	@go build -C tools -o ../$@ ./testsummary
+
+$(HELM): tools/helm/go.mod tools/helm/go.sum
+	@if [ ! -x $@ ]; then echo "Building helm; the first time takes some minutes"; fi
+	@mkdir -p $(@D)
+	@go build -C tools/helm -trimpath -ldflags '-s -w' -o ../../$@ helm.sh/helm/v4/cmd/helm
