@@ -36,6 +36,8 @@ type Options struct {
 	Chat         *chat.Service        // answers messages in sessions; nil: nobody does
 	Page         fs.FS                // the built page; nil: none, / answers programs only
 	PageLive     bool                 // the page's files change while the server runs, for development
+	// Ready says what keeps this server from serving; nil: nothing ever does.
+	Ready func(context.Context) error
 }
 
 // API is the HTTP API as a handler.
@@ -72,6 +74,7 @@ func New(fl *fleet.Fleet, opts Options) *API {
 	a.seeds.init()
 	a.huma = humago.New(a.mux, humaConfig(opts.Version))
 	a.infoRoutes()
+	a.probeRoutes()
 	a.metricsRoute()
 	a.sandboxRoutes()
 	a.sleepRoutes()
