@@ -170,7 +170,7 @@ func (p *Pool) hand(ctx context.Context, e *entry, req Request) (_ *Lease, err e
 		return nil, err
 	}
 	claimed := time.Now()
-	health, err := e.client.Configure(within, Configure(e.info, req))
+	health, err := e.client.Configure(within, configure(e.info, req))
 	if err != nil {
 		return nil, err
 	}
@@ -181,8 +181,8 @@ func (p *Pool) hand(ctx context.Context, e *entry, req Request) (_ *Lease, err e
 	}, nil
 }
 
-// Configure is what an agent with a prestarted kernel is told about its owner.
-func Configure(info sandbox.Info, req Request) agentapi.Configure {
+// configure is what an agent with a prestarted kernel is told about its owner.
+func configure(info sandbox.Info, req Request) agentapi.Configure {
 	limits := req.Spec.Limits
 	return agentapi.Configure{
 		Token: info.AgentToken, SandboxID: string(info.ID), Env: req.Spec.Env,
@@ -249,7 +249,7 @@ func (p *Pool) restoreFor(ctx context.Context, t *template, snap sandbox.Snapsho
 	}()
 	restored := time.Now()
 	p.opts.Metrics.Stage("restore", t.name, restored.Sub(begin))
-	health, err := client.Configure(ctx, Configure(info, req))
+	health, err := client.Configure(ctx, configure(info, req))
 	if err != nil {
 		return nil, err
 	}
