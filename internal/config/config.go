@@ -49,6 +49,8 @@ type Server struct {
 	KubeNamespace    string `help:"Namespace of the sandboxes." placeholder:"NAME" env:"CAESARION_KUBE_NAMESPACE"`
 	KubeInstallation string `help:"Tells installations in one namespace apart." default:"caesarion" placeholder:"NAME" env:"CAESARION_KUBE_INSTALLATION"`
 	KubeAgentImage   string `help:"Image of this program, whose agent pods get." placeholder:"IMAGE" env:"CAESARION_KUBE_AGENT_IMAGE"`
+	PoolNight        string `help:"Pods: between these times nothing is kept ready of what nobody asks for, such as 22:00-06:00." placeholder:"FROM-TO" env:"CAESARION_POOL_NIGHT"`
+	PoolNightZone    string `help:"Time zone of --pool-night." default:"UTC" placeholder:"ZONE" env:"CAESARION_POOL_NIGHT_ZONE"`
 	KubeService      string `help:"Headless service that gives pods their names (default: none)." placeholder:"NAME" env:"CAESARION_KUBE_SERVICE"`
 
 	DefaultModel   string `help:"Model that answers where none is named (default: the first)." placeholder:"NAME" env:"CAESARION_DEFAULT_MODEL"`
@@ -90,7 +92,7 @@ type Template struct {
 	PoolSize         PoolSize          `yaml:"pool_size"`         // sandboxes kept ready
 	Preload          []string          `yaml:"preload"`           // modules that kernels have imported before they are handed out
 	Env              map[string]string `yaml:"env,omitempty"`     // for kernels and processes
-	Kubernetes       Pod               `yaml:"kubernetes,omitempty"`
+	Kubernetes       map[string]any    `yaml:"kubernetes,omitempty"`    // what only pods have; the driver reads it
 }
 
 // DefaultPreload is what kernels of the default template and image have

@@ -17,33 +17,6 @@ const (
 	DriverKubernetes = "kubernetes"
 )
 
-// podKey is the key of a template's Pod.
-const podKey = "kubernetes"
-
-// Pod is what only Kubernetes knows of a template. Objects and quantities are
-// written as in a pod; the driver checks them at the start.
-type Pod struct {
-	RuntimeClass     string            `yaml:"runtime_class,omitempty"`
-	RequestMemory    string            `yaml:"request_memory,omitempty"` // default 2Gi, or the limit if that is less
-	RequestCPU       string            `yaml:"request_cpu,omitempty"`    // default 100m, or the limit if that is less
-	EphemeralStorage string            `yaml:"ephemeral_storage,omitempty"`
-	NodeSelector     map[string]string `yaml:"node_selector,omitempty"`
-	Tolerations      []map[string]any  `yaml:"tolerations,omitempty"`
-	TopologySpread   []map[string]any  `yaml:"topology_spread,omitempty"`
-	PriorityClass    string            `yaml:"priority_class,omitempty"`
-	ImagePullSecrets []string          `yaml:"image_pull_secrets,omitempty"`
-	Labels           map[string]string `yaml:"labels,omitempty"`
-	Annotations      map[string]string `yaml:"annotations,omitempty"`
-	PoolNight        *Night            `yaml:"pool_night,omitempty"` // nil: ready pods are kept at all hours
-}
-
-// Night is when no pods are kept ready.
-type Night struct {
-	From     string `yaml:"from"`                // such as 22:00
-	To       string `yaml:"to"`                  // such as 06:00
-	TimeZone string `yaml:"time_zone,omitempty"` // such as Europe/Berlin; default UTC
-}
-
 // DatabaseURLEnv is the environment variable that holds the database's address
 // itself. There is no flag for it, as it has a password.
 const DatabaseURLEnv = "CAESARION_DATABASE_URL"

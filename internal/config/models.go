@@ -124,10 +124,6 @@ func checkEntryKeys[T any](node yaml.Node, what string) error {
 	for i := 0; i+1 < len(node.Content) && node.Kind == yaml.MappingNode; i += 2 {
 		if key := node.Content[i]; !slices.Contains(known, key.Value) {
 			return fmt.Errorf("%d: unknown key %q of a %s; allowed are %s", key.Line, key.Value, what, strings.Join(known, ", "))
-		} else if key.Value == podKey {
-			if err := checkEntryKeys[Pod](*node.Content[i+1], "template's "+podKey); err != nil {
-				return err
-			}
 		}
 	}
 	return nil
