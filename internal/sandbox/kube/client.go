@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/types"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
@@ -82,6 +83,7 @@ func LoadConfig(kubeconfig string) (*rest.Config, error) {
 type client struct {
 	core, coordination rest.Interface
 	namespace          string
+	http               *http.Client
 }
 
 func newClient(cfg *rest.Config, namespace string) (*client, error) {
@@ -105,8 +107,11 @@ func newClient(cfg *rest.Config, namespace string) (*client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &client{core: core, coordination: coordination, namespace: namespace}, nil
+	return &client{core: core, coordination: coordination, namespace: namespace, http: transport}, nil
 }
+
+// close drops the connections that no call is using.
+func (c *client) close() { utilnet.CloseIdleConnectionsFor(c.http.Transport) }
 
 func restClient(cfg *rest.Config, gv schema.GroupVersion, path string, transport *http.Client) (rest.Interface, error) {
 	cfg = rest.CopyConfig(cfg)
@@ -122,6 +127,12 @@ func (c *client) createPod(ctx context.Context, pod *corev1.Pod) (*corev1.Pod, e
 	out := &corev1.Pod{}
 	err := c.core.Post().Namespace(c.namespace).Resource("pods").Body(pod).Do(ctx).Into(out)
 	return out, err
+}
+
+// tryPod asks whether a pod would be created, and does not.
+func (c *client) tryPod(ctx context.Context, pod *corev1.Pod) error {
+	opts := &metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}}
+	return c.core.Post().Namespace(c.namespace).Resource("pods").VersionedParams(opts, parameters()).Body(pod).Do(ctx).Error()
 }
 
 func (c *client) getPod(ctx context.Context, name string) (*corev1.Pod, error) {

@@ -1,12 +1,15 @@
 package kube
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/caesarion/caesarion/internal/sandbox"
 )
@@ -87,4 +90,21 @@ func encode(v any) string {
 		return "null" // maps of strings and plain structs: it never fails
 	}
 	return string(b)
+}
+
+// labelValue makes a label's value of a template's name.
+func labelValue(name string) string {
+	if len(validation.IsValidLabelValue(name)) == 0 {
+		return name
+	}
+	sum := sha256.Sum256([]byte(name))
+	return hex.EncodeToString(sum[:8])
+}
+
+// templateName gives the name of the template that a pod was made from.
+func templateName(pod *corev1.Pod) string {
+	if name := pod.Annotations[annotationTemplate]; name != "" {
+		return name
+	}
+	return pod.Labels[labelTemplate]
 }

@@ -4,8 +4,6 @@ import (
 	"log/slog"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/client-go/rest"
 )
 
@@ -31,32 +29,4 @@ type Options struct {
 	DeleteTimeout time.Duration
 
 	Logger *slog.Logger // default: discard
-}
-
-// PodTemplate is the part of a pod that only Kubernetes knows. All of it is
-// optional.
-type PodTemplate struct {
-	RuntimeClass     string                            `yaml:"runtime_class"`      // "": the cluster's default, which is runc
-	NodeSelector     map[string]string                 `yaml:"node_selector"`      //
-	Tolerations      []corev1.Toleration               `yaml:"tolerations"`        //
-	PriorityClass    string                            `yaml:"priority_class"`     //
-	TopologySpread   []corev1.TopologySpreadConstraint `yaml:"topology_spread"`    // without a labelSelector: over the installation's sandboxes
-	ImagePullSecrets []string                          `yaml:"image_pull_secrets"` // names of secrets in the sandboxes' namespace
-	ServiceAccount   string                            `yaml:"service_account"`    // its token is never mounted; "": default
-
-	RequestMemory    resource.Quantity `yaml:"request_memory"`    // default 2Gi, and never above the limit
-	RequestCPU       resource.Quantity `yaml:"request_cpu"`       // default 100m, and never above the limit
-	LimitMemory      resource.Quantity `yaml:"limit_memory"`      // of sandboxes without a memory limit; default 5Gi
-	LimitCPU         resource.Quantity `yaml:"limit_cpu"`         // of sandboxes without a CPU limit; default 500m
-	EphemeralStorage resource.Quantity `yaml:"ephemeral_storage"` // of sandboxes without a disk limit; default 4Gi
-
-	// Deadline ends a pod so long after its start, whoever uses it: the cluster
-	// then cleans up even if no server is left. Default: none.
-	Deadline time.Duration `yaml:"deadline"`
-	// NodeLostAfter is how long a sandbox stays on a node that does not answer,
-	// unless Tolerations say it. Default 30 s.
-	NodeLostAfter time.Duration `yaml:"node_lost_after"`
-
-	Labels      map[string]string `yaml:"labels"`
-	Annotations map[string]string `yaml:"annotations"`
 }
