@@ -84,9 +84,11 @@ func New(ctx context.Context, driver sandbox.Driver, ready Leaser, opts Options)
 		f.pool = ready
 	}
 	f.ctx, f.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
-	if err := f.adopt(ctx); err != nil {
-		_ = f.Close()
-		return nil, err
+	if opts.Replicas == nil { // else as this one gets to own them: Adopt
+		if err := f.adopt(ctx); err != nil {
+			_ = f.Close()
+			return nil, err
+		}
 	}
 	left := f.temporary(ctx) // before this process makes some itself
 	f.background(func() {
@@ -115,24 +117,26 @@ func (f *Fleet) adopt(ctx context.Context) error {
 		if info.Pooled {
 			continue // the pool's
 		}
-		g.Go(func() error {
-			rec := recordOf(info, f.templateOf(info.Template))
-			switch now := time.Now(); {
-			case info.State == sandbox.StatePaused:
-				f.adoptAsleep(info, rec)
-			case info.State != sandbox.StateRunning:
-				f.discard(info.ID, "it had stopped")
-			case now.After(rec.expires):
-				f.discard(info.ID, "its life was over")
-			case now.After(rec.used.Add(rec.idle+labelWriteEvery)) && (rec.strict || rec.pause <= 0 || f.pauser == nil):
-				f.discard(info.ID, "it was idle for too long")
-			default:
-				f.adoptOne(ctx, info, rec)
-			}
-			return nil
-		})
+		g.Go(func() error { f.takeOver(ctx, info); return nil })
 	}
 	return g.Wait()
+}
+
+// takeOver adopts a sandbox that somebody else had, or deletes it.
+func (f *Fleet) takeOver(ctx context.Context, info sandbox.Info) {
+	rec := recordOf(info, f.templateOf(info.Template))
+	switch now := time.Now(); {
+	case info.State == sandbox.StatePaused:
+		f.adoptAsleep(info, rec)
+	case info.State != sandbox.StateRunning:
+		f.discard(info.ID, "it had stopped")
+	case now.After(rec.expires):
+		f.discard(info.ID, "its life was over")
+	case now.After(rec.used.Add(rec.idle+labelWriteEvery)) && (rec.strict || rec.pause <= 0 || f.pauser == nil):
+		f.discard(info.ID, "it was idle for too long")
+	default:
+		f.adoptOne(ctx, info, rec)
+	}
 }
 
 func (f *Fleet) adoptOne(ctx context.Context, info sandbox.Info, rec record) {
@@ -219,6 +223,12 @@ func (f *Fleet) attach(info sandbox.Info, rec record, client *agentapi.Client) (
 		s.cancel(errClosed)
 		s.client.CloseIdle()
 		return nil, errClosed
+	}
+	if f.alive[info.ID] != nil {
+		f.mu.Unlock()
+		s.cancel(errClosed)
+		s.client.CloseIdle()
+		return nil, errdefs.New(errdefs.ErrConflict, "sandbox-exists", "The sandbox %s is here already.", info.ID)
 	}
 	f.alive[info.ID] = s
 	if info.State == sandbox.StatePaused {
@@ -364,6 +374,9 @@ func (f *Fleet) Close() error {
 	f.cancel(errClosed)
 	var err error
 	for _, s := range awake { // the labels of those that sleep were written before
+		if !s.mine() {
+			continue // who has it now writes them
+		}
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		err = errors.Join(err, s.saveLabels(ctx))
 		cancel()

@@ -273,6 +273,28 @@ func (r *Registry) Take(ctx context.Context, key string) error {
 	return err
 }
 
+// Make makes the key of something new this replica's: there is nothing under it
+// to adopt.
+func (r *Registry) Make(ctx context.Context, key string) error {
+	if r == nil {
+		return nil
+	}
+	if err := r.Ready(); err != nil {
+		return err
+	}
+	o, err := r.claim(ctx, key)
+	if err == nil && !o.Mine {
+		err = errElsewhere
+	}
+	if err != nil {
+		return err
+	}
+	e := &entry{}
+	e.used.Store(r.now())
+	r.held.Store(key, e)
+	return r.Ready()
+}
+
 func (r *Registry) me() Owner { return Owner{ID: r.opts.ID, Address: r.opts.Address, Mine: true} }
 
 // flight gives the way of a key to wait for, begun if need be; nil with what is

@@ -1,0 +1,194 @@
+package fleet
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/caesarion/caesarion/internal/errdefs"
+	"github.com/caesarion/caesarion/internal/sandbox"
+)
+
+// Where several replicas serve one installation, each sandbox is one replica's:
+// that of its session, or its own. A Fleet has those of its replica; of the
+// others it knows what the driver does.
+
+// keyOf gives the key that a sandbox is owned by.
+func keyOf(id sandbox.ID, session string) string { return cmp.Or(session, string(id)) }
+
+func keyOfInfo(info sandbox.Info) string { return keyOf(info.ID, info.Labels[labelSession]) }
+
+// mine reports whether this replica may decide about the sandbox now. While it
+// can't be sure, another may use what looks unused here.
+func (s *Sandbox) mine() bool { return s.fleet.opts.Replicas.Owns(keyOf(s.id, s.session)) }
+
+var errNotMine = errdefs.New(errdefs.ErrUnavailable, "replica-stale", "This replica of the server can't decide about the sandbox now.").
+	WithHint("Try again in a few seconds.")
+
+// Adopt takes over what is there of sandboxes under keys that have just become
+// this replica's, as New does after a restart.
+func (f *Fleet) Adopt(ctx context.Context, keys []string) error {
+	infos, err := f.driver.List(ctx)
+	if err != nil {
+		return fmt.Errorf("fleet: list sandboxes of another replica: %w", err)
+	}
+	var g errgroup.Group
+	g.SetLimit(adoptAtOnce)
+	for _, info := range infos {
+		if info.Pooled || !slices.Contains(keys, keyOfInfo(info)) {
+			continue
+		}
+		f.mu.Lock()
+		has := f.alive[info.ID] != nil || f.gone[info.ID] != nil
+		f.mu.Unlock()
+		if !has {
+			g.Go(func() error { f.takeOver(ctx, info); return nil })
+		}
+	}
+	return g.Wait()
+}
+
+// Holds reports whether there is a sandbox under a key, or one that is gone and
+// whose reason people may ask for.
+func (f *Fleet) Holds(key string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	id := sandbox.ID(key)
+	return f.sessions[key] != nil || f.alive[id] != nil || f.gone[id] != nil
+}
+
+// Keys gives the keys of all sandboxes of the installation.
+func (f *Fleet) Keys(ctx context.Context) ([]string, error) {
+	infos, err := f.driver.List(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("fleet: list sandboxes: %w", err)
+	}
+	var keys []string
+	for _, info := range infos {
+		if !info.Pooled && info.State != sandbox.StateStarting {
+			keys = append(keys, keyOfInfo(info))
+		}
+	}
+	return keys, nil
+}
+
+// A driver learns a moment later of what another replica made. A sandbox that is
+// named by its client is looked for so long.
+const (
+	locateFor   = 600 * time.Millisecond
+	locateEvery = 20 * time.Millisecond
+)
+
+// Locate gives the key of a sandbox of any replica, by its id or its name in the
+// original's API.
+func (f *Fleet) Locate(ctx context.Context, name string) (key string, ok bool) {
+	id := sandbox.ID(name)
+	if !id.Valid() && !seedName.MatchString(name) {
+		return "", false
+	}
+	f.mu.Lock()
+	s := cmp.Or(f.alive[id], f.gone[id], f.seeds[name])
+	f.mu.Unlock()
+	if s != nil {
+		return keyOf(s.id, s.session), true
+	}
+	for until := time.Now().Add(locateFor); ; {
+		if info, err := f.look(ctx, name); err == nil {
+			return keyOfInfo(info), true
+		} else if !errors.Is(err, errdefs.ErrNotFound) || time.Now().After(until) {
+			return "", false
+		}
+		select {
+		case <-time.After(locateEvery):
+		case <-ctx.Done():
+			return "", false
+		}
+	}
+}
+
+func (f *Fleet) look(ctx context.Context, name string) (sandbox.Info, error) {
+	missing := errdefs.New(errdefs.ErrNotFound, "sandbox-not-found", "There is no sandbox %.80q.", name)
+	if id := sandbox.ID(name); id.Valid() {
+		info, err := f.driver.Get(ctx, id)
+		if err == nil && info.Pooled { // claimed by now, or nobody's
+			return info, missing
+		}
+		return info, err
+	}
+	infos, err := f.driver.List(ctx)
+	if err != nil {
+		return sandbox.Info{}, err
+	}
+	for _, info := range infos {
+		if !info.Pooled && info.Labels[labelSeed] == name {
+			return info, nil
+		}
+	}
+	return sandbox.Info{}, missing
+}
+
+// Everywhere gives the living sandboxes of all replicas, newest first. What is
+// said of others' is what their labels say.
+func (f *Fleet) Everywhere(ctx context.Context) ([]View, error) {
+	var views []View
+	if f.opts.Replicas == nil {
+		for _, s := range f.List() {
+			views = append(views, s.View())
+		}
+		return views, nil
+	}
+	infos, err := f.driver.List(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("fleet: list sandboxes: %w", err)
+	}
+	listed := map[sandbox.ID]bool{}
+	for _, s := range f.List() {
+		views, listed[s.id] = append(views, s.View()), true
+	}
+	for _, info := range infos {
+		if !info.Pooled && !listed[info.ID] && (info.State == sandbox.StateRunning || info.State == sandbox.StatePaused) {
+			views = append(views, f.viewOf(info))
+		}
+	}
+	slices.SortStableFunc(views, func(a, b View) int {
+		return cmp.Or(b.CreatedAt.Compare(a.CreatedAt), cmp.Compare(a.ID, b.ID))
+	})
+	return views, nil
+}
+
+// viewOf gives a sandbox that another replica has.
+func (f *Fleet) viewOf(info sandbox.Info) View {
+	rec := recordOf(info, f.templateOf(info.Template))
+	v := View{
+		ID: info.ID, SeedID: rec.seedID, Session: rec.session, Template: info.Template, Image: info.Image, State: info.State,
+		Limits: info.Limits, Labels: rec.user, KernelID: rec.kernelID, ExecutionTimeout: rec.execution, IdleTimeout: rec.idle,
+		CreatedAt: info.CreatedAt, LastUsedAt: rec.used, ExpiresAt: rec.expires.UTC(), Start: rec.start, Restarted: rec.restarted,
+	}
+	if f.pauser != nil {
+		v.PauseAfter = max(0, rec.pause)
+	}
+	if info.State == sandbox.StatePaused {
+		v.PausedAt, v.SavedBytes = info.PausedAt, info.MemoryBytes+info.FilesBytes
+	}
+	return v
+}
+
+// WithSandbox gives the sessions that have a sandbox, of whichever replica.
+func (f *Fleet) WithSandbox(ctx context.Context) (map[string]bool, error) {
+	infos, err := f.driver.List(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("fleet: list sandboxes: %w", err)
+	}
+	sessions := map[string]bool{}
+	for _, info := range infos {
+		if session := info.Labels[labelSession]; session != "" && !info.Pooled {
+			sessions[session] = true
+		}
+	}
+	return sessions, nil
+}
