@@ -38,6 +38,7 @@ for profile in "${@:-run}"; do
         need_ok python3-venv scripts/python.sh -c 'import ensurepip, venv'
         need fsck.erofs erofs-utils # looks at the images that we write
         need curl curl              # runs the calls of the documents
+        need_file /usr/lib/postgresql postgresql # the database of several replicas
         ;;
     lint)
         need shellcheck shellcheck
