@@ -27,6 +27,10 @@ func (a *Agent) usage() (agentapi.Usage, error) {
 			u.CPUNanos += ru.Utime.Nano() + ru.Stime.Nano()
 		}
 	}
+	if a.opts.OwnDisk {
+		u.DiskBytes = a.disk.read(a.roots)
+		return u, nil
+	}
 	var st unix.Statfs_t
 	if err := unix.Statfs(a.real(agentapi.WorkspaceDir), &st); err == nil {
 		u.DiskBytes = int64(st.Blocks-st.Bfree) * st.Bsize                                           //nolint:gosec // below 2^63 on any disk

@@ -173,7 +173,7 @@ func (d *Driver) podSpec(spec sandbox.Spec, tokenHash string) corev1.PodSpec {
 		Containers: []corev1.Container{{
 			Name: container, Image: spec.Image, ImagePullPolicy: corev1.PullIfNotPresent,
 			TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
-			Command:                  append([]string{agentMount + "/" + agentName}, agentArgs(spec, tokenHash)...),
+			Command:                  append([]string{agentMount + "/" + agentName}, agentArgs(spec, limits, tokenHash)...),
 			Env:                      []corev1.EnvVar{{Name: "HOME", Value: t.Home}, {Name: "TMPDIR", Value: "/tmp"}},
 			Ports:                    []corev1.ContainerPort{{Name: "agent", ContainerPort: agentapi.Port, Protocol: corev1.ProtocolTCP}},
 			Resources:                resources,
@@ -207,8 +207,14 @@ func (d *Driver) podSpec(spec sandbox.Spec, tokenHash string) corev1.PodSpec {
 }
 
 // agentArgs are the arguments of a sandbox's agent.
-func agentArgs(spec sandbox.Spec, tokenHash string) []string {
-	args := []string{"--listen=0.0.0.0:" + strconv.Itoa(agentapi.Port), "--token-sha256=" + tokenHash}
+func agentArgs(spec sandbox.Spec, limits sandbox.Limits, tokenHash string) []string {
+	memory := agentMemory(limits.MemoryBytes)
+	args := []string{
+		"--listen=0.0.0.0:" + strconv.Itoa(agentapi.Port), "--token-sha256=" + tokenHash, "--own-disk", "--home-from=/etc/skel",
+		"--limits=" + encode(map[string]int64{
+			"memory_bytes": memory, "data_bytes": memory, "processes": int64(limits.Processes), "disk_bytes": limits.DiskBytes,
+		}),
+	}
 	if spec.Prestart {
 		args = append(args, "--prestart")
 		if len(spec.Preload) > 0 {
