@@ -20,6 +20,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
+	"github.com/caesarion/caesarion/internal/config"
+	"github.com/caesarion/caesarion/internal/sandbox/kube"
 	"github.com/caesarion/caesarion/test/chart/helmtest"
 )
 
@@ -266,6 +268,36 @@ func TestSandboxesAreShutOff(t *testing.T) {
 		}
 		if !denied {
 			t.Errorf("%s: nothing denies what nobody allows", path)
+		}
+	}
+}
+
+// TestSettingsAreTheServers checks that the server takes the file that the
+// chart writes for it.
+func TestSettingsAreTheServers(t *testing.T) {
+	for path, values := range valueSets(t) {
+		for _, object := range objects(t, render(t, values)) {
+			c, ok := object.(*corev1.ConfigMap)
+			if !ok {
+				continue
+			}
+			name := filepath.Join(t.TempDir(), "config.yaml")
+			if err := os.WriteFile(name, []byte(c.Data["config.yaml"]), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			settings, err := config.ReadFile(name)
+			if err != nil {
+				t.Errorf("%s: %v\n%s", path, err, c.Data["config.yaml"])
+				continue
+			}
+			for name, template := range settings.Templates {
+				pod, err := kube.ParsePodTemplate(template.Kubernetes)
+				if err != nil {
+					t.Errorf("%s: template %s: %v", path, name, err)
+				} else if pod.RequestMemory.IsZero() || pod.RequestCPU.IsZero() {
+					t.Errorf("%s: template %s requests nothing: %+v", path, name, pod)
+				}
+			}
 		}
 	}
 }

@@ -148,9 +148,12 @@ capabilities: {drop: [ALL]}
   (list "topology_spread" $own.topologySpreadConstraints $all.topologySpreadConstraints)
   (list "image_pull_secrets" $own.imagePullSecrets $all.imagePullSecrets)
   (list "priority_class" $own.priorityClassName $priority)
-  (list "ephemeral_storage" $own.ephemeralStorage $all.ephemeralStorage)
   (list "request_memory" $requests.memory "")
   (list "request_cpu" $requests.cpu "")
+  (list "request_ephemeral_storage" (index $requests "ephemeral-storage") "")
+  (list "deadline" $own.deadline $all.deadline)
+  (list "node_lost_after" $own.nodeLostAfter $all.nodeLostAfter)
+  (list "home" $own.home "")
   (list "labels" $own.labels $all.labels)
   (list "annotations" $own.annotations $all.annotations) -}}
 {{- range $pairs -}}
@@ -165,6 +168,12 @@ capabilities: {drop: [ALL]}
 {{- define "caesarion.config" -}}
 {{- $out := deepCopy .Values.server.config -}}
 {{- with .Values.server.models -}}{{- $_ := set $out "models" . -}}{{- end -}}
+{{- with .Values.sandboxes.poolNight -}}
+{{- if .from -}}
+{{- $_ := set $out "pool_night" (printf "%s-%s" .from .to) -}}
+{{- $_ := set $out "pool_night_zone" .timeZone -}}
+{{- end -}}
+{{- end -}}
 {{- $templates := dict -}}
 {{- range $name, $t := .Values.sandboxes.templates -}}
 {{- $entry := dict "image" (default (printf "%s@%s" $.Values.sandboxes.image.repository $.Values.sandboxes.image.digest) $t.image) -}}
