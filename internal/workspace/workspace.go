@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -23,6 +22,7 @@ type Options struct {
 	UploadExtensions []string      // such as ".csv", that may be uploaded; empty: all
 	BinFor           time.Duration // deleted files can be had back for so long; default 24 h
 	UploadsFor       time.Duration // unfinished uploads are kept for so long; default 24 h
+	Blobs            Blobs         // where bytes are kept; default: with the store if that is Postgres, else in a folder
 	Logger           *slog.Logger  // default: discard
 
 	// Progress is called while files are put into a sandbox, from one goroutine
@@ -68,7 +68,7 @@ type Workspace struct {
 	opts    Options
 	store   *store.Store
 	log     *slog.Logger
-	blobs   *blobs
+	blobs   *stage
 	uploads *uploads
 
 	mu     sync.Mutex
@@ -103,7 +103,8 @@ func (st *state) set(change func()) {
 	change()
 }
 
-// New makes a Workspace that keeps bytes below dir.
+// New makes a Workspace that keeps bytes below dir: all, or the ones that have
+// not yet arrived as a whole.
 func New(dir string, st *store.Store, opts Options) (*Workspace, error) {
 	opts.setDefaults()
 	for _, sub := range []string{"blobs", "uploads"} {
@@ -111,7 +112,15 @@ func New(dir string, st *store.Store, opts Options) (*Workspace, error) {
 			return nil, fmt.Errorf("workspace: %w", err)
 		}
 	}
-	b, err := openBlobs(filepath.Join(dir, "blobs"))
+	kept := opts.Blobs
+	switch {
+	case kept != nil:
+	case st.DB() != nil:
+		kept = database{st}
+	default:
+		kept = folder{filepath.Join(dir, "blobs")}
+	}
+	b, err := newStage(filepath.Join(dir, "blobs"), kept)
 	if err != nil {
 		return nil, err
 	}
@@ -149,12 +158,7 @@ func (w *Workspace) Sweep(ctx context.Context) error {
 	return errors.Join(
 		w.store.EmptyFileBin(ctx, now.Add(-w.opts.BinFor)),
 		w.uploads.sweep(now.Add(-w.opts.UploadsFor)),
-		w.blobs.sweep(func(hash string) (bool, error) {
-			if err := ctx.Err(); err != nil {
-				return true, err
-			}
-			return w.store.FileHashUsed(ctx, hash)
-		}),
+		w.blobs.sweep(ctx, func(hash string) (bool, error) { return w.store.FileHashUsed(ctx, hash) }),
 	)
 }
 
@@ -287,8 +291,8 @@ func (w *Workspace) change(ctx context.Context, st *state, c store.FileChanges) 
 // free removes the bytes with these hashes, unless somebody names them.
 func (w *Workspace) free(ctx context.Context, hashes []string) {
 	for _, hash := range hashes {
-		err := w.blobs.remove(hash, func() (bool, error) { return w.store.FileHashUsed(ctx, hash) })
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		err := w.blobs.remove(ctx, hash, func() (bool, error) { return w.store.FileHashUsed(ctx, hash) })
+		if err != nil {
 			w.log.Warn("bytes of a session's file are left for the next sweep", "err", err)
 			return
 		}
