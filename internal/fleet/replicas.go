@@ -53,6 +53,38 @@ func (f *Fleet) Adopt(ctx context.Context, keys []string) error {
 	return g.Wait()
 }
 
+// A sandbox that is this replica's by its labels and that it does not know is
+// left alone for so long: it may be on its way here.
+const strangerFor = 2 * time.Minute
+
+// Reconcile finds sandboxes that are this replica's without its knowing, since
+// the driver learned of them after Adopt. One whose session has another by now
+// is deleted.
+func (f *Fleet) Reconcile(ctx context.Context) {
+	infos, err := f.driver.List(ctx)
+	if err != nil {
+		return // the next time
+	}
+	for _, info := range infos {
+		key := keyOfInfo(info)
+		if info.Pooled || info.State == sandbox.StateStarting || !f.opts.Replicas.Owns(key) ||
+			time.Since(recordOf(info, f.templateOf(info.Template)).used) < strangerFor {
+			continue
+		}
+		f.mu.Lock()
+		has := f.alive[info.ID] != nil || f.gone[info.ID] != nil
+		replaced := f.sessions[key] != nil
+		f.mu.Unlock()
+		switch {
+		case has:
+		case replaced:
+			f.discard(info.ID, "its session has another")
+		default:
+			f.takeOver(ctx, info)
+		}
+	}
+}
+
 // Holds reports whether there is a sandbox under a key, or one that is gone and
 // whose reason people may ask for.
 func (f *Fleet) Holds(key string) bool {

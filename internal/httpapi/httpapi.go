@@ -16,6 +16,7 @@ import (
 	"github.com/caesarion/caesarion/internal/errdefs"
 	"github.com/caesarion/caesarion/internal/fleet"
 	"github.com/caesarion/caesarion/internal/llm"
+	"github.com/caesarion/caesarion/internal/replica"
 	"github.com/caesarion/caesarion/internal/session"
 	"github.com/caesarion/caesarion/internal/workspace"
 )
@@ -38,6 +39,11 @@ type Options struct {
 	PageLive     bool                 // the page's files change while the server runs, for development
 	// Ready says what keeps this server from serving; nil: nothing ever does.
 	Ready func(context.Context) error
+	// Replicas says which replica owns what a request is about; nil: there is
+	// this server only. Secret is the installation's: by it replicas know each
+	// other. They are reached by HTTP at the addresses that they joined with.
+	Replicas *replica.Registry
+	Secret   []byte
 }
 
 // API is the HTTP API as a handler.
@@ -52,6 +58,8 @@ type API struct {
 	chain http.Handler
 	seeds seedState
 	page  *pageFiles
+
+	forward *forwarder // nil: there is this server only
 
 	draining context.Context // ends with Drain
 	drain    context.CancelFunc
@@ -94,7 +102,9 @@ func New(fl *fleet.Fleet, opts Options) *API {
 	a.loginRoutes()
 	a.pageRoutes()
 	a.specRoutes()
-	a.chain = a.observe(a.checkHost(a.checkOrigin(a.checkToken(http.HandlerFunc(a.route)))))
+	a.forward = newForwarder(opts.Replicas, opts.Secret, opts.Logger)
+	route := http.HandlerFunc(a.route)
+	a.chain = a.observe(a.hop(a.checkHost(a.checkOrigin(a.checkToken(a.toOwner(route)))), route))
 	return a
 }
 

@@ -86,6 +86,9 @@ const statusClientLeft = 499
 func problemFor(ctx context.Context, err error) *problem {
 	var p *problem
 	if !errors.As(err, &p) {
+		if cause := context.Cause(ctx); errors.Is(err, context.Canceled) && errdefs.CodeOf(cause) != "" {
+			err = cause // this server ended it, and not the client
+		}
 		p = newProblem(err)
 	}
 	if req := requestFrom(ctx); req != nil {

@@ -235,9 +235,9 @@ func (r *Registry) takeOver(ctx context.Context, keys []string) (done chan struc
 		defer close(done)
 		defer func() { <-r.batch }()
 		r.log.Info("keys taken over", "replica", r.opts.ID, "count", len(flights))
-		r.adopt(ctx, slices.Sorted(maps.Keys(flights)))
+		err := r.adopt(ctx, slices.Sorted(maps.Keys(flights)))
 		for key, f := range flights {
-			r.land(key, f, r.me(), nil)
+			r.land(key, f, r.me(), err)
 		}
 	}()
 	return done

@@ -54,8 +54,9 @@ type Owner struct {
 type Holder interface {
 	// Take adopts what is there under keys that have just become this replica's:
 	// sandboxes with their executions, sessions in which something runs.
-	// Requests for a key wait until Take returns.
-	Take(ctx context.Context, keys []string)
+	// Requests for a key wait until Take returns. After an error it is called
+	// again, with keys of which some may be adopted already.
+	Take(ctx context.Context, keys []string) error
 	// Holds reports whether there is something under a key that needs an owner.
 	Holds(key string) bool
 	// Keys lists what needs an owner in the whole installation.
@@ -182,6 +183,10 @@ func (r *Registry) Ready() error {
 	}
 	return errStale
 }
+
+// TakeOver is how long it takes at most until what a replica had that just died
+// can be taken.
+func (r *Registry) TakeOver() time.Duration { return r.opts.TTL * 3 / 2 }
 
 // Fenced is closed when this replica was away for so long that another declared
 // it dead. Nothing that it has is its own any more: the process should end.
@@ -321,7 +326,7 @@ func (r *Registry) flight(key string) (*flight, Owner) {
 		defer cancel()
 		owner, err := r.claim(ctx, key)
 		if err == nil && owner.Mine {
-			r.adopt(ctx, []string{key})
+			err = r.adopt(ctx, []string{key})
 		}
 		r.land(key, f, owner, err)
 	})
@@ -346,6 +351,9 @@ func (r *Registry) landLocked(key string, f *flight, owner Owner, err error) {
 	delete(r.foreign, key)
 	f.owner, f.err = owner, err
 	switch {
+	case err != nil && owner.Mine:
+		f.owner = Owner{}
+		r.again[key] = true
 	case err != nil:
 	case owner.Mine && r.now() >= r.until.Load():
 		f.owner, f.again = Owner{}, true // the answer comes too late to be acted on
@@ -368,13 +376,18 @@ func (r *Registry) landLocked(key string, f *flight, owner Owner, err error) {
 const maxForeign = 50_000
 
 // adopt has the holder take what is there under keys that are ours now.
-func (r *Registry) adopt(ctx context.Context, keys []string) {
+func (r *Registry) adopt(ctx context.Context, keys []string) error {
 	r.mu.Lock()
 	h := r.holder
 	r.mu.Unlock()
-	if h != nil {
-		h.Take(ctx, keys)
+	if h == nil {
+		return nil
 	}
+	err := h.Take(ctx, keys)
+	if err != nil {
+		r.log.Warn("what is there under keys of this replica can't be taken over", "count", len(keys), "err", err)
+	}
+	return err
 }
 
 // Forget drops what is remembered of a key. One that was ours is taken again,
