@@ -274,7 +274,7 @@ func (d *Driver) Claim(ctx context.Context, id sandbox.ID, labels, _ map[string]
 			return sandbox.Info{}, errdefs.New(errdefs.ErrConflict, "sandbox-claimed", "sandbox %s has an owner already", id)
 		}
 		within, cancel := context.WithTimeout(ctx, writeTimeout)
-		pod, err := d.client.patchPod(within, v.pod.Name, claimPatch(v.pod, labels))
+		pod, err := d.client.patchPod(within, v.pod.Name, d.claimPatch(v.pod, labels))
 		cancel()
 		switch {
 		case err == nil:
@@ -304,13 +304,14 @@ func (d *Driver) Claim(ctx context.Context, id sandbox.ID, labels, _ map[string]
 	}
 }
 
-func claimPatch(pod *corev1.Pod, labels map[string]string) any {
+func (d *Driver) claimPatch(pod *corev1.Pod, labels map[string]string) any {
 	return map[string]any{"metadata": map[string]any{
 		"resourceVersion": pod.ResourceVersion,
 		"uid":             pod.UID,
 		"labels":          map[string]any{labelPooled: "false"},
 		"annotations": map[string]any{
 			annotationLabels: encode(labels), annotationClaimedAt: time.Now().UTC().Format(time.RFC3339Nano),
+			annotationCreatedBy: d.opts.Replica, // it may still be starting
 		},
 	}}
 }

@@ -306,7 +306,8 @@ func (w *Warm) discard(id sandbox.ID) {
 	})
 }
 
-// unclaim deletes a pod if it was claimed by a call whose answer was lost.
+// unclaim deletes a pod if it was claimed by a call whose answer was lost. The
+// caller takes no second try at that pod: its labels are only its own.
 func (w *Warm) unclaim(t *warmTemplate, pod *corev1.Pod, labels map[string]string) {
 	w.wg.Go(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(w.ctx), discardTimeout)
@@ -314,8 +315,13 @@ func (w *Warm) unclaim(t *warmTemplate, pod *corev1.Pod, labels map[string]strin
 		for {
 			now, err := w.d.client.getPod(ctx, pod.Name)
 			switch {
+			case err == nil && isPooled(now):
+				w.mu.Lock()
+				delete(w.tried, pod.Name)
+				w.mu.Unlock()
+				return
 			case err == nil:
-				if now.UID == pod.UID && !isPooled(now) && maps.Equal(specLabels(now), labels) {
+				if now.UID == pod.UID && maps.Equal(specLabels(now), labels) {
 					w.opts.Metrics.Evicted(t.name, evictAbandoned)
 					w.discard(idOf(pod.Name))
 				}

@@ -134,7 +134,7 @@ func (l *leader) pass(ctx context.Context) time.Duration {
 			continue
 		}
 		size, _ := w.wanted(t, c, now)
-		l.trim(ctx, t, c, size, now)
+		next = min(next, l.trim(ctx, t, c, size, now))
 		r := l.refills[name]
 		if due, left := r.due(now, pods); !due {
 			next = min(next, left)
@@ -198,8 +198,8 @@ func (l *leader) drain(ctx context.Context, t *warmTemplate, c *census, now time
 
 // trim deletes what is too many, first what is not ready, and the oldest when
 // all are ready and it is too old: one at a time, so that the pool is never
-// empty for it.
-func (l *leader) trim(ctx context.Context, t *warmTemplate, c *census, size int, now time.Time) {
+// empty for it. It says when the next one is.
+func (l *leader) trim(ctx context.Context, t *warmTemplate, c *census, size int, now time.Time) time.Duration {
 	byAge := func(a, b *corev1.Pod) int { return a.CreationTimestamp.Compare(b.CreationTimestamp.Time) }
 	slices.SortFunc(c.ready, byAge)
 	for _, list := range []*[]*corev1.Pod{&c.stuck, &c.starting, &c.ready} {
@@ -209,13 +209,16 @@ func (l *leader) trim(ctx context.Context, t *warmTemplate, c *census, size int,
 			l.evict(ctx, pod, evictSurplus, "there are more than there are to be")
 		}
 	}
-	if len(c.ready) > 0 && len(c.ready) == size && now.Sub(c.ready[0].CreationTimestamp.Time) >= l.w.opts.MaxAge {
-		l.evict(ctx, c.ready[0], evictAge, "it is too old")
-		c.ready = c.ready[1:]
+	if len(c.ready) < size || size == 0 {
+		return lookEvery
 	}
-	if len(c.ready) == size {
-		t.say("")
+	t.say("")
+	if left := l.w.opts.MaxAge - now.Sub(c.ready[0].CreationTimestamp.Time); left > 0 {
+		return left
 	}
+	l.evict(ctx, c.ready[0], evictAge, "it is too old")
+	c.ready = c.ready[1:]
+	return lookEvery
 }
 
 // create makes one pod for the pool and does not wait for it.
