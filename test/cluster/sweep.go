@@ -138,7 +138,8 @@ func ended(d dirs) error {
 }
 
 func removeCgroups(name string) error {
-	for _, root := range cgroupRoots() {
+	// runc makes one in this hierarchy too, which limits nothing.
+	for _, root := range append(cgroupRoots(), "/sys/fs/cgroup/unified") {
 		var all []string
 		err := filepath.WalkDir(filepath.Join(root, name), func(path string, entry fs.DirEntry, err error) error {
 			if errors.Is(err, fs.ErrNotExist) {
