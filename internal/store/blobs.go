@@ -66,7 +66,7 @@ func (s *Store) putBlob(ctx context.Context, hash string, size int64, from io.Re
 	for n, at := int64(0), int64(0); at < size; n++ {
 		part := buf[:min(int64(len(buf)), size-at)]
 		if _, err := io.ReadFull(from, part); err != nil {
-			return fmt.Errorf("store: read the bytes of a file: %w", err)
+			return errdefs.New(errdefs.ErrUnavailable, "file-damaged", "The bytes of a file can't be read.").WithHint("Try again.").WithCause(err)
 		}
 		sum.Write(part)
 		if _, err := btx.ExecContext(ctx, `INSERT INTO blob_chunks (hash, n, data) VALUES ($1, $2, $3)`, []byte(hash), n, part); err != nil {

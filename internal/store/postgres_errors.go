@@ -59,6 +59,9 @@ func isPassing(err error) bool {
 	if err == nil {
 		return false
 	}
+	if _, ours := errors.AsType[*errdefs.Error](err); ours {
+		return false
+	}
 	if code := sqlState(err); code != "" {
 		switch code {
 		case stateReadOnly, stateCachedPlan, stateNoStatement, stateLockTimeout, stateGiveUp:
