@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -83,6 +84,8 @@ func run(ctx context.Context, args []string, stdout *os.File) error {
 		if opts.TokenSHA256, err = hex.DecodeString(*tokenHash); err != nil || len(opts.TokenSHA256) != sha256.Size {
 			return errors.New("--token-sha256 is no SHA-256 in hexadecimal")
 		}
+		// Kubernetes tells every container where its API server is.
+		opts.Environ = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "KUBERNETES_") })
 	}
 	if *limits != "" {
 		opts.Limits = &agentapi.Configure{}
