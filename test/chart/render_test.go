@@ -90,7 +90,7 @@ func TestRender(t *testing.T) {
 			}
 			docs := render(t, values)
 			var got bytes.Buffer
-			for _, name := range strings.Fields(string(file(archive, "show"))) {
+			for name := range strings.FieldsSeq(string(file(archive, "show"))) {
 				text, ok := docs["templates/"+name]
 				if !ok {
 					text = "---\n# nothing\n"
