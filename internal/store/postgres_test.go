@@ -405,13 +405,7 @@ func TestADeadlockIsTriedAgain(t *testing.T) {
 	s.Submit(store.Batch{SessionID: "ses_a", Events: ev}, func(err error) { results <- err })
 	s.Submit(store.Batch{SessionID: "ses_b", Events: ev}, func(err error) { results <- err })
 	close(gate)
-	eventually(t, "the writer waits", func() bool {
-		var n int
-		if err := db.QueryRowContext(t.Context(), `SELECT count(*) FROM pg_stat_activity WHERE datname=current_database() AND wait_event_type='Lock'`).Scan(&n); err != nil {
-			t.Fatal(err)
-		}
-		return n == 1
-	})
+	waiting(t, db)
 	lock("ses_a")
 	if err := tx.Commit(); err != nil {
 		t.Error(err)
@@ -481,6 +475,69 @@ func TestOnlyTheOwnerWritesASession(t *testing.T) {
 	}
 	if end, _, err := b.EventsSize(t.Context(), "ses_1", 0); err != nil || end != n+1 {
 		t.Errorf("%d events, want %d: %v", end, n+1, err)
+	}
+}
+
+// waiting waits until a transaction in the store's database waits for another.
+func waiting(tb testing.TB, db *sql.DB) {
+	tb.Helper()
+	eventually(tb, "one waits for the other", func() bool {
+		var n int
+		if err := db.QueryRowContext(tb.Context(), `SELECT count(*) FROM pg_stat_activity WHERE datname=current_database() AND wait_event_type='Lock'`).Scan(&n); err != nil {
+			tb.Fatal(err)
+		}
+		return n == 1
+	})
+}
+
+// A session changes hands in the middle of a write: one waits for the other.
+func TestATakeoverInTheMiddleOfAWrite(t *testing.T) {
+	at := pgtest.New(t)
+	s := openPostgres(t, at, store.Options{Replica: "a"})
+	db := s.DB()
+	do(t, db, `INSERT INTO owners (key, replica) VALUES ('ses_1', 'a')`)
+	put(t, s, store.Batch{SessionID: "ses_1", Session: session("ses_1")})
+	event := func(seq int64) <-chan error {
+		done := make(chan error, 1)
+		s.Submit(store.Batch{SessionID: "ses_1", Events: []store.Event{{Seq: seq, Type: "a", Line: []byte("x")}}}, func(err error) { done <- err })
+		return done
+	}
+	hold := func(query string) *sql.Tx {
+		tx, err := db.BeginTx(t.Context(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := tx.ExecContext(t.Context(), query); err != nil {
+			t.Fatal(err)
+		}
+		return tx
+	}
+	// The write is first, and can't end yet.
+	busy := hold(`SELECT 1 FROM sessions WHERE id='ses_1' FOR UPDATE`)
+	written := event(1)
+	waiting(t, db)
+	took, err := db.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := took.ExecContext(t.Context(), `SET LOCAL lock_timeout='50ms'`); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := took.ExecContext(t.Context(), `UPDATE owners SET replica='b' WHERE key='ses_1'`); err == nil {
+		t.Error("it was taken over in the middle of a write")
+	}
+	if err := errors.Join(took.Rollback(), busy.Rollback(), <-written); err != nil {
+		t.Error(err)
+	}
+	// The takeover is first.
+	takeover := hold(`UPDATE owners SET replica='b' WHERE key='ses_1'`)
+	written = event(2)
+	waiting(t, db)
+	if err := takeover.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-written; codeOf(err) != "session-moved" {
+		t.Errorf("a write after the takeover: %v", err)
 	}
 }
 

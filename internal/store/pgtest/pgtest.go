@@ -39,6 +39,7 @@ type Server struct {
 	bin  string
 	port int
 	cred *syscall.Credential // of another user, if we are root: Postgres refuses to be
+	args []string
 
 	mu   sync.Mutex
 	hold *os.File // the server ends when this is closed
@@ -59,10 +60,10 @@ func New(tb testing.TB) string {
 	return s.Database(tb)
 }
 
-// Start starts a server of the test's own.
-func Start(tb testing.TB) *Server {
+// Start starts a server of the test's own. Settings are such as "fsync=on".
+func Start(tb testing.TB, settings ...string) *Server {
 	tb.Helper()
-	s, err := start()
+	s, err := start(settings...)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -108,12 +109,16 @@ func (s *Server) exec(ctx context.Context, query string) error {
 	return errors.Join(err, conn.Close(ctx))
 }
 
-func start() (*Server, error) {
+func start(settings ...string) (*Server, error) {
 	bin, err := binaries()
 	if err != nil {
 		return nil, err
 	}
 	s := &Server{bin: bin}
+	// What is written survives the process, which is all that tests kill.
+	for _, setting := range append([]string{"fsync=off", "max_connections=200", "shared_buffers=32MB"}, settings...) {
+		s.args = append(s.args, "-c", setting)
+	}
 	if os.Geteuid() == 0 {
 		if s.cred, err = other(); err != nil {
 			return nil, err
@@ -175,10 +180,11 @@ wait $server
 func (s *Server) Run() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	cmd := exec.CommandContext(context.Background(), "/bin/sh", "-c", watch, "sh",
-		filepath.Join(s.bin, "postgres"), "-D", s.data(), "-p", strconv.Itoa(s.port), "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="+s.dir,
-		// What is written survives the process, which is all that tests kill.
-		"-c", "fsync=off", "-c", "max_connections=200", "-c", "shared_buffers=32MB")
+	args := append([]string{
+		"-c", watch, "sh", filepath.Join(s.bin, "postgres"), "-D", s.data(), "-p", strconv.Itoa(s.port),
+		"-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=" + s.dir,
+	}, s.args...)
+	cmd := exec.CommandContext(context.Background(), "/bin/sh", args...)
 	cmd.Dir = s.dir
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: s.cred, Setpgid: true}
 	in, hold, err := os.Pipe()
