@@ -28,10 +28,12 @@ HELM := $(CACHE)/helm/helm
 GOLANGCI := go tool -modfile=tools/go.mod golangci-lint
 GOFUMPT := go tool -modfile=tools/go.mod gofumpt
 
+# Packages whose tests start a Kubernetes of their own (test/kubetest).
+KUBE = ./test/cluster $(shell grep -rl --include='*_test.go' 'kubetest[.]Main' internal cmd test | xargs -r -n 1 dirname | sort -u | sed 's|^|./|')
 # Packages whose tests start real sandboxes. They run one after the other: side
 # by side on a small machine they would measure each other.
-REAL := ./cmd/... ./internal/sandbox/gvisor/... ./test/...
-UNIT = $(shell go list ./... | grep -v -E '/(cmd|internal/sandbox/gvisor|test)(/|$$)')
+REAL = $(filter-out $(KUBE),$(shell go list -f '{{.Dir}}' ./cmd/... ./internal/sandbox/gvisor/... ./test/... | sed 's|^$(CURDIR)/|./|'))
+UNIT = $(filter-out $(KUBE),$(shell go list -f '{{.Dir}}' ./... | sed 's|^$(CURDIR)/|./|' | grep -v -E '^\./(cmd|internal/sandbox/gvisor|test)(/|$$)'))
 
 # The race detector needs cgo and a C compiler; where there is none, tests run
 # without it and say so.
@@ -62,7 +64,7 @@ image: deps-run build ## build the sandbox image, unless it is there
 ##@ Test it
 
 .PHONY: test
-test: test-unit test-web test-integration test-e2e ## every test, with all the set-up it needs
+test: test-unit test-web test-integration test-kube test-e2e ## every test, with all the set-up it needs
 
 .PHONY: test-unit
 test-unit: $(TESTSUMMARY) venv ## tests without real sandboxes
@@ -72,6 +74,11 @@ test-unit: $(TESTSUMMARY) venv ## tests without real sandboxes
 .PHONY: test-integration
 test-integration: $(TESTSUMMARY) deps-test build image venv ## tests with real gVisor, real kernels and the built binary
 	@$(TEST) -p 1 $(REAL) | $(SUMMARY)
+
+.PHONY: test-kube
+test-kube: $(TESTSUMMARY) deps-kube build image venv ## tests in a real Kubernetes, which is built once (some ten minutes)
+	@go build -o $(CACHE)/cluster/bin/cluster ./test/cluster && $(CACHE)/cluster/bin/cluster build
+	@$(TEST) -timeout 60m -p 1 $(KUBE) | $(SUMMARY)
 
 .PHONY: test-web
 test-web: deps-web ## tests of the page without a browser
@@ -157,9 +164,10 @@ venv: deps-test ## the tests' Python environment, from its locked list
 screens: deps-e2e build image ## take the pictures of docs/screens
 	@scripts/web.sh screens
 
-.PHONY: deps-run deps-test deps-lint deps-web deps-e2e deps-peers
+.PHONY: deps-run deps-test deps-kube deps-lint deps-web deps-e2e deps-peers
 deps-run: ; @scripts/deps.sh run
 deps-test: ; @scripts/deps.sh run test
+deps-kube: ; @scripts/deps.sh run test kube
 deps-lint: ; @scripts/deps.sh lint
 deps-web: ; @scripts/deps.sh web
 deps-e2e: ; @scripts/deps.sh e2e
@@ -167,6 +175,7 @@ deps-peers: ; @scripts/deps.sh run test peers
 
 .PHONY: clean
 clean: ## remove what make made, but for the sandbox image
+	@! [ -x $(CACHE)/cluster/bin/cluster ] || $(CACHE)/cluster/bin/cluster down 2>/dev/null || true
 	@rm -rf bin $(CACHE)
 
 .PHONY: help

@@ -80,7 +80,8 @@ func Namespace(tb testing.TB) string {
 	}
 	tb.Cleanup(func() {
 		if tb.Failed() {
-			tb.Log("\n" + kubectl("get", "pods,events", "-o", "wide", "-n", ns.Name))
+			tb.Log("\n" + kubectl("get", "pods", "-o", "wide", "-n", ns.Name) + kubectl("get", "events", "-n", ns.Name,
+				"-o=custom-columns=AT:.firstTimestamp,LAST:.lastTimestamp,OBJECT:.involvedObject.name,REASON:.reason,MESSAGE:.message"))
 		}
 		deleteNamespace(tb, client, ns.Name)
 	})

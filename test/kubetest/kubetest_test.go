@@ -163,7 +163,7 @@ func TestDNS(t *testing.T) {
 				return nil
 			})
 		}
-		if out, err := ask(t, client, "get", "http://no-such-service/"); err == nil || !strings.Contains(out, "no such host") {
+		if out, err := ask(t, client, "get", "http://no-such."+ns+".svc.cluster.local/"); err == nil || !strings.Contains(out, "no such host") {
 			t.Errorf("an unknown name gives %q", out)
 		}
 	}
@@ -226,10 +226,9 @@ func TestNetworkPolicy(t *testing.T) {
 		ObjectMeta: metav1.ObjectMeta{Name: "friend"},
 		Spec:       networkingv1.NetworkPolicySpec{PodSelector: *selects("friend"), PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeEgress}},
 	})
-	for what := range questions {
-		refused(friend, what)
-	}
-	for _, address := range []string{kubetest.ServiceIP + ":443", kubetest.NodeIP + ":6443", kubetest.NodeIP + ":10250", kubetest.DNSIP + ":53"} {
+	refused(friend, "pod")
+	addresses := []string{kubetest.ServiceIP + ":443", kubetest.NodeIP + ":6443", kubetest.NodeIP + ":10250", kubetest.DNSIP + ":53", kubetest.MetadataIP + ":80", kubetest.OutsideIP + ":80"}
+	for _, address := range addresses {
 		if out, err := ask(t, stranger, "dial", address); err != nil {
 			t.Errorf("without a policy %s can't be reached: %s", address, out)
 		}
