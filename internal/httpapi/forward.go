@@ -337,3 +337,10 @@ func giveBack(r *http.Request, raw []byte) {
 	r.Header.Del("Transfer-Encoding")
 	r.TransferEncoding = nil
 }
+
+// CloseIdle lets go of connections to other replicas that are not in use.
+func (a *API) CloseIdle() {
+	if a.forward != nil {
+		a.forward.transport.CloseIdleConnections()
+	}
+}
