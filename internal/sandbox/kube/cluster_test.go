@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/caesarion/caesarion/internal/agent/agenttest"
 	"github.com/caesarion/caesarion/internal/agentapi"
@@ -98,11 +99,7 @@ func TestDriverContract(t *testing.T) {
 		t.Run(runtimeName(class), func(t *testing.T) {
 			sandboxtest.Run(t, func(t testing.TB) sandboxtest.Harness {
 				opts := options(t, class)
-				t.Cleanup(func() {
-					if left := kubetest.Kubectl(t, "get", "pods", "-n", opts.Namespace, "-o", "name"); left != "" {
-						t.Errorf("pods left: %s", left)
-					}
-				})
+				t.Cleanup(func() { wantNoPods(t, opts.Namespace) })
 				return sandboxtest.Harness{
 					Open: func(t testing.TB) sandbox.Driver {
 						d, err := kube.New(t.Context(), opts)
@@ -116,6 +113,18 @@ func TestDriverContract(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// wantNoPods checks that nothing is left in a namespace.
+func wantNoPods(t testing.TB, namespace string) {
+	t.Helper()
+	list, err := kubetest.Client(t).CoreV1().Pods(namespace).List(context.WithoutCancel(t.Context()), metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, pod := range list.Items {
+		t.Errorf("pod left: %s, deletion %v", pod.Name, pod.DeletionTimestamp)
 	}
 }
 
