@@ -20,6 +20,8 @@ type dialect struct {
 	purge        []string // removes a session with all it holds
 	pathKey      string   // what of a path is in the indexes
 	pathIs       string   // compares a path
+	setSandbox   string   // sets the sandbox that has a session's files
+	raiseFiles   string   // notes a change of a session's files; empty: nobody asks
 }
 
 var sqliteDialect = &dialect{
@@ -32,8 +34,9 @@ var sqliteDialect = &dialect{
 		`DELETE FROM search WHERE rowid IN (SELECT n FROM items WHERE session_id=?)`,
 		`DELETE FROM sessions WHERE id=?`, // the rest goes with it
 	},
-	pathKey: `path`,
-	pathIs:  `path=?`,
+	pathKey:    `path`,
+	pathIs:     `path=?`,
+	setSandbox: `INSERT INTO files_sandbox (session_id, sandbox_id) VALUES (?,?) ON CONFLICT (session_id) DO UPDATE SET sandbox_id=excluded.sandbox_id`,
 }
 
 var postgresDialect = &dialect{
@@ -53,6 +56,9 @@ var postgresDialect = &dialect{
 	// An entry of an index has room for 2,704 bytes, and a path may have more.
 	pathKey: `sha256(path)`,
 	pathIs:  `sha256(path)=sha256(?)`,
+	setSandbox: `INSERT INTO files_sandbox (session_id, sandbox_id, version) VALUES (?,?,1)
+		ON CONFLICT (session_id) DO UPDATE SET sandbox_id=excluded.sandbox_id, version=files_sandbox.version+1`,
+	raiseFiles: `INSERT INTO files_sandbox (session_id, sandbox_id, version) VALUES (?,'',1) ON CONFLICT (session_id) DO UPDATE SET version=files_sandbox.version+1`,
 }
 
 // insertEvents writes a run of events.

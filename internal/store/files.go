@@ -64,6 +64,20 @@ func (s *Store) Files(ctx context.Context, session string) (files []File, sandbo
 	return files, sandbox, err
 }
 
+// FilesVersion gives a number that each change of a session's files raises by
+// one, so that a process knows whether another has changed them. With SQLite
+// there is no other, and it is always 0.
+func (s *Store) FilesVersion(ctx context.Context, session string) (version int64, err error) {
+	if !s.d.postgres {
+		return 0, nil
+	}
+	err = s.one(ctx, `SELECT version FROM files_sandbox WHERE session_id=?`, []any{session}, &version)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = nil
+	}
+	return version, err
+}
+
 // ChangeFiles writes a change of a session's files.
 func (s *Store) ChangeFiles(ctx context.Context, session string, c FileChanges) error {
 	// Not given up with the context: the caller must know what became of it.
@@ -88,8 +102,11 @@ func (c *FileChanges) write(t *tx, session string) {
 	for _, path := range c.Unbin {
 		t.exec(`DELETE FROM files_bin WHERE session_id=? AND deleted_at=? AND `+t.d.pathIs, session, micros(c.UnbinAt), []byte(path))
 	}
-	if c.Sandbox != "" {
-		t.exec(`INSERT INTO files_sandbox (session_id, sandbox_id) VALUES (?,?) ON CONFLICT (session_id) DO UPDATE SET sandbox_id=excluded.sandbox_id`, session, c.Sandbox)
+	switch {
+	case c.Sandbox != "":
+		t.exec(t.d.setSandbox, session, c.Sandbox)
+	case t.d.raiseFiles != "":
+		t.exec(t.d.raiseFiles, session)
 	}
 }
 
@@ -124,6 +141,9 @@ func (s *Store) EmptyFileBin(ctx context.Context, t time.Time) error {
 func (s *Store) CopyFiles(ctx context.Context, from, to string) error {
 	return s.change(ctx, to, func(t *tx) {
 		t.exec(`INSERT INTO files (session_id, `+fileColumns+`) SELECT CAST(? AS TEXT), `+fileColumns+` FROM files WHERE session_id=? ON CONFLICT (session_id, `+t.d.pathKey+`) `+fileUpdate, to, from)
+		if t.d.raiseFiles != "" {
+			t.exec(t.d.raiseFiles, to)
+		}
 	})
 }
 

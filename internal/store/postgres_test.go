@@ -709,3 +709,37 @@ func TestNoticesReachAllWhoListen(t *testing.T) {
 		t.Errorf("ended with %v", err)
 	}
 }
+
+// Much that waits goes into several transactions, in its order.
+func TestBatchesTooLargeForOneTransaction(t *testing.T) {
+	s := openPostgres(t, pgtest.New(t), store.Options{})
+	put(t, s, store.Batch{SessionID: "ses_a", Session: session("ses_a")})
+	const n, size = 12, 5 << 20
+	line := make([]byte, size)
+	var order []int64
+	done := make(chan error, n)
+	for i := range int64(n) {
+		events := []store.Event{{Seq: i + 1, Type: "a", Line: line}}
+		if i == 7 {
+			events = append(events, events[0]) // can't be written, and is alone in that
+		}
+		s.Submit(store.Batch{SessionID: "ses_a", Events: events}, func(err error) {
+			order = append(order, i)
+			if (err != nil) != (i == 7) {
+				t.Errorf("batch %d: %v", i, err)
+			}
+			done <- err
+		})
+	}
+	for range n {
+		<-done
+	}
+	for i, got := range order {
+		if got != int64(i) {
+			t.Fatalf("called back in the order %v", order)
+		}
+	}
+	if count, bytes, err := s.EventsSize(t.Context(), "ses_a", 0); err != nil || count != n-1 || bytes != (n-1)*size {
+		t.Errorf("%d events of %d bytes, %v", count, bytes, err)
+	}
+}

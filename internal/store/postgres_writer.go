@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -14,10 +15,15 @@ import (
 )
 
 const (
-	// attemptTimeout bounds one try of a transaction.
-	attemptTimeout = 30 * time.Second
-	firstWait      = 20 * time.Millisecond
-	longestWait    = time.Second
+	// The first try of a transaction may take attemptTimeout, so that a server
+	// that has gone without a word is noticed; later ones more, as it may only be
+	// slow.
+	attemptTimeout    = 10 * time.Second
+	maxAttemptTimeout = 2 * time.Minute
+	// maxAttempt is how many bytes a transaction takes, if it has several jobs.
+	maxAttempt  = 16 << 20
+	firstWait   = 20 * time.Millisecond
+	longestWait = time.Second
 	// closingFor is how long a store that closes waits for a database that is away.
 	closingFor = 5 * time.Second
 )
@@ -95,14 +101,39 @@ func (e *errPassing) Unwrap() error { return e.err }
 func (e *errUnknown) Unwrap() error { return e.err }
 
 func (w *postgresWriter) transact(jobs []job, results []error) error {
-	parts := make([]part, len(jobs))
-	for i := range jobs {
-		parts[i] = part{index: i, owner: jobs[i].owner, stmts: jobs[i].statements(postgresDialect)}
+	var parts []part
+	size := 0
+	flush := func() {
+		if err := w.write(parts, results); err != nil {
+			for _, p := range parts {
+				results[p.index] = errors.Join(results[p.index], err)
+			}
+		}
+		parts, size = nil, 0
 	}
-	mine := false // the unknown attempt is one of these jobs
-	wait := firstWait
+	for i := range jobs {
+		p := part{index: i, owner: jobs[i].owner, stmts: jobs[i].statements(postgresDialect)}
+		if n := p.size(); size > 0 && size+n > maxAttempt {
+			flush()
+			size = n
+		} else {
+			size += n
+		}
+		parts = append(parts, p)
+	}
+	flush()
+	return nil
+}
+
+// write makes one transaction of the parts, and tries again while that is of
+// use. Parts that can't be written get their error in results; an error means
+// that none of the others is kept.
+func (w *postgresWriter) write(parts []part, results []error) error {
+	mine := false // the unknown attempt is one of these parts
+	wait, timeout := firstWait, attemptTimeout
+	parts = slices.Clone(parts)
 	for tries := 1; len(parts) > 0; tries++ {
-		kept, err := w.try(parts, mine)
+		kept, err := w.try(parts, mine, timeout)
 		if kept {
 			w.up()
 			return nil
@@ -138,7 +169,7 @@ func (w *postgresWriter) transact(jobs []job, results []error) error {
 		case <-w.ctx.Done():
 		case <-time.After(wait/2 + rand.N(wait)): //nolint:gosec // so that many don't come at once; nothing secret
 		}
-		wait = min(2*wait, longestWait)
+		wait, timeout = min(2*wait, longestWait), min(2*timeout, maxAttemptTimeout)
 	}
 	return nil
 }
@@ -164,10 +195,29 @@ type part struct {
 	stmts []statement
 }
 
+// size gives about how many bytes the values have.
+func (p *part) size() (n int) {
+	for _, s := range p.stmts {
+		for _, a := range s.args {
+			switch v := a.(type) {
+			case []byte:
+				n += len(v)
+			case string:
+				n += len(v)
+			case [][]byte:
+				for _, b := range v {
+					n += len(b)
+				}
+			}
+		}
+	}
+	return n
+}
+
 // try makes one attempt. It reports whether the parts are kept: by it, or by
 // the attempt before, if that was theirs (mine) and its end was unknown.
-func (w *postgresWriter) try(parts []part, mine bool) (kept bool, err error) {
-	ctx, cancel := context.WithTimeout(w.ctx, attemptTimeout)
+func (w *postgresWriter) try(parts []part, mine bool, timeout time.Duration) (kept bool, err error) {
+	ctx, cancel := context.WithTimeout(w.ctx, timeout)
 	defer cancel()
 	if err := w.connect(ctx); err != nil {
 		w.drop()

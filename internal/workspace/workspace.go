@@ -91,6 +91,7 @@ type state struct {
 
 	mu      sync.RWMutex // taken for writing by the holder of the turn only
 	loaded  bool
+	version int64                 // of the store's, when it was read or written last
 	files   map[string]store.File // by path
 	sandbox string                // that has them
 	cut     bool                  // the last listing had more files than are looked at
@@ -178,9 +179,13 @@ func (w *Workspace) enter(session string) *state {
 // look gives a session's state, loaded, to callers who change nothing.
 func (w *Workspace) look(ctx context.Context, session string) (*state, func(), error) {
 	for {
+		version, err := w.store.FilesVersion(ctx, session)
+		if err != nil {
+			return nil, nil, err
+		}
 		st := w.enter(session)
 		st.mu.RLock()
-		if st.loaded {
+		if st.loaded && st.version == version {
 			return st, func() {
 				st.mu.RUnlock()
 				w.leave(st)
@@ -188,7 +193,7 @@ func (w *Workspace) look(ctx context.Context, session string) (*state, func(), e
 		}
 		st.mu.RUnlock()
 		w.leave(st)
-		_, unlock, err := w.lock(ctx, session) // it loads
+		_, unlock, err := w.lock(ctx, session) // it loads, and waits for a change that is under way
 		if err != nil {
 			return nil, nil, err
 		}
@@ -209,11 +214,9 @@ func (w *Workspace) lock(ctx context.Context, session string) (*state, func(), e
 		w.leave(st)
 		return nil, nil, context.Cause(ctx)
 	}
-	if !st.loaded {
-		if err := w.load(ctx, st); err != nil {
-			unlock()
-			return nil, nil, err
-		}
+	if err := w.load(ctx, st); err != nil {
+		unlock()
+		return nil, nil, err
 	}
 	return st, unlock, nil
 }
@@ -239,7 +242,13 @@ func (w *Workspace) leave(st *state) {
 	}
 }
 
+// load reads a session's files, unless they are in memory as the store has
+// them: another server may have had the session meanwhile.
 func (w *Workspace) load(ctx context.Context, st *state) error {
+	version, err := w.store.FilesVersion(ctx, st.session)
+	if err != nil || st.loaded && st.version == version {
+		return err
+	}
 	files, sandbox, err := w.store.Files(ctx, st.session)
 	if err != nil {
 		return err
@@ -248,7 +257,7 @@ func (w *Workspace) load(ctx context.Context, st *state) error {
 	for _, f := range files {
 		byPath[f.Path] = f
 	}
-	st.set(func() { st.files, st.sandbox, st.loaded = byPath, sandbox, true })
+	st.set(func() { st.files, st.sandbox, st.version, st.loaded = byPath, sandbox, version, true })
 	return nil
 }
 
@@ -274,6 +283,9 @@ func (w *Workspace) change(ctx context.Context, st *state, c store.FileChanges) 
 		return err
 	}
 	st.set(func() {
+		if w.store.DB() != nil {
+			st.version++ // if others changed it, too, it is read again
+		}
 		for _, p := range c.Delete {
 			delete(st.files, p)
 		}

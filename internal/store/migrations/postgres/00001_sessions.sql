@@ -90,8 +90,9 @@ CREATE INDEX files_bin_time ON files_bin (deleted_at);
 
 CREATE TABLE files_sandbox (
   session_id TEXT COLLATE "C" PRIMARY KEY REFERENCES sessions (id) ON DELETE CASCADE,
-  sandbox_id TEXT COLLATE "C" NOT NULL
-);
+  sandbox_id TEXT COLLATE "C" NOT NULL,
+  version    BIGINT NOT NULL               -- raised by each change of the session's files
+) WITH (fillfactor = 50);
 
 -- +goose Down
 DROP TABLE files_sandbox;
