@@ -65,15 +65,16 @@ type forwarder struct {
 	transport *http.Transport
 	buffers   sync.Pool
 	errors    *slog.Logger
+	draining  context.Context //nolint:containedctx // the API's
 }
 
-func newForwarder(replicas *replica.Registry, secret []byte, log *slog.Logger) *forwarder {
-	if replicas == nil {
+func newForwarder(opts Options, draining context.Context) *forwarder { //nolint:revive // it is no request's
+	if opts.Replicas == nil {
 		return nil
 	}
-	f := &forwarder{replicas: replicas, errors: log}
-	if len(secret) > 0 { // else no request is believed to come from a replica
-		mac := hmac.New(sha256.New, secret)
+	f := &forwarder{replicas: opts.Replicas, errors: opts.Logger, draining: draining}
+	if len(opts.Secret) > 0 { // else no request is believed to come from a replica
+		mac := hmac.New(sha256.New, opts.Secret)
 		mac.Write([]byte("forwarded requests")) // never fails
 		f.key = mac.Sum(nil)
 	}
@@ -238,6 +239,8 @@ func (f *forwarder) send(w http.ResponseWriter, r *http.Request, body *onceBody,
 	if hasBody(r) {
 		in.Body = body
 	}
+	forget := func() bool { return false }
+	defer func() { forget() }()
 	var failed error
 	proxy := &httputil.ReverseProxy{
 		Transport:     f.transport,
@@ -248,6 +251,9 @@ func (f *forwarder) send(w http.ResponseWriter, r *http.Request, body *onceBody,
 		ModifyResponse: func(resp *http.Response) error {
 			if resp.StatusCode == http.StatusMisdirectedRequest && resp.Header.Get(headerNotOwner) != "" {
 				return errNotOwner
+			}
+			if endless(resp.Header.Get("Content-Type")) { // its reader comes back, to another
+				forget = context.AfterFunc(f.draining, func() { cancel(errDraining) })
 			}
 			for name := range resp.Header { // the owner's take the place of ours
 				w.Header().Del(name)
@@ -265,6 +271,9 @@ func (f *forwarder) send(w http.ResponseWriter, r *http.Request, body *onceBody,
 	}
 	return failed
 }
+
+// endless reports whether an answer is a stream that may go on for long.
+func endless(media string) bool { return media == v1.MediaSSE || media == v1.MediaNDJSON }
 
 // rewrite makes a client's request one to the owner.
 func (f *forwarder) rewrite(w http.ResponseWriter, p *httputil.ProxyRequest, key string, o replica.Owner) {

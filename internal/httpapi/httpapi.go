@@ -102,7 +102,7 @@ func New(fl *fleet.Fleet, opts Options) *API {
 	a.loginRoutes()
 	a.pageRoutes()
 	a.specRoutes()
-	a.forward = newForwarder(opts.Replicas, opts.Secret, opts.Logger)
+	a.forward = newForwarder(opts, a.draining)
 	route := http.HandlerFunc(a.route)
 	a.chain = a.observe(a.hop(a.checkHost(a.checkOrigin(a.checkToken(a.toOwner(route)))), route))
 	return a
@@ -112,7 +112,10 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.chain.ServeH
 
 // Drain tells the readers of streams to come back later, and ends the streams.
 // Call it before http.Server.Shutdown, which waits for them.
-func (a *API) Drain() { a.drain() }
+func (a *API) Drain() {
+	a.opts.Replicas.Retire()
+	a.drain()
+}
 
 // Server gives an http.Server for the API with the bounds it needs. There is
 // no write timeout, since streams last as long as executions; each write of a

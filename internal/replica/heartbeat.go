@@ -171,6 +171,12 @@ func (r *Registry) look() {
 	every := r.opts.TTL / 6
 	swept, strayed := r.now(), r.now()
 	for r.sleep(every*3/4 + rand.N(every/2)) { //nolint:gosec // it only keeps replicas apart
+		r.mu.Lock()
+		retired := r.retired
+		r.mu.Unlock()
+		if retired {
+			return
+		}
 		if r.Ready() != nil {
 			continue
 		}

@@ -82,6 +82,7 @@ type Registry struct {
 
 	mu      sync.Mutex
 	closed  bool
+	retired bool
 	holder  Holder // nil until Start
 	since   int64  // now since when it was fresh without a break
 	lapse   *time.Timer
@@ -287,6 +288,12 @@ func (r *Registry) Make(ctx context.Context, key string) error {
 	if err := r.Ready(); err != nil {
 		return err
 	}
+	r.mu.Lock()
+	retired := r.retired
+	r.mu.Unlock()
+	if retired {
+		return errClosed
+	}
 	o, err := r.claim(ctx, key)
 	if err == nil && !o.Mine {
 		err = errElsewhere
@@ -317,7 +324,7 @@ func (r *Registry) flight(key string) (*flight, Owner) {
 		return nil, o.owner
 	}
 	f := r.beginLocked(key)
-	if r.closed {
+	if r.closed || r.retired {
 		r.landLocked(key, f, Owner{}, errClosed)
 		return f, Owner{}
 	}
@@ -416,6 +423,17 @@ func (r *Registry) Start(ctx context.Context, h Holder) {
 	r.round(ctx)
 	r.strays(ctx)
 	r.work.Go(r.look)
+}
+
+// Retire has this replica take nothing more: it is about to close. What it has
+// it keeps until then.
+func (r *Registry) Retire() {
+	if r == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.retired = true
 }
 
 // Close gives up all keys: others take them over at once, with what runs there.

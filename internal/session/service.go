@@ -122,6 +122,7 @@ func New(ctx context.Context, fl *fleet.Fleet, st *store.Store, opts Options) (*
 
 // Close lets go of all sessions. Runs and sandboxes go on for the next process.
 func (svc *Service) Close() error {
+	svc.opts.Replicas.Retire()
 	svc.mu.Lock()
 	svc.closed = true
 	svc.mu.Unlock()
