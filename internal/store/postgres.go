@@ -29,9 +29,8 @@ const (
 	// has gone without a word is noticed within a minute.
 	keepAlive = 10 * time.Second
 
-	// oldestServer is the version of Postgres in which an owner of a database
-	// may add pg_trgm by himself.
-	oldestServer = 130000
+	// oldestServer is the oldest version of Postgres that its makers still mend.
+	oldestServer = 140000
 
 	// migrateLock is the advisory lock that is held while a database is brought
 	// up to a version. Locks are of one database; the number means nothing.
