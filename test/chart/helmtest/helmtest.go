@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"sync"
 	"testing"
+	"time"
 )
 
 // Root is the repository's folder.
@@ -56,7 +57,10 @@ func Run(tb testing.TB, args ...string) (stdout, stderr string, err error) {
 		tb.Fatal(err)
 	}
 	home := tb.TempDir()
-	cmd := exec.CommandContext(tb.Context(), binary, args...)
+	// Not the test's context: that has ended when things are cleaned up.
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, binary, args...)
 	cmd.Env = append(os.Environ(), "HELM_CACHE_HOME="+home, "HELM_CONFIG_HOME="+home, "HELM_DATA_HOME="+home)
 	var out, errOut bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errOut
