@@ -33,29 +33,48 @@ var parts = []part{
 	{name: "kwok", module: "kwok", pkg: "sigs.k8s.io/kwok/cmd/kwok", minutes: "two minutes", tier: tierFake, after: writeStages},
 }
 
-// build brings everything that a cluster is made of up to date, and gives the
-// images.
-func build(d dirs, t tier) ([]image, error) {
-	if err := os.MkdirAll(d.bin(""), 0o755); err != nil {
-		return nil, err
+// compile builds all binaries that a cluster needs. It takes its time, so that
+// nobody waits for it who could have a cluster meanwhile.
+func compile(d dirs, t tier) error {
+	if err := errors.Join(os.MkdirAll(d.bin(""), 0o755), os.MkdirAll(d.build(""), 0o755)); err != nil {
+		return err
 	}
+	lock, err := d.lock("build.lock", "waiting for another build")
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
 	for _, p := range parts {
 		if p.tier != "" && p.tier != t {
 			continue
 		}
 		if err := p.build(d); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if err := link("kube", d.bin("kubectl")); err != nil || t == tierFake {
-		return nil, err
+		return err
 	}
-	if err := buildProduct(d); err != nil {
-		return nil, err
+	return compileProduct(d)
+}
+
+// install puts what compile has built of the product where clusters use it, and
+// makes the images. No cluster runs.
+func install(d dirs) error {
+	for _, name := range products {
+		tmp := d.bin(name + ".new")
+		if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if err := errors.Join(os.Link(d.build(name), tmp), os.Rename(tmp, d.bin(name))); err != nil {
+			return err
+		}
+		// Where both are the same file already, a rename does nothing.
+		_ = os.Remove(tmp)
 	}
 	// The product is runsc too, when it is called so.
 	if err := link("caesarion", d.bin("runsc")); err != nil {
-		return nil, err
+		return err
 	}
 	return buildImages(d)
 }
@@ -90,12 +109,12 @@ func (p part) build(d dirs) error {
 	return os.WriteFile(stampFile, []byte(stamp), 0o644)
 }
 
-// stampOf is a hash of a module's files and of the compiler's version.
+// stampOf is a hash of a module's sources and of the compiler's version.
 func stampOf(dir string) (string, error) {
 	h := sha256.New()
 	fmt.Fprintln(h, runtime.Version(), runtime.GOARCH)
 	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() {
+		if err != nil || entry.IsDir() || filepath.Ext(path) == ".sh" {
 			return err
 		}
 		f, err := os.Open(path)
@@ -131,21 +150,28 @@ func versionFlags(dir string) (string, error) {
 	return strings.Join(flags, " "), nil
 }
 
-// buildProduct builds the server and the agent as they are now. Where somebody
+// products are built anew for each cluster; go build knows whether they changed.
+var products = []string{"caesarion", "caesarion-agent", "probe"}
+
+// compileProduct builds the server and the agent as they are now. Where somebody
 // works on code that does not compile at the moment, the last build serves.
-func buildProduct(d dirs) error {
-	for _, name := range []string{"caesarion", "caesarion-agent"} {
-		err := goBuild(d.repo, "./cmd/"+name, "-s -w -X main.version=v0.0.0-test", d.bin(name))
+func compileProduct(d dirs) error {
+	for _, name := range products {
+		pkg := "./cmd/" + name
+		if name == "probe" {
+			pkg = "./test/cluster/probe"
+		}
+		err := goBuild(d.repo, pkg, "-s -w -X main.version=v0.0.0-test", d.build(name))
 		if err == nil {
 			continue
 		}
-		info, old := os.Stat(d.bin(name))
+		info, old := os.Stat(d.build(name))
 		if old != nil || os.Getenv("CI") == "true" {
 			return err
 		}
 		fmt.Fprintf(os.Stderr, "cluster: %v\ncluster: taking %s as it was built at %s\n", err, name, info.ModTime().Format(time.TimeOnly))
 	}
-	return goBuild(d.repo, "./test/cluster/probe", "-s -w", d.bin("probe"))
+	return nil
 }
 
 // goBuild replaces out only with a complete binary: a running cluster may use it.

@@ -57,7 +57,7 @@ type recipe struct {
 }
 
 // buildImages writes the images' layouts and their list.
-func buildImages(d dirs) ([]image, error) {
+func buildImages(d dirs) error {
 	var images []image
 	for _, r := range []recipe{
 		{name: "pause", files: map[string]string{"probe": d.bin("probe")}, entrypoint: []string{"/probe", "pause"}},
@@ -70,16 +70,16 @@ func buildImages(d dirs) ([]image, error) {
 	} {
 		i, err := r.write(filepath.Join(d.images(), r.name))
 		if err != nil {
-			return nil, fmt.Errorf("image %s: %w", r.name, err)
+			return fmt.Errorf("image %s: %w", r.name, err)
 		}
 		images = append(images, i)
 	}
 	python, err := sandboxImage()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	images = append(images, python)
-	return images, writeJSON(filepath.Join(d.images(), listName), images)
+	return writeJSON(filepath.Join(d.images(), listName), images)
 }
 
 // sandboxImage is the one that the product has built on this machine.

@@ -45,26 +45,35 @@ func findDirs() (dirs, error) {
 	}
 }
 
-func (d dirs) bin(name string) string { return filepath.Join(d.cache, "bin", name) }
-func (d dirs) run() string            { return filepath.Join(d.cache, "run") } // gone with the cluster
-func (d dirs) logs() string           { return filepath.Join(d.cache, "log") } // of the last cluster
-func (d dirs) images() string         { return filepath.Join(d.cache, "images") }
-func (d dirs) state() string          { return filepath.Join(d.run(), "state.json") }
+func (d dirs) bin(name string) string   { return filepath.Join(d.cache, "bin", name) }
+func (d dirs) build(name string) string { return filepath.Join(d.cache, "build", name) } // the product, as it was last built
+func (d dirs) run() string              { return filepath.Join(d.cache, "run") }         // gone with the cluster
+func (d dirs) logs() string             { return filepath.Join(d.cache, "log") }         // of the last cluster
+func (d dirs) images() string           { return filepath.Join(d.cache, "images") }
+func (d dirs) state() string            { return filepath.Join(d.run(), "state.json") }
 
 // cgroup is the name of the cluster's cgroup: another checkout has another.
 func (d dirs) cgroup() string {
 	return fmt.Sprintf("caesarion-cluster-%x", sha256.Sum256([]byte(d.cache)))[:len("caesarion-cluster-")+8]
 }
 
-// lock waits until no other cluster of this checkout runs, and says so. The lock
-// belongs to the open file: a process that inherits it keeps it.
-func (d dirs) lock() (*os.File, error) {
-	f, err := d.tryLock()
+// The lock of the one cluster that may run.
+const clusterLock = "lock"
+
+// lockCluster waits until no other cluster of this checkout runs.
+func (d dirs) lockCluster() (*os.File, error) {
+	return d.lock(clusterLock, "waiting for another cluster of this checkout to end")
+}
+
+// lock waits for a lock and says so. The lock belongs to the open file: a process
+// that inherits it keeps it.
+func (d dirs) lock(name, waiting string) (*os.File, error) {
+	f, err := d.tryLock(name)
 	if err != nil || f != nil {
 		return f, err
 	}
-	fmt.Fprintln(os.Stderr, "cluster: waiting for another cluster of this checkout to end")
-	if f, err = d.openLock(); err != nil {
+	fmt.Fprintln(os.Stderr, "cluster:", waiting)
+	if f, err = d.openLock(name); err != nil {
 		return nil, err
 	}
 	for {
@@ -79,8 +88,8 @@ func (d dirs) lock() (*os.File, error) {
 }
 
 // tryLock gives nil when somebody else has the lock.
-func (d dirs) tryLock() (*os.File, error) {
-	f, err := d.openLock()
+func (d dirs) tryLock(name string) (*os.File, error) {
+	f, err := d.openLock(name)
 	if err != nil {
 		return nil, err
 	}
@@ -94,9 +103,9 @@ func (d dirs) tryLock() (*os.File, error) {
 	return f, nil
 }
 
-func (d dirs) openLock() (*os.File, error) {
+func (d dirs) openLock(name string) (*os.File, error) {
 	if err := os.MkdirAll(d.cache, 0o755); err != nil {
 		return nil, err
 	}
-	return os.OpenFile(filepath.Join(d.cache, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	return os.OpenFile(filepath.Join(d.cache, name), os.O_CREATE|os.O_RDWR, 0o600)
 }

@@ -71,13 +71,7 @@ func run(args []string) error {
 	case "down":
 		return downMain(dirs)
 	case "build":
-		l, err := dirs.lock()
-		if err != nil {
-			return err
-		}
-		defer l.Close()
-		_, err = build(dirs, t)
-		return err
+		return compile(dirs, t)
 	case "image":
 		return listImages(dirs, args)
 	}
@@ -119,7 +113,7 @@ func listImages(d dirs, args []string) error {
 	}
 	images, err := readImages(d.images())
 	if err != nil {
-		return fmt.Errorf("%w; `cluster build` makes them", err)
+		return fmt.Errorf("%w; the first `cluster up` or `cluster run` makes them", err)
 	}
 	if len(args) > 1 && args[1] == "--json" {
 		enc := json.NewEncoder(os.Stdout)

@@ -41,7 +41,10 @@ func runMain(d dirs, t tier, command []string) error {
 	if err := checkHost(t); err != nil {
 		return err
 	}
-	lock, err := d.lock()
+	if err := compile(d, t); err != nil {
+		return err
+	}
+	lock, err := d.lockCluster()
 	if err != nil {
 		return err
 	}
@@ -49,8 +52,10 @@ func runMain(d dirs, t tier, command []string) error {
 	if err := sweep(d); err != nil { // of a sweeper that was killed
 		return err
 	}
-	if _, err := build(d, t); err != nil {
-		return err
+	if t == tierNode {
+		if err := install(d); err != nil {
+			return err
+		}
 	}
 	if err := makeCgroups(d.cgroup()); err != nil {
 		return err
@@ -131,7 +136,7 @@ func startSweeper(d dirs, lock *os.File) (ended func() error, err error) {
 
 // upMain starts a cluster in the background.
 func upMain(d dirs, t tier) error {
-	lock, err := d.tryLock()
+	lock, err := d.tryLock(clusterLock)
 	if err != nil {
 		return err
 	}
@@ -170,7 +175,7 @@ func upMain(d dirs, t tier) error {
 // running gives the state of the cluster that runs.
 func running(d dirs) (state, error) {
 	none := errors.New("no cluster of this checkout is up; `cluster up` starts one")
-	lock, err := d.tryLock()
+	lock, err := d.tryLock(clusterLock)
 	if err != nil {
 		return state{}, err
 	}
@@ -217,7 +222,7 @@ func downMain(d dirs) error {
 	if err := unix.Kill(s.Runner, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
 		return err
 	}
-	lock, err := d.lock() // the sweeper's, until all is gone
+	lock, err := d.lockCluster() // the sweeper's, until all is gone
 	if err != nil {
 		return err
 	}
