@@ -2,14 +2,15 @@ package main
 
 import (
 	"archive/tar"
-	"bytes"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -141,12 +142,12 @@ const (
 // write makes the image, unless it is there. The same binaries give the same
 // digest.
 func (r recipe) write(layout string) (image, error) {
-	layer, err := r.layer()
+	h := sha256.New()
+	size, err := r.layer(h)
 	if err != nil {
 		return image{}, err
 	}
-	blobs := filepath.Join(layout, "blobs", "sha256")
-	diff := digestOf(layer)
+	diff := fmt.Sprintf("sha256:%x", h.Sum(nil))
 	config, err := json.Marshal(map[string]any{
 		"architecture": "amd64", "os": "linux",
 		"config": map[string]any{"Entrypoint": r.entrypoint, "Env": []string{"PATH=/"}, "WorkingDir": "/", "User": r.user},
@@ -158,52 +159,78 @@ func (r recipe) write(layout string) (image, error) {
 	manifest, err := json.Marshal(imageManifest{
 		SchemaVersion: 2, MediaType: typeManifest,
 		Config: descriptor{MediaType: typeConfig, Digest: digestOf(config), Size: int64(len(config))},
-		Layers: []descriptor{{MediaType: typeLayer, Digest: diff, Size: int64(len(layer))}},
+		Layers: []descriptor{{MediaType: typeLayer, Digest: diff, Size: size}},
 	})
 	if err != nil {
 		return image{}, err
 	}
 	i := newImage(r.name, digestOf(manifest), layout)
-	if _, err := os.Stat(filepath.Join(blobs, hexOf(i.Digest))); err == nil {
+	blob := func(digest string) string { return filepath.Join(layout, "blobs", "sha256", hexOf(digest)) }
+	if _, err := os.Stat(blob(i.Digest)); err == nil {
 		return i, nil
 	}
-	if err := errors.Join(os.RemoveAll(layout), os.MkdirAll(blobs, 0o755)); err != nil {
+	if err := errors.Join(os.RemoveAll(layout), os.MkdirAll(filepath.Dir(blob(diff)), 0o755)); err != nil {
 		return image{}, err
 	}
-	for _, blob := range [][]byte{layer, config, manifest} { // the manifest last: it says that all are there
-		if err := os.WriteFile(filepath.Join(blobs, hexOf(digestOf(blob))), blob, 0o644); err != nil {
-			return image{}, err
-		}
+	f, err := os.Create(blob(diff))
+	if err != nil {
+		return image{}, err
 	}
-	return i, nil
+	_, err = r.layer(f)
+	err = errors.Join(err, f.Close(), os.WriteFile(blob(digestOf(config)), config, 0o644))
+	if err == nil { // the manifest last: it says that all are there
+		err = os.WriteFile(blob(i.Digest), manifest, 0o644)
+	}
+	return i, err
 }
 
-func (r recipe) layer() ([]byte, error) {
-	var b bytes.Buffer
-	w := tar.NewWriter(&b)
-	const passwd = "root:x:0:0:root:/:/nologin\nnonroot:x:65532:65532:nonroot:/data:/nologin\n"
-	var err error
-	add := func(name string, mode int64, uid int, content []byte) {
-		h := &tar.Header{Name: name, Mode: mode, Uid: uid, Gid: uid, Size: int64(len(content)), Typeflag: tar.TypeReg}
+// layer writes the only layer and gives its size.
+func (r recipe) layer(out io.Writer) (int64, error) {
+	counted := &counter{out: out}
+	w := tar.NewWriter(counted)
+	add := func(name string, mode int64, uid int, content io.Reader, size int64) error {
+		h := &tar.Header{Name: name, Mode: mode, Uid: uid, Gid: uid, Size: size, Typeflag: tar.TypeReg}
 		if strings.HasSuffix(name, "/") {
 			h.Typeflag = tar.TypeDir
 		}
-		err = errors.Join(err, w.WriteHeader(h))
-		_, werr := w.Write(content)
-		err = errors.Join(err, werr)
-	}
-	add("etc/", 0o755, 0, nil)
-	add("tmp/", 0o1777, 0, nil)
-	add("data/", 0o755, 65532, nil)
-	add("etc/passwd", 0o644, 0, []byte(passwd))
-	for _, name := range sortedKeys(r.files) {
-		content, rerr := os.ReadFile(r.files[name])
-		if rerr != nil {
-			return nil, rerr
+		if err := w.WriteHeader(h); err != nil {
+			return err
 		}
-		add(name, 0o755, 0, content)
+		_, err := io.Copy(w, content)
+		return err
 	}
-	return b.Bytes(), errors.Join(err, w.Close())
+	const passwd = "root:x:0:0:root:/:/nologin\nnonroot:x:65532:65532:nonroot:/data:/nologin\n"
+	err := errors.Join(
+		add("etc/", 0o755, 0, strings.NewReader(""), 0),
+		add("tmp/", 0o1777, 0, strings.NewReader(""), 0),
+		add("data/", 0o755, 65532, strings.NewReader(""), 0),
+		add("etc/passwd", 0o644, 0, strings.NewReader(passwd), int64(len(passwd))),
+	)
+	for _, name := range slices.Sorted(maps.Keys(r.files)) {
+		f, ferr := os.Open(r.files[name])
+		if ferr != nil {
+			return 0, ferr
+		}
+		info, ferr := f.Stat()
+		if ferr == nil {
+			ferr = add(name, 0o755, 0, f, info.Size())
+		}
+		_ = f.Close()
+		err = errors.Join(err, ferr)
+	}
+	err = errors.Join(err, w.Close())
+	return counted.n, err
+}
+
+type counter struct {
+	out io.Writer
+	n   int64
+}
+
+func (c *counter) Write(p []byte) (int, error) {
+	n, err := c.out.Write(p)
+	c.n += int64(n)
+	return n, err
 }
 
 // archive writes the image as containerd imports it.

@@ -76,7 +76,7 @@ func makeCgroups(name string) error {
 			return err
 		}
 		if controllers, err := os.ReadFile(dir + "/cgroup.controllers"); err == nil {
-			for _, c := range strings.Fields(string(controllers)) {
+			for c := range strings.FieldsSeq(string(controllers)) {
 				_ = os.WriteFile(dir+"/cgroup.subtree_control", []byte("+"+c), 0o644)
 			}
 		}

@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"runtime"
 	"strconv"
 	"syscall"
 	"time"
@@ -89,6 +90,7 @@ func hog() {
 			b[i] = 1
 		}
 		keep = append(keep, b)
+		runtime.KeepAlive(keep)
 		time.Sleep(2 * time.Millisecond)
 	}
 }
