@@ -21,7 +21,7 @@ const blobChunk = 1 << 20
 // without reading them if they already are. The caller has to name them in a
 // session's files within Options.BlobsFor. Postgres only.
 func (s *Store) PutBlob(ctx context.Context, hash string, size int64, from io.ReadSeeker) error {
-	err := s.retry(ctx, func() {}, func(ctx context.Context) error {
+	err := s.retry(ctx, s.opts.RetryFor, func() {}, func(ctx context.Context) error {
 		there, err := s.renewBlob(ctx, hash, size)
 		if err != nil || there {
 			return err
@@ -37,7 +37,7 @@ func (s *Store) PutBlob(ctx context.Context, hash string, size int64, from io.Re
 // renewBlob reports whether the bytes are there, and lets nobody sweep them
 // for a while.
 func (s *Store) renewBlob(ctx context.Context, hash string, size int64) (bool, error) {
-	res, err := s.db.ExecContext(ctx, `UPDATE blobs SET kept_at=now() WHERE hash=$1 AND size=$2`, []byte(hash), size)
+	res, err := execIn(ctx, s.bytes, `UPDATE blobs SET kept_at=now() WHERE hash=$1 AND size=$2`, []byte(hash), size)
 	if err != nil {
 		return false, err
 	}
@@ -46,7 +46,7 @@ func (s *Store) renewBlob(ctx context.Context, hash string, size int64) (bool, e
 }
 
 func (s *Store) putBlob(ctx context.Context, hash string, size int64, from io.Reader) error {
-	btx, err := s.db.BeginTx(ctx, nil)
+	btx, err := s.bytes.BeginTx(ctx, nil)
 	if err != nil {
 		return err
 	}
@@ -69,7 +69,7 @@ func (s *Store) putBlob(ctx context.Context, hash string, size int64, from io.Re
 			return errdefs.New(errdefs.ErrUnavailable, "file-damaged", "The bytes of a file can't be read.").WithHint("Try again.").WithCause(err)
 		}
 		sum.Write(part)
-		if _, err := btx.ExecContext(ctx, `INSERT INTO blob_chunks (hash, n, data) VALUES ($1, $2, $3)`, []byte(hash), n, part); err != nil {
+		if _, err := execIn(ctx, btx, `INSERT INTO blob_chunks (hash, n, data) VALUES ($1, $2, $3)`, []byte(hash), n, part); err != nil {
 			return err
 		}
 		at += int64(len(part))
@@ -78,6 +78,17 @@ func (s *Store) putBlob(ctx context.Context, hash string, size int64, from io.Re
 		return errdefs.New(errdefs.ErrUnavailable, "file-damaged", "The bytes of a file changed while they were kept.").WithHint("Try again.")
 	}
 	return btx.Commit()
+}
+
+// execIn bounds the time of one statement: a file may take as long as it is
+// large, but each part of it arrives or does not.
+func execIn(ctx context.Context, db interface {
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+}, query string, args ...any,
+) (sql.Result, error) {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	return db.ExecContext(ctx, query, args...)
 }
 
 // errBlobThere says that somebody else has just kept the same bytes. It passes:
@@ -122,8 +133,8 @@ func (s *Store) UnusedBlobs(ctx context.Context) ([]string, error) {
 // them: one of another process, perhaps.
 func (s *Store) DeleteBlob(ctx context.Context, hash string) error {
 	query, args := s.d.bind(`DELETE FROM blobs WHERE hash=? AND `+unused, []any{[]byte(hash), float64(s.opts.BlobsFor.Microseconds())})
-	return explainWrite(s.retry(ctx, func() {}, func(ctx context.Context) error {
-		_, err := s.db.ExecContext(ctx, query, args...)
+	return explainWrite(s.retry(ctx, readRetryFor, func() {}, func(ctx context.Context) error {
+		_, err := execIn(ctx, s.bytes, query, args...)
 		return err
 	}))
 }

@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"errors"
 	"io"
@@ -163,4 +164,49 @@ func TestBytesOnTheirWayAreNotSwept(t *testing.T) {
 	if err := s.DB().QueryRowContext(t.Context(), `SELECT count(*) FROM blob_chunks`).Scan(&chunks); err != nil || chunks != 0 {
 		t.Errorf("%d parts are left, %v", chunks, err)
 	}
+}
+
+// slow is a file that comes when it may.
+type slow struct {
+	*bytes.Reader
+	entered chan<- struct{}
+	may     <-chan struct{}
+}
+
+func (s slow) Read(p []byte) (int, error) {
+	s.entered <- struct{}{}
+	<-s.may
+	return s.Reader.Read(p)
+}
+
+// Who renews what a replica owns does not wait for files.
+func TestFilesKeepNobodyElseWaiting(t *testing.T) {
+	s := openPostgres(t, pgtest.New(t), store.Options{})
+	const n = 8
+	entered, may := make(chan struct{}, 100), make(chan struct{})
+	var wg sync.WaitGroup
+	for i := range n {
+		data, hash := bytesOf(100, byte(i))
+		wg.Go(func() {
+			if err := s.PutBlob(t.Context(), hash, 100, slow{bytes.NewReader(data), entered, may}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	for range 4 { // as many as there are connections for them
+		<-entered
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if err := s.DB().PingContext(ctx); err != nil {
+		t.Error(err)
+	}
+	if err := s.Commit(ctx, store.Batch{SessionID: "ses_a", Session: session("ses_a")}); err != nil {
+		t.Error(err)
+	}
+	if _, err := s.Session(ctx, "ses_a"); err != nil {
+		t.Error(err)
+	}
+	close(may)
+	wg.Wait()
 }

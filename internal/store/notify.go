@@ -28,7 +28,9 @@ func (s *Store) Notify(ctx context.Context, channel, payload string) error {
 	if len(payload) > maxNotice {
 		return errdefs.New(errdefs.ErrTooLarge, "notice-too-large", "A notice has %d bytes, and may have %d.", len(payload), maxNotice).WithHint("Tell what changed, not how.")
 	}
-	return s.retry(ctx, func() {}, func(ctx context.Context) error {
+	return s.retry(ctx, readRetryFor, func() {}, func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, readTimeout)
+		defer cancel()
 		_, err := s.db.ExecContext(ctx, `SELECT pg_notify($1, $2)`, channel, payload)
 		return explainRead(err)
 	})

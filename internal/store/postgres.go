@@ -22,7 +22,8 @@ import (
 
 const (
 	maxReaders = 8 // connections of one process that read
-	maxOthers  = 6 // and of DB
+	maxOthers  = 4 // and of DB
+	maxBytes   = 4 // and on which bytes of files come
 
 	connectTimeout = 10 * time.Second
 	// keepAlive has the operating system ask a silent server, so that one that
@@ -48,7 +49,7 @@ func OpenPostgres(ctx context.Context, url string, opts Options) (*Store, error)
 	}
 	s := newStore(postgresDialect, opts)
 	s.config = cfg
-	s.read, s.db = pool(cfg, maxReaders), pool(cfg, maxOthers)
+	s.read, s.db, s.bytes = pool(cfg, maxReaders), pool(cfg, maxOthers), pool(cfg, maxBytes)
 	s.writer = newPostgresWriter(cfg, opts)
 	if err := s.openPostgres(ctx); err != nil {
 		s.writer.hurry()

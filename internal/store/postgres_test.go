@@ -1,10 +1,12 @@
 package store_test
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/url"
@@ -741,5 +743,60 @@ func TestBatchesTooLargeForOneTransaction(t *testing.T) {
 	}
 	if count, bytes, err := s.EventsSize(t.Context(), "ses_a", 0); err != nil || count != n-1 || bytes != (n-1)*size {
 		t.Errorf("%d events of %d bytes, %v", count, bytes, err)
+	}
+}
+
+// Whoever stops a server whose database is away does not wait for long.
+func TestClosingWhileTheDatabaseIsAway(t *testing.T) {
+	server := pgtest.Start(t)
+	s, err := store.OpenPostgres(t.Context(), server.Database(t), store.Options{RetryFor: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, s, store.Batch{SessionID: "ses_a", Session: session("ses_a")})
+	server.Kill()
+	done := make(chan error, 2)
+	for seq := range int64(2) {
+		s.Submit(store.Batch{SessionID: "ses_a", Events: []store.Event{{Seq: seq + 1, Type: "a", Line: []byte("x")}}}, func(err error) { done <- err })
+	}
+	start := time.Now()
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	if d := time.Since(start); d > 20*time.Second {
+		t.Errorf("it took %v", d)
+	}
+	for range 2 {
+		if err := <-done; codeOf(err) != "store-failed" {
+			t.Errorf("got %v", err)
+		}
+	}
+}
+
+// Bytes of files come in spite of connections that are cut.
+func TestBytesThroughCutConnections(t *testing.T) {
+	at := pgtest.New(t)
+	s, db := openPostgres(t, at, store.Options{}), raw(t, at)
+	for i := range 20 {
+		data, hash := bytesOf(3<<20+i, byte(i))
+		done := make(chan error, 1)
+		go func() { done <- s.PutBlob(t.Context(), hash, int64(len(data)), bytes.NewReader(data)) }()
+		cut := func() {
+			do(t, db, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name='caesarion' AND datname=current_database()`)
+		}
+		for range 5 { // somewhere on its way
+			cut()
+		}
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		b, err := s.OpenBlob(t.Context(), hash)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cut()
+		if got, err := io.ReadAll(b); err != nil || !bytes.Equal(got, data) {
+			t.Fatalf("%d bytes of %d, %v", len(got), len(data), err)
+		}
 	}
 }

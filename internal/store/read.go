@@ -13,8 +13,8 @@ import (
 // restarts, or another that takes over, is back in moments.
 const (
 	readRetryFor = 5 * time.Second
-	// readTimeout bounds one try, so that a server that has gone without a word
-	// is noticed.
+	// readTimeout bounds one query, so that a server that has gone without a
+	// word is noticed.
 	readTimeout = 30 * time.Second
 )
 
@@ -56,7 +56,9 @@ func (s *Store) scan(scan func(...any) error, dest []any) error {
 // more; again is called before it all begins anew.
 func (s *Store) query(ctx context.Context, read func(*sql.Rows) (bool, error), again func(), query string, args ...any) error {
 	query, args = s.d.bind(query, args)
-	return explainRead(s.retry(ctx, again, func(ctx context.Context) error {
+	return explainRead(s.retry(ctx, readRetryFor, again, func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, readTimeout)
+		defer cancel()
 		rows, err := s.read.QueryContext(ctx, query, args...)
 		if err != nil {
 			return err
@@ -72,20 +74,18 @@ func (s *Store) query(ctx context.Context, read func(*sql.Rows) (bool, error), a
 }
 
 // retry does something with the database that may be done twice, again when
-// the connection was lost.
-func (s *Store) retry(ctx context.Context, again func(), do func(context.Context) error) error {
+// the connection was lost. What takes long bounds its steps itself.
+func (s *Store) retry(ctx context.Context, limit time.Duration, again func(), do func(context.Context) error) error {
 	if !s.d.postgres {
 		return do(ctx)
 	}
 	start, wait := time.Now(), firstWait
 	for {
-		tryCtx, cancel := context.WithTimeout(ctx, readTimeout)
-		err := do(tryCtx)
-		cancel()
+		err := do(ctx)
 		if err != nil && ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
 			return errdefs.New(errdefs.ErrUnavailable, "store-failed", "The database does not answer.").WithHint(hintDatabaseDown).WithCause(err)
 		}
-		if err == nil || ctx.Err() != nil || !isPassing(err) || time.Since(start) > readRetryFor {
+		if err == nil || ctx.Err() != nil || !isPassing(err) || time.Since(start) > limit {
 			return err
 		}
 		select {

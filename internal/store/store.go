@@ -52,6 +52,7 @@ type Store struct {
 	writer writer
 	read   *sql.DB
 	db     *sql.DB         // Postgres only: for other writes than the writer's
+	bytes  *sql.DB         // Postgres only: for the bytes of files, which nothing else shall wait for
 	config *pgx.ConnConfig // Postgres only
 
 	mu     sync.Mutex
@@ -150,7 +151,7 @@ func (s *Store) closeDatabases() error {
 	if s.writer != nil {
 		errs = append(errs, s.writer.close())
 	}
-	for _, db := range []*sql.DB{s.read, s.db} {
+	for _, db := range []*sql.DB{s.read, s.db, s.bytes} {
 		if db != nil {
 			errs = append(errs, db.Close())
 		}
