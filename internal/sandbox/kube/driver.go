@@ -42,8 +42,9 @@ type Driver struct {
 	log       *slog.Logger
 	dialer    net.Dialer
 
-	stop context.CancelFunc
-	busy sync.WaitGroup // what Close waits for: the watch, starts, clean-up
+	stop    context.CancelFunc
+	stopped <-chan struct{} // closed by stop
+	busy    sync.WaitGroup  // what Close waits for: the watch, starts, clean-up
 
 	mu       sync.Mutex
 	starting map[sandbox.ID]bool // guarded by mu: Create is at it, here
@@ -82,7 +83,7 @@ func New(ctx context.Context, opts Options) (*Driver, error) {
 		return nil, err
 	}
 	watching, stop := context.WithCancel(context.WithoutCancel(ctx))
-	d.stop = stop
+	d.stop, d.stopped = stop, watching.Done()
 	d.watch(watching)
 	select {
 	case <-d.memory.synced:

@@ -11,6 +11,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 
 	"github.com/caesarion/caesarion/internal/agentapi"
 	"github.com/caesarion/caesarion/internal/errdefs"
@@ -24,6 +25,10 @@ const (
 	askLast  = 100 * time.Millisecond
 	// askTimeout bounds one question.
 	askTimeout = 2 * time.Second
+	// undoEvery and undoFor say how often and how long it is tried to delete what
+	// a failed start has left, when the API server is away.
+	undoEvery = 2 * time.Second
+	undoFor   = 10 * time.Minute
 	// tellTime is waited for the news of a pod that stopped answering.
 	tellTime = 2 * time.Second
 )
@@ -70,7 +75,7 @@ func (d *Driver) Create(ctx context.Context, spec sandbox.Spec) (sandbox.Info, e
 // post creates the pod. The call is never cut short, so that it is always
 // known whether there is something to clean up.
 func (d *Driver) post(ctx context.Context, pod *corev1.Pod) (*box, error) {
-	tried := false
+	tried, doubt := false, false
 	err := d.retry(context.WithoutCancel(ctx), func(within context.Context) error {
 		if ctx.Err() != nil && tried {
 			return context.Cause(ctx)
@@ -83,6 +88,7 @@ func (d *Driver) post(ctx context.Context, pod *corev1.Pod) (*box, error) {
 		if err == nil {
 			d.memory.wrote(made)
 		}
+		doubt = doubt || err != nil && unavailable(err) && !utilnet.IsConnectionRefused(err)
 		return err
 	})
 	switch {
@@ -93,7 +99,7 @@ func (d *Driver) post(ctx context.Context, pod *corev1.Pod) (*box, error) {
 		return nil, errdefs.New(errdefs.ErrUnavailable, ReasonPodDeleted, "%s", sentences[ReasonPodDeleted].msg)
 	case apierrors.IsAlreadyExists(err):
 		return nil, errExists(idOf(pod.Name))
-	case unavailable(err) || ctx.Err() != nil: // it may have been made
+	case doubt: // it may have been made
 		d.undo(ctx, idOf(pod.Name))
 	}
 	if ctx.Err() != nil {
@@ -102,11 +108,27 @@ func (d *Driver) post(ctx context.Context, pod *corev1.Pod) (*box, error) {
 	return nil, apiError(err)
 }
 
-// undo deletes what a start that failed has left, in a time of its own.
+// undo deletes what a start that failed has left, in a time of its own. What it
+// can't say to the cluster now is said as soon as the cluster hears.
 func (d *Driver) undo(ctx context.Context, id sandbox.ID) {
-	if err := d.Delete(context.WithoutCancel(ctx), id); err != nil {
-		d.log.Error("could not remove a sandbox that failed to start", "sandbox_id", id, "err", err)
+	err := d.Delete(context.WithoutCancel(ctx), id)
+	if err == nil {
+		return
 	}
+	d.log.Warn("a sandbox that failed to start is not gone yet", "sandbox_id", id, "err", err)
+	d.busy.Go(func() {
+		for end := time.Now().Add(undoFor); errdefs.CodeOf(err) == ReasonNoCluster && time.Now().Before(end); {
+			select {
+			case <-time.After(undoEvery):
+			case <-d.stopped:
+				return // the reaper of another process finds it
+			}
+			err = d.Delete(context.WithoutCancel(ctx), id)
+		}
+		if err != nil {
+			d.log.Error("could not remove a sandbox that failed to start", "sandbox_id", id, "err", err)
+		}
+	})
 }
 
 // start waits for the agent of a new pod and tells it who it is.
