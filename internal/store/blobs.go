@@ -129,10 +129,14 @@ func (s *Store) UnusedBlobs(ctx context.Context) ([]string, error) {
 	}, `SELECT hash FROM blobs WHERE `+unused, float64(s.opts.BlobsFor.Microseconds()))
 }
 
-// DeleteBlob removes bytes, unless somebody names them or has just come with
-// them: one of another process, perhaps.
-func (s *Store) DeleteBlob(ctx context.Context, hash string) error {
-	query, args := s.d.bind(`DELETE FROM blobs WHERE hash=? AND `+unused, []any{[]byte(hash), float64(s.opts.BlobsFor.Microseconds())})
+// DeleteBlobs removes bytes, except those that somebody names or has just come
+// with: one of another process, perhaps.
+func (s *Store) DeleteBlobs(ctx context.Context, hashes []string) error {
+	list := make([][]byte, len(hashes))
+	for i, hash := range hashes {
+		list[i] = []byte(hash)
+	}
+	query, args := s.d.bind(`DELETE FROM blobs WHERE hash = ANY (CAST(? AS BYTEA[])) AND `+unused, []any{list, float64(s.opts.BlobsFor.Microseconds())})
 	return explainWrite(s.retry(ctx, readRetryFor, func() {}, func(ctx context.Context) error {
 		_, err := execIn(ctx, s.bytes, query, args...)
 		return err

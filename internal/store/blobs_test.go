@@ -53,7 +53,7 @@ func TestBytesOfFilesInPostgres(t *testing.T) {
 	if _, err := s.OpenBlob(t.Context(), absent); codeOf(err) != "file-damaged" {
 		t.Errorf("absent: %v", err)
 	}
-	if err := s.DeleteBlob(t.Context(), absent); err != nil {
+	if err := s.DeleteBlobs(t.Context(), []string{absent}); err != nil {
 		t.Errorf("deleted though absent: %v", err)
 	}
 }
@@ -119,13 +119,13 @@ func TestBytesOnTheirWayAreNotSwept(t *testing.T) {
 	}
 	data, fresh := bytesOf(100, 1)
 	keep(fresh, data)
-	if err := s.DeleteBlob(t.Context(), fresh); err != nil {
+	if err := s.DeleteBlobs(t.Context(), []string{fresh}); err != nil {
 		t.Fatal(err)
 	}
 	there("just came", fresh, true)
 	do(t, s.DB(), `UPDATE blobs SET kept_at = now() - interval '2 hours'`)
 	keep(fresh, data) // somebody comes with them again
-	if err := s.DeleteBlob(t.Context(), fresh); err != nil {
+	if err := s.DeleteBlobs(t.Context(), []string{fresh}); err != nil {
 		t.Fatal(err)
 	}
 	there("came again", fresh, true)
@@ -138,7 +138,7 @@ func TestBytesOnTheirWayAreNotSwept(t *testing.T) {
 	if unused, err := s.UnusedBlobs(t.Context()); err != nil || len(unused) != 0 {
 		t.Errorf("%d are said to be unused, %v", len(unused), err)
 	}
-	if err := s.DeleteBlob(t.Context(), fresh); err != nil {
+	if err := s.DeleteBlobs(t.Context(), []string{fresh}); err != nil {
 		t.Fatal(err)
 	}
 	there("named", fresh, true)
@@ -146,7 +146,7 @@ func TestBytesOnTheirWayAreNotSwept(t *testing.T) {
 	if err := s.ChangeFiles(t.Context(), "ses_a", store.FileChanges{Delete: []string{file.Path}, Bin: []store.File{file}, BinTime: bin}); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.DeleteBlob(t.Context(), fresh); err != nil {
+	if err := s.DeleteBlobs(t.Context(), []string{fresh}); err != nil {
 		t.Fatal(err)
 	}
 	there("in the bin", fresh, true)
@@ -156,7 +156,7 @@ func TestBytesOnTheirWayAreNotSwept(t *testing.T) {
 	if unused, err := s.UnusedBlobs(t.Context()); err != nil || len(unused) != 1 || unused[0] != fresh {
 		t.Errorf("%d are said to be unused, %v", len(unused), err)
 	}
-	if err := s.DeleteBlob(t.Context(), fresh); err != nil {
+	if err := s.DeleteBlobs(t.Context(), []string{fresh}); err != nil {
 		t.Fatal(err)
 	}
 	there("nobody's", fresh, false)

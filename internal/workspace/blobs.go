@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -31,10 +32,10 @@ type Blobs interface {
 	// readable while ctx lasts and nobody deletes it.
 	Open(ctx context.Context, hash string) (Blob, error)
 	Has(ctx context.Context, hash string) (bool, error)
-	// Delete removes bytes that nobody of this process needs. An
-	// implementation for several leaves them if others may. What is not there
-	// is a success.
-	Delete(ctx context.Context, hash string) error
+	// Delete removes bytes that nobody names, which used tells of each. An
+	// implementation for several processes leaves what another may be about to
+	// name. What is not there is a success.
+	Delete(ctx context.Context, hashes []string, used func(hash string) (bool, error)) error
 	// List calls fn for the bytes that may be garbage: at least for all that
 	// are, and at most for all there are.
 	List(ctx context.Context, fn func(hash string) error) error
@@ -148,28 +149,55 @@ func (b *stage) unpin(hashes ...string) {
 	}
 }
 
-// remove removes a blob unless it is pinned or used. The lock is held over
-// both, so that nobody pins it in between and takes it for being there.
-func (b *stage) remove(ctx context.Context, hash string, used func() (bool, error)) error {
+// deleted is how many blobs are deleted together, while nobody else can pin any.
+const deleted = 100
+
+// remove removes blobs that are neither pinned nor used. The lock is held over
+// both, so that nobody pins one in between and takes it for being there.
+func (b *stage) remove(ctx context.Context, hashes []string, used func(hash string) (bool, error)) error {
+	for some := range slices.Chunk(hashes, deleted) {
+		if err := b.removeSome(ctx, some, used); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *stage) removeSome(ctx context.Context, hashes []string, used func(hash string) (bool, error)) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.pins[hash] > 0 {
+	free := make([]string, 0, len(hashes))
+	for _, hash := range hashes {
+		if b.pins[hash] == 0 {
+			free = append(free, hash)
+		}
+	}
+	if len(free) == 0 {
 		return nil
 	}
-	if in, err := used(); err != nil || in {
-		return err
-	}
-	return b.Delete(ctx, hash)
+	return b.Delete(ctx, free, used)
 }
 
 // sweep removes the blobs that are not used.
 func (b *stage) sweep(ctx context.Context, used func(hash string) (bool, error)) error {
-	return b.List(ctx, func(hash string) error {
+	var some []string
+	flush := func() error {
+		err := b.removeSome(ctx, some, used)
+		some = some[:0]
+		return err
+	}
+	if err := b.List(ctx, func(hash string) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		return b.remove(ctx, hash, func() (bool, error) { return used(hash) })
-	})
+		if some = append(some, hash); len(some) < deleted {
+			return nil
+		}
+		return flush()
+	}); err != nil {
+		return err
+	}
+	return flush()
 }
 
 // open opens bytes and pins them until they are closed.

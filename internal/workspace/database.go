@@ -30,8 +30,10 @@ func (b database) Has(ctx context.Context, hash string) (bool, error) {
 	return b.store.HasBlob(ctx, hash)
 }
 
-func (b database) Delete(ctx context.Context, hash string) error {
-	return b.store.DeleteBlob(ctx, hash)
+// Delete leaves the question who names them to the database, which knows of
+// all servers.
+func (b database) Delete(ctx context.Context, hashes []string, _ func(string) (bool, error)) error {
+	return b.store.DeleteBlobs(ctx, hashes)
 }
 
 func (b database) List(ctx context.Context, fn func(hash string) error) error {

@@ -88,9 +88,16 @@ func (b folder) Sync(hashes []string) error {
 	return nil
 }
 
-func (b folder) Delete(_ context.Context, hash string) error {
-	if err := os.Remove(b.path(hash)); !errors.Is(err, fs.ErrNotExist) {
-		return err
+func (b folder) Delete(_ context.Context, hashes []string, used func(string) (bool, error)) error {
+	for _, hash := range hashes {
+		if in, err := used(hash); err != nil {
+			return err
+		} else if in {
+			continue
+		}
+		if err := os.Remove(b.path(hash)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
 	}
 	return nil
 }

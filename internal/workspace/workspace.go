@@ -302,12 +302,9 @@ func (w *Workspace) change(ctx context.Context, st *state, c store.FileChanges) 
 
 // free removes the bytes with these hashes, unless somebody names them.
 func (w *Workspace) free(ctx context.Context, hashes []string) {
-	for _, hash := range hashes {
-		err := w.blobs.remove(ctx, hash, func() (bool, error) { return w.store.FileHashUsed(ctx, hash) })
-		if err != nil {
-			w.log.Warn("bytes of a session's file are left for the next sweep", "err", err)
-			return
-		}
+	err := w.blobs.remove(ctx, hashes, func(hash string) (bool, error) { return w.store.FileHashUsed(ctx, hash) })
+	if err != nil {
+		w.log.Warn("bytes of a session's file are left for the next sweep", "err", err)
 	}
 }
 
