@@ -149,7 +149,7 @@ func (r *reaper) judge(pod *corev1.Pod, now time.Time) (verdict, bool) {
 	if reason, yes := r.opts.Expired(info, now); yes {
 		return verdict{reason: reason, owned: true}, true
 	}
-	if age := now.Sub(pod.CreationTimestamp.Time); info.State == sandbox.StateStarting {
+	if age := now.Sub(pod.CreationTimestamp.Time); info.State == sandbox.StateStarting && !podReady(pod) {
 		switch {
 		case age >= createLimit:
 			return verdict{reason: "it did not start", owned: true}, true
