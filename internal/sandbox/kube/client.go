@@ -13,7 +13,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
@@ -178,20 +177,22 @@ func (c *client) pods(selector string) cache.ListerWatcher {
 	}
 }
 
-// events watches what the cluster warns about pods from now on. Older ones are
-// not listed: they are kept for an hour, and nobody waits for them any more.
+// eventSelector leaves out what every pod has.
+const eventSelector = "involvedObject.kind=Pod,reason!=Scheduled,reason!=Pulling,reason!=Pulled,reason!=Created,reason!=Started,reason!=Killing"
+
+// events watches what the cluster says of pods from now on. Older ones are not
+// listed: they are kept for an hour, and nobody waits for them any more.
 func (c *client) events() cache.ListerWatcher {
-	selector := fields.Set{"involvedObject.kind": "Pod", "type": corev1.EventTypeWarning}.AsSelector().String()
 	return fromNow{&cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, opts metav1.ListOptions) (runtime.Object, error) {
-			opts.FieldSelector, opts.Limit, opts.Continue, opts.ResourceVersion, opts.ResourceVersionMatch = selector, 1, "", "", ""
+			opts.FieldSelector, opts.Limit, opts.Continue, opts.ResourceVersion, opts.ResourceVersionMatch = eventSelector, 1, "", "", ""
 			out := &corev1.EventList{}
 			err := c.core.Get().Namespace(c.namespace).Resource("events").VersionedParams(&opts, parameters()).Do(ctx).Into(out)
 			out.Items, out.Continue, out.RemainingItemCount = nil, "", nil
 			return out, err
 		},
 		WatchFuncWithContext: func(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error) {
-			opts.FieldSelector, opts.Watch = selector, true
+			opts.FieldSelector, opts.Watch = eventSelector, true
 			return c.core.Get().Namespace(c.namespace).Resource("events").VersionedParams(&opts, parameters()).Watch(ctx)
 		},
 	}}

@@ -40,7 +40,7 @@ func runtimeName(class string) string {
 // options are for a driver in a namespace of its own.
 func options(t testing.TB, class string) kube.Options {
 	t.Helper()
-	var log slog.Handler = slog.DiscardHandler
+	log := slog.DiscardHandler
 	if testing.Verbose() {
 		log = slog.NewTextHandler(t.Output(), nil)
 	}

@@ -279,7 +279,10 @@ func (d *Driver) Claim(ctx context.Context, id sandbox.ID, labels, _ map[string]
 		cancel()
 		switch {
 		case err == nil:
-			return d.infoOf(d.memory.look(d.memory.wrote(pod)).pod), nil
+			if b = d.memory.wrote(pod); b == nil {
+				return sandbox.Info{}, notFound(id) // deleted since
+			}
+			return d.memory.look(b).info, nil
 		case ctx.Err() != nil:
 			return sandbox.Info{}, context.Cause(ctx)
 		case apierrors.IsNotFound(err):

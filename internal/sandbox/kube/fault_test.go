@@ -19,6 +19,7 @@ import (
 	"github.com/caesarion/caesarion/internal/agent/agenttest"
 	"github.com/caesarion/caesarion/internal/agentapi"
 	"github.com/caesarion/caesarion/internal/errdefs"
+	"github.com/caesarion/caesarion/internal/event"
 	"github.com/caesarion/caesarion/internal/sandbox"
 	"github.com/caesarion/caesarion/internal/sandbox/kube"
 	"github.com/caesarion/caesarion/internal/sandbox/sandboxtest"
@@ -426,4 +427,86 @@ func TestTheAPIServerIsAway(t *testing.T) {
 	})
 	s.Usable()
 	remove(t, d, again.ID)
+}
+
+// TestContainerdStartsAnew: what runs goes on, and can be deleted afterwards.
+func TestContainerdStartsAnew(t *testing.T) {
+	for _, class := range runtimes {
+		t.Run(runtimeName(class), func(t *testing.T) {
+			d := open(t, options(t, class))
+			info := create(t, d, spec(t))
+			lost, err := d.Lost(info.ID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := agenttest.New(t, sandboxtest.Client(t, d, info))
+			s.Run("x = 1").Expect(t, event.StatusOK, "")
+			containerd := kubetest.Component(t, "containerd")
+			containerd.Stop()
+			s.Run("x += 1").Expect(t, event.StatusOK, "")
+			containerd.Start()
+			kubetest.Wait(t, "another sandbox to start", func(ctx context.Context) error {
+				other, err := d.Create(ctx, spec(t))
+				if err == nil {
+					remove(t, d, other.ID)
+				}
+				return err
+			})
+			if got := s.Run("print(x)").Expect(t, event.StatusOK, "").Text("stdout"); got != "2\n" {
+				t.Errorf("x is %q", got)
+			}
+			select {
+			case <-lost:
+				t.Error("the sandbox was taken for lost")
+			default:
+			}
+			remove(t, d, info.ID)
+		})
+	}
+}
+
+// TestANodeThatDoesNotAnswer: the cluster waits a while for it, and when it gives
+// the sandbox up, so does the driver, for that reason. Its end can't be
+// confirmed, and Delete says so.
+func TestANodeThatDoesNotAnswer(t *testing.T) {
+	opts := options(t, "")
+	opts.DeleteTimeout = 2 * time.Second
+	template := opts.Pods[""]
+	template.NodeLostAfter = metav1.Duration{Duration: time.Second}
+	opts.Pods = map[string]kube.PodTemplate{"": template}
+	d := open(t, opts)
+	info := create(t, d, spec(t))
+	lost, err := d.Lost(info.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kubelet := kubetest.Component(t, "kubelet")
+	kubelet.Freeze()
+	begin := time.Now()
+	// Its agent still answers: it is in use as long as the cluster has not given it up.
+	if _, err := sandboxtest.Client(t, d, info).Usage(t.Context()); err != nil {
+		t.Errorf("at once: %v", err)
+	}
+	select {
+	case <-lost:
+	case <-time.After(2 * sandboxtest.Patience):
+		t.Fatal("lost is not closed")
+	}
+	got, err := d.Get(t.Context(), info.ID)
+	if err != nil || got.State != sandbox.StateStopped || got.Reason != kube.ReasonNodeLost {
+		t.Errorf("get: %+v, %v", got, err)
+	}
+	t.Logf("%s after %v", got.Reason, time.Since(begin).Round(time.Second))
+	if err := d.Delete(t.Context(), info.ID); errdefs.CodeOf(err) != "delete-unfinished" {
+		t.Errorf("delete: %v", err)
+	}
+	kubelet.Thaw()
+	kubetest.Wait(t, "the node to be back", func(ctx context.Context) error { return d.Delete(ctx, info.ID) })
+	kubetest.Wait(t, "a sandbox to start on it", func(ctx context.Context) error {
+		other, err := d.Create(ctx, spec(t))
+		if err == nil {
+			remove(t, d, other.ID)
+		}
+		return err
+	})
 }

@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/client-go/tools/cache"
 
 	"github.com/caesarion/caesarion/internal/agentapi"
 	"github.com/caesarion/caesarion/internal/errdefs"
@@ -224,8 +225,9 @@ func (d *Driver) check(ctx context.Context) error {
 		return err
 	}
 	// Whether pods may be watched, which a reflector would only log.
-	if _, err := d.client.pods(selectorOf(d.opts.Installation)).List(metav1.ListOptions{Limit: 1}); err != nil {
-		return apiError(err)
-	}
-	return nil
+	pods := cache.ToListerWithContext(d.client.pods(selectorOf(d.opts.Installation)))
+	return apiError(d.retry(ctx, func(ctx context.Context) error {
+		_, err := pods.ListWithContext(ctx, metav1.ListOptions{Limit: 1})
+		return err
+	}))
 }
