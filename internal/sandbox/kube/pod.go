@@ -282,13 +282,14 @@ func storage(disk int64, home string) ([]corev1.VolumeMount, []corev1.Volume) {
 	size := *resource.NewQuantity(disk, resource.BinarySI)
 	shm := emptyDir("shm", resource.MustParse(shmVolume))
 	shm.EmptyDir.Medium = corev1.StorageMediumMemory
-	return []corev1.VolumeMount{
+	mounts := []corev1.VolumeMount{
 		{Name: "workspace", MountPath: agentapi.WorkspaceDir},
 		{Name: "uploads", MountPath: agentapi.UploadsDir},
 		{Name: "home", MountPath: home},
 		{Name: "tmp", MountPath: "/tmp"},
 		{Name: "shm", MountPath: "/dev/shm"},
-	}, []corev1.Volume{
+	}
+	return mounts, []corev1.Volume{
 		emptyDir("workspace", size), emptyDir("uploads", size), emptyDir("home", size), emptyDir("tmp", size), shm,
 	}
 }
