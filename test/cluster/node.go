@@ -287,7 +287,7 @@ func (n *node) containerd() error {
 	if err := up(); err != nil {
 		return err
 	}
-	missing, unwanted, err := wantedImages(images)
+	missing, _, err := wantedImages(images)
 	if err != nil || len(missing) == 0 {
 		return err
 	}
@@ -302,6 +302,10 @@ func (n *node) containerd() error {
 		if err := importImage(i); err != nil {
 			return err
 		}
+	}
+	_, unwanted, err := wantedImages(images) // the tags of new images were those of old ones
+	if err != nil {
+		return err
 	}
 	if len(unwanted) > 0 {
 		if _, err := ctr(append([]string{"images", "rm", "--sync"}, unwanted...)...); err != nil {
