@@ -190,6 +190,7 @@ func (r *Registry) look() {
 			swept = r.now()
 		}
 		if r.now()-strayed > 10*int64(r.opts.TTL) {
+			r.verify(ctx)
 			r.strays(ctx)
 			strayed = r.now()
 		}

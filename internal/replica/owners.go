@@ -214,6 +214,27 @@ func (r *Registry) strays(ctx context.Context) {
 	}
 }
 
+// verify lets go of what the table does not have as ours: after the database was
+// put back to an older state, by a backup or a failover, memory is wrong.
+func (r *Registry) verify(ctx context.Context) {
+	asked := r.now()
+	keys, err := r.strings(ctx, `SELECT key FROM owners WHERE replica=$1`, r.opts.ID)
+	if err != nil {
+		return // the next time
+	}
+	ours := make(map[string]bool, len(keys))
+	for _, key := range keys {
+		ours[key] = true
+	}
+	r.held.Range(func(k, v any) bool {
+		if key, e := k.(string), v.(*entry); !ours[key] && e.since < asked { //nolint:forcetypeassert // nothing else is stored
+			r.log.Warn("a key of this replica is no longer its own by the database", "key", key)
+			r.Forget(key)
+		}
+		return true
+	})
+}
+
 // takeOver has the holder take keys that the tables give us by now. Those that
 // are on their way here already are left to that.
 func (r *Registry) takeOver(ctx context.Context, keys []string) (done chan struct{}) {

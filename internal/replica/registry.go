@@ -95,7 +95,16 @@ type Registry struct {
 }
 
 // entry is a key that is ours.
-type entry struct{ used atomic.Int64 } // now of the last question
+type entry struct {
+	since int64        // now when it became ours
+	used  atomic.Int64 // now of the last question
+}
+
+func (r *Registry) newEntry() *entry {
+	e := &entry{since: r.now()}
+	e.used.Store(e.since)
+	return e
+}
 
 // flight is a key whose owner is being found, taken or released.
 type flight struct {
@@ -301,9 +310,7 @@ func (r *Registry) Make(ctx context.Context, key string) error {
 	if err != nil {
 		return err
 	}
-	e := &entry{}
-	e.used.Store(r.now())
-	r.held.Store(key, e)
+	r.held.Store(key, r.newEntry())
 	return r.Ready()
 }
 
@@ -366,9 +373,7 @@ func (r *Registry) landLocked(key string, f *flight, owner Owner, err error) {
 		f.owner, f.again = Owner{}, true // the answer comes too late to be acted on
 		fallthrough
 	case owner.Mine:
-		e := &entry{}
-		e.used.Store(r.now())
-		r.held.Store(key, e)
+		r.held.Store(key, r.newEntry())
 	default:
 		if len(r.foreign) >= maxForeign {
 			clear(r.foreign)

@@ -347,6 +347,25 @@ func TestWhatIsForgottenIsTakenAgain(t *testing.T) {
 	eventually(t, "the new one", func() bool { return a.Owns("new") })
 }
 
+func TestADatabaseThatIsPutBackIsBelieved(t *testing.T) {
+	db := tables(t)
+	a, b := open(t, db(), "a"), open(t, db(), "b")
+	own(t, a, "lost")
+	own(t, a, "moved")
+	if _, err := a.db.ExecContext(t.Context(), `DELETE FROM owners`); err != nil {
+		t.Fatal(err)
+	}
+	if o := own(t, b, "moved"); !o.Mine {
+		t.Fatal("b can't have it")
+	}
+	h := newHeld()
+	h.keeps["moved"], h.keeps["lost"] = true, true
+	a.Start(t.Context(), h)
+	eventually(t, "a to ask again", func() bool {
+		return !a.Owns("moved") && own(t, a, "moved").ID == b.ID() && own(t, a, "lost").Mine
+	})
+}
+
 // A last write of a dead replica may hold the row of a key.
 func TestAKeyThatIsLockedKeepsNoOtherBack(t *testing.T) {
 	db := tables(t)

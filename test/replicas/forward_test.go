@@ -256,9 +256,13 @@ func TestAnOwnerThatBreaksOffIsAskedAgainOnlyWhereThatDoesNoHarm(t *testing.T) {
 		}
 	}
 	handlers := map[string]http.HandlerFunc{
-		"before the body":   func(w http.ResponseWriter, _ *http.Request) { release(); cut(w) },
-		"after the body":    func(w http.ResponseWriter, r *http.Request) { times.Add(1); _, _ = io.Copy(io.Discard, r.Body); cut(w) },
-		"in an answer":      func(w http.ResponseWriter, _ *http.Request) { times.Add(1); _, _ = io.WriteString(w, strings.Repeat("x", 1<<16)); cut(w) },
+		"before the body": func(w http.ResponseWriter, _ *http.Request) { release(); cut(w) },
+		"after the body":  func(w http.ResponseWriter, r *http.Request) { times.Add(1); _, _ = io.Copy(io.Discard, r.Body); cut(w) },
+		"in an answer": func(w http.ResponseWriter, _ *http.Request) {
+			times.Add(1)
+			_, _ = io.WriteString(w, strings.Repeat("x", 1<<16))
+			cut(w)
+		},
 		"without an answer": func(w http.ResponseWriter, _ *http.Request) { release(); cut(w) },
 	}
 	s = newStub(t, w, nil)

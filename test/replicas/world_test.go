@@ -587,4 +587,3 @@ func wait(tb testing.TB, what string, done <-chan struct{}) {
 		tb.Fatalf("never came: %s", what)
 	}
 }
-
