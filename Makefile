@@ -106,6 +106,10 @@ bench-peers: deps-peers build image ## the same beside Jupyter's gateway, E2B's 
 bench-web: deps-e2e build image ## measure the page: first load, tokens, output, large sessions
 	@scripts/web.sh bench
 
+.PHONY: bench-kube
+bench-kube: deps-kube image ## measure the product on a real Kubernetes, beside the one-machine server: docs/performance.md
+	@CGO_ENABLED=0 go test -count=1 -timeout 60m -run '^$$' -bench . -benchtime 1x ./test/kubebench
+
 .PHONY: check
 check: generate-check manifests-check lint web-check test ## all that CI checks before a merge
 
