@@ -7,6 +7,7 @@ import (
 
 	"github.com/caesarion/caesarion/internal/agent/agenttest"
 	"github.com/caesarion/caesarion/internal/event"
+	"github.com/caesarion/caesarion/internal/sandbox"
 	"github.com/caesarion/caesarion/internal/sandbox/sandboxtest"
 )
 
@@ -53,19 +54,21 @@ print('done')`, "done\n"},
 }
 
 // TestColdStart measures how long it takes from Create to the first output, the
-// images being on the node.
+// images being on the node, with the limits that a template has by default. The
+// bound is for a machine that others use too; the goal is 4 s.
 func TestColdStart(t *testing.T) {
-	const n = 7
+	const n, bound = 7, 15 * time.Second
 	for _, class := range runtimes {
 		t.Run(runtimeName(class), func(t *testing.T) {
 			d := open(t, options(t, class))
 			var made, total []time.Duration
 			for range n {
 				begin := time.Now()
-				info := create(t, d, spec(t))
+				s := spec(t)
+				s.Limits = sandbox.Limits{}
+				info := create(t, d, s)
 				made = append(made, time.Since(begin))
-				s := agenttest.New(t, sandboxtest.Client(t, d, info))
-				s.Run("print(1)").Expect(t, event.StatusOK, "")
+				agenttest.New(t, sandboxtest.Client(t, d, info)).Run("print(1)").Expect(t, event.StatusOK, "")
 				total = append(total, time.Since(begin))
 				remove(t, d, info.ID)
 			}
@@ -73,6 +76,9 @@ func TestColdStart(t *testing.T) {
 			slices.Sort(total)
 			t.Logf("n=%d created p50 %v max %v; first output p50 %v max %v", n,
 				made[n/2].Round(time.Millisecond), made[n-1].Round(time.Millisecond), total[n/2].Round(time.Millisecond), total[n-1].Round(time.Millisecond))
+			if total[n/2] > bound {
+				t.Errorf("half of the starts take longer than %v", total[n/2])
+			}
 		})
 	}
 }

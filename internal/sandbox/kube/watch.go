@@ -5,10 +5,14 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"time"
 
+	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
 )
 
 // The reflectors of client-go list, watch and, when the API server no longer
@@ -99,10 +103,22 @@ func (eventStore) Replace([]any, string) error { return nil }
 // Resync does nothing.
 func (eventStore) Resync() error { return nil }
 
+// How soon a watch that broke is begun anew: the API server's balancer needs a
+// moment, and many replicas must not come at once.
+const (
+	watchFirst = 200 * time.Millisecond
+	watchLast  = 4 * time.Second
+)
+
 // watch keeps the memory up to date until ctx ends.
 func (d *Driver) watch(ctx context.Context) {
-	pods := cache.NewReflectorWithOptions(d.client.pods(selectorOf(d.opts.Installation)), &corev1.Pod{}, podStore{d.memory}, cache.ReflectorOptions{Name: "caesarion-pods"})
-	events := cache.NewReflectorWithOptions(d.client.events(), &corev1.Event{}, eventStore{d.memory}, cache.ReflectorOptions{Name: "caesarion-events"})
+	logger := logr.FromSlogHandler(d.log.Handler())
+	options := func(name string) cache.ReflectorOptions {
+		return cache.ReflectorOptions{Name: name, Logger: &logger, Backoff: &wait.Backoff{Duration: watchFirst, Cap: watchLast, Factor: 2, Jitter: 1, Steps: 10}}
+	}
+	ctx = klog.NewContext(ctx, logger)
+	pods := cache.NewReflectorWithOptions(d.client.pods(selectorOf(d.opts.Installation)), &corev1.Pod{}, podStore{d.memory}, options("pods"))
+	events := cache.NewReflectorWithOptions(d.client.events(), &corev1.Event{}, eventStore{d.memory}, options("events"))
 	d.busy.Go(func() { pods.RunWithContext(ctx) })
 	d.busy.Go(func() { events.RunWithContext(ctx) })
 }
