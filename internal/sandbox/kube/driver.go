@@ -138,13 +138,6 @@ func (d *Driver) cached() []*corev1.Pod { return d.memory.pods() }
 // changes gives a channel that is closed with the next change of any pod.
 func (d *Driver) changes() <-chan struct{} { return d.memory.next() }
 
-// isStarting reports whether a Create of this process is at work on a sandbox.
-func (d *Driver) isStarting(id sandbox.ID) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.starting[id]
-}
-
 func notFound(id sandbox.ID) error {
 	return errdefs.New(errdefs.ErrNotFound, "sandbox-not-found", "there is no sandbox %.80s", id)
 }
