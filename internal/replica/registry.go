@@ -398,8 +398,10 @@ func (r *Registry) adopt(ctx context.Context, keys []string) error {
 	err := h.Take(ctx, keys)
 	if err != nil {
 		r.log.Warn("what is there under keys of this replica can't be taken over", "count", len(keys), "err", err)
+		return errdefs.New(errdefs.ErrUnavailable, "takeover-failed", "This replica of the server could not take over what another had.").
+			WithHint("Try again in a few seconds.").WithCause(err)
 	}
-	return err
+	return nil
 }
 
 // Forget drops what is remembered of a key. One that was ours is taken again,

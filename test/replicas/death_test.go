@@ -30,6 +30,13 @@ func TestAServerThatIsKilledInMidStreamLosesNothing(t *testing.T) {
 	f, done := follow(ctx, id, cell, among(a, b, c))
 	eventually(t, "the first output", func() bool { return f.count(cell) > 5 })
 	box := a.detail(t, id).Sandbox.ID
+	// The same without a session.
+	var sb v1.Sandbox
+	a.call(t, "POST", "/v1/sandboxes", map[string]any{}, 201).into(t, &sb)
+	var exec v1.Execution
+	a.start(t, sb.ID, counting(lines, 40*time.Millisecond)).into(t, &exec)
+	fx, donex := followPath(ctx, "/v1/sandboxes/"+sb.ID+"/executions/"+exec.ID+"/events", "", among(c, b, a))
+	eventually(t, "its first output", func() bool { return fx.count("") > 5 })
 	owner := func(s *server) bool { return s.replicas.Owns(id) }
 	if !owner(a) {
 		t.Fatal("a does not own what it made")
@@ -48,8 +55,12 @@ func TestAServerThatIsKilledInMidStreamLosesNothing(t *testing.T) {
 	eventually(t, "output by the new owner", func() bool { return f.count(cell) > seen })
 	next.kill()
 	wait(t, "the end of the cell, with two of three dead", done)
-	if f.err != nil {
-		t.Fatal(f.err)
+	wait(t, "the end of the execution, with two of three dead", donex)
+	if f.err != nil || fx.err != nil {
+		t.Fatal(f.err, fx.err)
+	}
+	if got := fx.text(""); got != numbers(lines) {
+		t.Errorf("the execution's events have %d lines, and not each once: %.2000s", fx.count(""), got)
 	}
 	if got := f.text(cell); got != numbers(lines) {
 		t.Errorf("the events have %d lines, and not each once: %.2000s", f.count(cell), got)
@@ -61,7 +72,7 @@ func TestAServerThatIsKilledInMidStreamLosesNothing(t *testing.T) {
 	if it := cellOf(d, cell); it.Status != "ok" || textOf(it) != numbers(lines) {
 		t.Errorf("the cell is %s (%s): %.500s", it.Status, it.Message, textOf(it))
 	}
-	if d.Sandbox.ID != box || w.sandboxes(t) != 1 {
+	if d.Sandbox.ID != box || w.sandboxes(t) != 2 {
 		t.Errorf("the session has sandbox %s, had %s; there are %d", d.Sandbox.ID, box, w.sandboxes(t))
 	}
 }

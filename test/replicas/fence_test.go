@@ -3,6 +3,7 @@ package replicas_test
 import (
 	"context"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -12,65 +13,55 @@ import (
 )
 
 // A server that hears nothing from the database for a while: another takes its
-// sessions over, and when the first comes back it can write nothing.
+// sessions over, and when the first comes back it can write nothing. Then the
+// same happens to the second.
 func TestAFencedReplicaWritesNothing(t *testing.T) {
 	w := newWorld(t)
-	a, b := w.start(t, "a"), w.start(t, "b")
-	const lines = 300
+	a, b, c := w.start(t, "a"), w.start(t, "b"), w.start(t, "c")
+	const lines = 500
 	id, cell := a.newSession(t, counting(lines, 40*time.Millisecond))
 	a.run(t, id, cell)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	f, done := follow(ctx, id, cell, among(b))
-	onA, err := a.sessions.Get(t.Context(), id)
-	if err != nil {
-		t.Fatal(err)
-	}
+	f, done := follow(ctx, id, cell, among(a, b, c))
 	eventually(t, "the first output", func() bool { return f.count(cell) > 5 })
 
-	a.db.Hold() // a still reaches the sandbox, and clients reach a
-	held := time.Now()
-	eventually(t, "a to refuse", func() bool { return a.replicas.Ready() != nil })
-	if took := time.Since(held); took > ttl*3/4 {
-		t.Errorf("a served for %v without the database", took)
-	}
-	got := a.call(t, "GET", "/v1/sessions/"+id, nil, http.StatusServiceUnavailable)
-	if got.header.Get("Retry-After") == "" || !strings.Contains(string(got.body), "replica-stale") {
-		t.Errorf("a says %v %s", got.header, got.body)
-	}
-	if b.replicas.Owns(id) {
-		t.Error("b owns the session before a has stopped serving it")
-	}
-	eventually(t, "b to own the session", func() bool { return b.replicas.Owns(id) })
-	if took := time.Since(held); took < ttl*3/4 {
-		t.Errorf("b took the session after %v", took)
-	}
-	seen := f.count(cell)
-	eventually(t, "output by b", func() bool { return f.count(cell) > seen+5 })
+	owner, others := a, []*server{b, c}
+	for len(others) > 0 {
+		inMemory, err := owner.sessions.Get(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		next := isolate(t, owner, others, id)
+		seen := f.count(cell)
+		eventually(t, "output by the next", func() bool { return f.count(cell) > seen+5 })
 
-	// a is back, with all that it had waiting to be written.
-	a.db.Mend()
-	wait(t, "a to learn that it is dead", a.replicas.Fenced())
-	if _, err := onA.AddItem(v1.CreateItem{Kind: "note", Text: "from the dead"}); err == nil {
-		t.Error("a wrote into the session")
-	} else {
-		t.Logf("a is told: %v", err)
-	}
-	if code := errdefs.CodeOf(a.replicas.Take(t.Context(), id)); code != "replica-fenced" {
-		t.Errorf("a may take a session: %q", code)
-	}
-	got = a.call(t, "GET", "/v1/sessions/"+id, nil, http.StatusServiceUnavailable)
-	if !strings.Contains(string(got.body), "replica-fenced") {
-		t.Errorf("a says %s", got.body)
+		// It is back, with all that it had waiting to be written.
+		owner.db.Mend()
+		wait(t, owner.name+" to learn that it is dead", owner.replicas.Fenced())
+		if _, err := inMemory.AddItem(v1.CreateItem{Kind: "note", Text: "from the dead"}); err == nil {
+			t.Errorf("%s wrote into the session", owner.name)
+		} else {
+			t.Logf("%s is told: %v", owner.name, err)
+		}
+		if code := errdefs.CodeOf(owner.replicas.Take(t.Context(), id)); code != "replica-fenced" {
+			t.Errorf("%s may take a session: %q", owner.name, code)
+		}
+		got := owner.call(t, "GET", "/v1/sessions/"+id, nil, http.StatusServiceUnavailable)
+		if !strings.Contains(string(got.body), "replica-fenced") {
+			t.Errorf("%s says %s", owner.name, got.body)
+		}
+		owner = next
+		others = slices.DeleteFunc(others, func(s *server) bool { return s == next })
 	}
 	wait(t, "the end of the cell", done)
 	if f.err != nil || f.text(cell) != numbers(lines) {
 		t.Errorf("the events have %d lines, and not each once: %v", f.count(cell), f.err)
 	}
-	d := b.detail(t, id)
+	d := owner.detail(t, id)
 	for _, it := range d.Items {
 		if it.Text == "from the dead" {
-			t.Error("what a wrote is there")
+			t.Error("what one wrote that was dead is there")
 		}
 	}
 	if it := cellOf(d, cell); it.Status != "ok" || textOf(it) != numbers(lines) {
@@ -79,6 +70,31 @@ func TestAFencedReplicaWritesNothing(t *testing.T) {
 	if n := w.sandboxes(t); n != 1 {
 		t.Errorf("there are %d sandboxes", n)
 	}
+}
+
+// isolate takes the database from the owner of a session, which still reaches
+// its sandbox and is reached by clients, and gives the next owner.
+func isolate(t *testing.T, owner *server, others []*server, id string) (next *server) {
+	t.Helper()
+	owner.db.Hold()
+	held := time.Now()
+	eventually(t, owner.name+" to refuse", func() bool { return owner.replicas.Ready() != nil })
+	if took := time.Since(held); took > ttl*3/4 {
+		t.Errorf("%s served for %v without the database", owner.name, took)
+	}
+	got := owner.call(t, "GET", "/v1/sessions/"+id, nil, http.StatusServiceUnavailable)
+	if got.header.Get("Retry-After") == "" || !strings.Contains(string(got.body), "replica-stale") {
+		t.Errorf("%s says %v %s", owner.name, got.header, got.body)
+	}
+	owns := func(s *server) bool { return s.replicas.Owns(id) }
+	if slices.ContainsFunc(others, owns) {
+		t.Errorf("another owns the session before %s has stopped serving it", owner.name)
+	}
+	eventually(t, "another to own the session", func() bool { return slices.ContainsFunc(others, owns) })
+	if took := time.Since(held); took < ttl*3/4 {
+		t.Errorf("another took the session after %v", took)
+	}
+	return others[slices.IndexFunc(others, owns)]
 }
 
 // The database is away for everybody, for longer than any replica may be.

@@ -477,13 +477,19 @@ type follower struct {
 	err     error
 }
 
-// follow reads until the execution of a cell has ended, or ctx.
+// follow reads a session until the execution of a cell has ended, or ctx.
 func follow(ctx context.Context, session, cell string, ask func() *server) (*follower, <-chan struct{}) {
+	return followPath(ctx, "/v1/sessions/"+session+"/events", cell, ask)
+}
+
+// followPath reads events there until an execution has ended: that of a cell,
+// or with "" the only one.
+func followPath(ctx context.Context, path, cell string, ask func() *server) (*follower, <-chan struct{}) {
 	f := &follower{ask: ask}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		for ctx.Err() == nil && !f.once(ctx, session, cell) {
+		for ctx.Err() == nil && !f.once(ctx, path, cell) {
 			select {
 			case <-time.After(20 * time.Millisecond):
 			case <-ctx.Done():
@@ -494,11 +500,11 @@ func follow(ctx context.Context, session, cell string, ask func() *server) (*fol
 }
 
 // once follows one stream and reports whether no more is wanted.
-func (f *follower) once(ctx context.Context, session, cell string) bool {
+func (f *follower) once(ctx context.Context, path, cell string) bool {
 	f.mu.Lock()
 	after := int64(len(f.lines))
 	f.mu.Unlock()
-	req, err := f.ask().request(ctx, "GET", fmt.Sprintf("/v1/sessions/%s/events?after=%d", session, after), nil)
+	req, err := f.ask().request(ctx, "GET", fmt.Sprintf("%s?after=%d", path, after), nil)
 	if err != nil {
 		f.err = err
 		return true
