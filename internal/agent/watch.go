@@ -191,6 +191,10 @@ func (a *Agent) look() (reading, error) {
 	}
 	if c, ok := a.count(); ok {
 		r.memory = c.memory
+	} else if a.opts.Init {
+		if memory, ok := containerMemory(cgroupRoot); ok {
+			r.memory = memory
+		}
 	}
 	return r, nil
 }
