@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net"
 	"slices"
 	"sync"
 	"time"
@@ -133,7 +134,12 @@ func (f *Fleet) takeOver(ctx context.Context, info sandbox.Info) {
 	case now.After(rec.expires):
 		f.discard(info.ID, "its life was over")
 	case now.After(rec.used.Add(rec.idle+labelWriteEvery)) && (rec.strict || rec.pause <= 0 || f.pauser == nil):
-		f.discard(info.ID, "it was idle for too long")
+		if !f.runs(ctx, info) {
+			f.discard(info.ID, "it was idle for too long")
+			return
+		}
+		rec.used = now // what is written there is another clock's
+		f.adoptOne(ctx, info, rec)
 	default:
 		f.adoptOne(ctx, info, rec)
 	}
@@ -153,6 +159,16 @@ func (f *Fleet) adoptOne(ctx context.Context, info sandbox.Info, rec record) {
 		return
 	}
 	f.log.Warn("sandbox of an earlier process can't be adopted", "sandbox_id", string(info.ID), "err", err)
+}
+
+// runs asks a sandbox that nobody here has whether something runs in it.
+func (f *Fleet) runs(ctx context.Context, info sandbox.Info) bool {
+	ctx, cancel := context.WithTimeout(ctx, adoptTimeout)
+	defer cancel()
+	client := agentapi.NewClient(func(ctx context.Context) (net.Conn, error) { return f.driver.Dial(ctx, info.ID) }, info.AgentToken)
+	defer client.CloseIdle()
+	known, err := client.Executions(ctx)
+	return err == nil && slices.ContainsFunc(known, func(e agentapi.Execution) bool { return !e.Finished })
 }
 
 // discard deletes a sandbox of an earlier process, in the background.
