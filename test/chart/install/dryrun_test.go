@@ -1,7 +1,6 @@
 package install
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -59,7 +58,7 @@ func TestServerTakesAllOfIt(t *testing.T) {
 				}
 			}
 			if n := strings.Count(out, "(server dry run)"); n != len(docs) {
-				t.Error(fmt.Sprintf("%d of %d objects were looked at", n, len(docs)))
+				t.Errorf("%d of %d objects were looked at", n, len(docs))
 			}
 		})
 	}
