@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/caesarion/caesarion/internal/agentapi"
 	"github.com/caesarion/caesarion/internal/errdefs"
@@ -60,28 +61,43 @@ func TestAWrongTokenIsRefused(t *testing.T) {
 func TestAnUploadThatIsCutLeavesNothing(t *testing.T) {
 	client, root := configured(t, agentapi.Configure{}, nil)
 	why := errors.New("cut")
-	for _, size := range []int64{1 << 20, -1} {
-		body := io.MultiReader(strings.NewReader("half"), readerFunc(func([]byte) (int, error) { return 0, why }))
+	// unfinished counts what is there besides the file itself.
+	unfinished := func() (n int) {
+		entries, _ := os.ReadDir(filepath.Join(root, "workspace/dir"))
+		for _, e := range entries {
+			if e.Name() != "file" {
+				n++
+			}
+		}
+		return n
+	}
+	await := func(n int) {
+		for t.Context().Err() == nil && unfinished() != n {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	// cut uploads more than any buffer on the way holds and is cut when the agent
+	// has some of it.
+	cut := func(size int64) {
+		t.Helper()
+		body := io.MultiReader(strings.NewReader(strings.Repeat("new ", 64<<10)), readerFunc(func([]byte) (int, error) {
+			await(1)
+			return 0, why
+		}))
 		if _, err := client.Upload(t.Context(), "dir/file", body, size); err == nil {
 			t.Errorf("upload of size %d that was cut succeeded", size)
 		}
+		await(0) // the agent hears of it a moment later
+	}
+	cut(1 << 20)
+	cut(-1)
+	if _, err := os.Stat(filepath.Join(root, "workspace/dir/file")); err == nil {
+		t.Error("an upload that was cut left a file")
 	}
 	if _, err := client.Upload(t.Context(), "dir/file", strings.NewReader("old"), 3); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := client.Upload(t.Context(), "dir/file", io.MultiReader(strings.NewReader("new"), readerFunc(func([]byte) (int, error) { return 0, why })), -1); err == nil {
-		t.Error("upload that was cut succeeded")
-	}
-	// The agent hears of the cut a moment after the client has given up.
-	for t.Context().Err() == nil {
-		entries, err := os.ReadDir(filepath.Join(root, "workspace/dir"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(entries) == 1 && entries[0].Name() == "file" {
-			break
-		}
-	}
+	cut(-1)
 	if got, err := os.ReadFile(filepath.Join(root, "workspace/dir/file")); err != nil || string(got) != "old" {
 		t.Errorf("file holds %q, %v", got, err)
 	}
