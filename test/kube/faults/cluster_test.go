@@ -355,4 +355,3 @@ func (w *world) node(ctx context.Context, ready bool) error {
 	}
 	return nil
 }
-
