@@ -18,8 +18,9 @@ const (
 	// endedGrace is how long an ended sandbox stays, so that its owner can say
 	// why it ended.
 	endedGrace = time.Minute
-	// createLimit is how long a sandbox may be starting, whoever makes it.
-	createLimit = 15 * time.Minute
+	// startGrace is how much longer than the driver's StartTimeout a sandbox may be
+	// starting, whoever makes it.
+	startGrace = time.Minute
 	// orphanLimit is how long one may be starting whose maker is not there: a
 	// maker that has just started may not be known yet.
 	orphanLimit = time.Minute
@@ -41,11 +42,13 @@ type ReaperOptions struct {
 	// Owned reports whether a live replica answers for a sandbox: it deletes it
 	// itself, and knows better when.
 	Owned func(ctx context.Context, id sandbox.ID, session string) (bool, error)
-	// Alive reports whether the replica of this name lives; nil: all do, for
-	// createLimit.
+	// Alive reports whether the replica of this name lives. Without it what a
+	// dead one was starting stays until no start takes so long.
 	Alive func(ctx context.Context, replica string) (bool, error)
+	// Every is the time between two rounds, give or take a quarter; default 30 s.
+	Every time.Duration
 
-	every, grace, orphan, force time.Duration // for tests; default: the constants
+	grace, orphan, force time.Duration // for tests; default: the constants
 }
 
 func (o ReaperOptions) withDefaults() ReaperOptions {
@@ -61,7 +64,7 @@ func (o ReaperOptions) withDefaults() ReaperOptions {
 	for _, d := range []struct {
 		to    *time.Duration
 		value time.Duration
-	}{{&o.every, reapEvery}, {&o.grace, endedGrace}, {&o.orphan, orphanLimit}, {&o.force, forceAfter}} {
+	}{{&o.Every, reapEvery}, {&o.grace, endedGrace}, {&o.orphan, orphanLimit}, {&o.force, forceAfter}} {
 		if *d.to == 0 {
 			*d.to = d.value
 		}
@@ -69,8 +72,7 @@ func (o ReaperOptions) withDefaults() ReaperOptions {
 	return o
 }
 
-// reaper deletes pods that nobody needs. It knows since when it has seen what
-// it sees: clocks of nodes are not compared.
+// reaper deletes pods that nobody needs.
 type reaper struct {
 	w     *Warm
 	opts  ReaperOptions
@@ -92,7 +94,7 @@ func (w *Warm) reapUntil(ctx context.Context) {
 	r := &reaper{w: w, opts: w.opts.Reaper, log: w.log, ended: make(map[types.UID]time.Time), going: make(map[types.UID]time.Time)}
 	for {
 		r.round(ctx)
-		if !pause(ctx, jitter(r.opts.every)) {
+		if !pause(ctx, jitter(r.opts.Every)) {
 			return
 		}
 	}
@@ -121,10 +123,14 @@ func (r *reaper) round(ctx context.Context) {
 	}
 }
 
-// see notes since when a pod is in a state that it may not stay in.
+// see notes since when a pod is in a state that it may not stay in. When it
+// ended its node may have said: leaders may change more often than a minute.
 func (r *reaper) see(pod *corev1.Pod, now time.Time) {
 	if _, ok := r.ended[pod.UID]; !ok && podEnded(pod) {
 		r.ended[pod.UID] = now
+		if at := endedAt(pod); !at.IsZero() && at.Before(now) {
+			r.ended[pod.UID] = at
+		}
 	}
 	if _, ok := r.going[pod.UID]; !ok && pod.DeletionTimestamp != nil {
 		r.going[pod.UID] = now
@@ -149,9 +155,9 @@ func (r *reaper) judge(pod *corev1.Pod, now time.Time) (verdict, bool) {
 	if reason, yes := r.opts.Expired(info, now); yes {
 		return verdict{reason: reason, owned: true}, true
 	}
-	if age := now.Sub(pod.CreationTimestamp.Time); info.State == sandbox.StateStarting && !podReady(pod) {
+	if age := now.Sub(info.CreatedAt); info.State == sandbox.StateStarting && !podReady(pod) {
 		switch {
-		case age >= createLimit:
+		case age >= r.w.d.opts.StartTimeout+startGrace:
 			return verdict{reason: "it did not start", owned: true}, true
 		case age >= r.opts.orphan:
 			return verdict{reason: "the replica that was starting it is gone", owned: true, maker: true}, true
@@ -215,4 +221,16 @@ func (r *reaper) delete(ctx context.Context, pod *corev1.Pod, force bool) (bool,
 		return false, nil
 	}
 	return err == nil, err
+}
+
+// endedAt is when a pod ended, by what the cluster says of it; zero: it does
+// not say.
+func endedAt(pod *corev1.Pod) time.Time {
+	if s := statusOf(pod.Status.ContainerStatuses, container); s != nil && s.State.Terminated != nil {
+		return s.State.Terminated.FinishedAt.Time
+	}
+	if c := condition(pod, corev1.PodReady); c != nil && c.Status == corev1.ConditionFalse {
+		return c.LastTransitionTime.Time
+	}
+	return time.Time{}
 }

@@ -41,7 +41,7 @@ func (r *registry) options() ReaperOptions {
 			defer r.mu.Unlock()
 			return !r.dead[replica], r.err
 		},
-		every: 50 * time.Millisecond, grace: 300 * time.Millisecond, orphan: 500 * time.Millisecond, force: 500 * time.Millisecond,
+		Every: 50 * time.Millisecond, grace: 300 * time.Millisecond, orphan: 500 * time.Millisecond, force: 500 * time.Millisecond,
 	}
 }
 
@@ -107,7 +107,7 @@ func TestWhatIsOverAndNobodysIsReaped(t *testing.T) {
 func TestOneThatIsUsedMeanwhileIsNotReaped(t *testing.T) {
 	c, reg := newCell(t), newRegistry()
 	opts := reg.options()
-	a := c.replica("a", WarmOptions{Templates: templates(1), Reaper: ReaperOptions{every: time.Hour}})
+	a := c.replica("a", WarmOptions{Templates: templates(1), Reaper: ReaperOptions{Every: time.Hour}})
 	a.full(t)
 	id := a.lease(t, "s", "over", "yes")
 	a.close()
@@ -134,12 +134,12 @@ func TestOneThatIsUsedMeanwhileIsNotReaped(t *testing.T) {
 
 func TestReapingBeginsAtTheStart(t *testing.T) {
 	c, reg := newCell(t), newRegistry()
-	a := c.replica("a", WarmOptions{Templates: templates(1), Reaper: ReaperOptions{every: time.Hour}})
+	a := c.replica("a", WarmOptions{Templates: templates(1), Reaper: ReaperOptions{Every: time.Hour}})
 	a.full(t)
 	id := a.lease(t, "s", "over", "yes")
 	a.close()
 	opts := reg.options()
-	opts.every = time.Hour
+	opts.Every = time.Hour
 	c.replica("b", WarmOptions{Templates: templates(1), Reaper: opts})
 	eventually(t, "it is gone", func() bool { return !c.there(id) })
 }

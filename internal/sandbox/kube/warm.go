@@ -102,6 +102,7 @@ func (t *warmTemplate) say(message string) {
 
 var (
 	errWarmClosed = errdefs.New(errdefs.ErrUnavailable, "pool-closed", "the server is stopping").WithHint("try again when it is up")
+	errNotReady   = errors.New("a pod of the pool was not ready in time")
 	errNotHanded  = errors.New("a ready pod did not answer in time")
 )
 
@@ -266,11 +267,7 @@ func (w *Warm) take(ctx context.Context, t *warmTemplate, pod *corev1.Pod, ready
 		}
 	}()
 	if !ready {
-		b, err := w.d.lookup(id)
-		if err == nil {
-			err = w.d.await(ctx, b, true)
-		}
-		if err != nil {
+		if err := w.await(ctx, id); err != nil {
 			return nil, err
 		}
 		within, cancel = context.WithTimeoutCause(ctx, handTimeout, errNotHanded)
@@ -287,6 +284,17 @@ func (w *Warm) take(ctx context.Context, t *warmTemplate, pod *corev1.Pod, ready
 	return &pool.Lease{
 		Info: info, Start: pool.StartWarm, Client: client, KernelReady: req.KernelID != "" && health.KernelID == req.KernelID,
 	}, nil
+}
+
+// await waits until a pod that was claimed early is ready.
+func (w *Warm) await(ctx context.Context, id sandbox.ID) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, w.d.opts.StartTimeout, errNotReady)
+	defer cancel()
+	b, err := w.d.lookup(id)
+	if err != nil {
+		return err
+	}
+	return w.d.await(ctx, b, true)
 }
 
 // connect gives a client of a sandbox's agent.
