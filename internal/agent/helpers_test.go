@@ -18,7 +18,9 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
+	// net/http lingers half a second on a connection it closes, and is not waited for.
+	lingers := goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait")
+	goleak.VerifyTestMain(m, lingers, goleak.Cleanup(func(code int) {
 		if dir, err := unpacked(); err == nil {
 			_ = os.RemoveAll(filepath.Dir(dir)) // a temporary folder
 		}
