@@ -144,8 +144,11 @@ func (s *server) openSandboxes(ctx context.Context, opts serverOptions) error {
 		s.pool = warm
 	}
 	var err error
-	s.fleet, err = fleet.New(ctx, s.driver, s.pool, fleetOpts)
-	return err
+	if s.fleet, err = fleet.New(ctx, s.driver, s.pool, fleetOpts); err != nil {
+		return err
+	}
+	opts.metrics.Executions(s.fleet.Running)
+	return nil
 }
 
 // templateImages lists the images that the templates start, each once.
