@@ -15,6 +15,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/caesarion/caesarion/internal/agentapi"
 	"github.com/caesarion/caesarion/internal/errdefs"
@@ -27,7 +28,7 @@ const (
 	// handTimeout bounds how long a ready pod may take to be handed over.
 	handTimeout = 3 * time.Second
 	// discardTimeout bounds the deletion of a pod nobody waits for.
-	discardTimeout = time.Minute
+	discardTimeout = 15 * time.Second
 	// triedMost is how many tries to claim are kept before those that are of no
 	// use any more are looked for.
 	triedMost = 256
@@ -51,6 +52,8 @@ type WarmOptions struct {
 	Reaper       ReaperOptions
 	Metrics      *metrics.Metrics // default: none
 	Logger       *slog.Logger     // default: discard
+
+	began time.Time // of the server; for tests, default: now
 }
 
 // Warm has the ready pods of an installation's templates.
@@ -114,6 +117,9 @@ func NewWarm(ctx context.Context, d *Driver, opts WarmOptions) (*Warm, error) {
 	opts.Reaper = opts.Reaper.withDefaults()
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	if opts.began.IsZero() {
+		opts.began = time.Now()
 	}
 	w := &Warm{
 		d: d, opts: opts, log: opts.Logger,
@@ -215,22 +221,26 @@ func (w *Warm) lease(ctx context.Context, t *warmTemplate, req pool.Request) (_ 
 // replicas rarely choose the same; else the one that began to start first. Each
 // version of a pod is chosen once.
 func (w *Warm) pick(t *warmTemplate) (pod *corev1.Pod, ready bool) {
-	c := w.census()[t.name]
+	pods := slices.DeleteFunc(w.d.cached(), func(p *corev1.Pod) bool {
+		return !isPooled(p) || p.Labels[labelHash] != t.hash || p.DeletionTimestamp != nil || podEnded(p) || templateName(p) != t.name
+	})
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if len(w.tried) > triedMost {
 		maps.DeleteFunc(w.tried, func(name, _ string) bool {
-			b := w.d.memory.find(name)
-			return b == nil || !isPooled(w.d.memory.look(b).pod)
+			return !slices.ContainsFunc(pods, func(p *corev1.Pod) bool { return p.Name == name })
 		})
 	}
-	untried := func(pods []*corev1.Pod) []*corev1.Pod {
-		return slices.DeleteFunc(pods, func(p *corev1.Pod) bool { return w.tried[p.Name] == p.ResourceVersion })
-	}
-	if pods := untried(c.ready); len(pods) > 0 {
-		pod, ready = pods[rand.IntN(len(pods))], true //nolint:gosec // no secret
-	} else if pods := untried(c.starting); len(pods) > 0 {
-		pod = slices.MinFunc(pods, func(a, b *corev1.Pod) int { return a.CreationTimestamp.Compare(b.CreationTimestamp.Time) })
+	pods = slices.DeleteFunc(pods, func(p *corev1.Pod) bool { return w.tried[p.Name] == p.ResourceVersion })
+	for _, i := range rand.Perm(len(pods)) { //nolint:gosec // no secret
+		p := pods[i]
+		if ready = podReady(p); ready {
+			pod = p
+			break
+		}
+		if w.stuckFor(p) == "" && (pod == nil || p.CreationTimestamp.Before(&pod.CreationTimestamp)) {
+			pod = p
+		}
 	}
 	if pod != nil {
 		w.tried[pod.Name] = pod.ResourceVersion
@@ -302,12 +312,15 @@ func (d *Driver) connect(info sandbox.Info) *agentapi.Client {
 	return agentapi.NewClient(func(ctx context.Context) (net.Conn, error) { return d.Dial(ctx, info.ID) }, info.AgentToken)
 }
 
-// discard deletes a sandbox in the background.
+// discard deletes a sandbox in the background, and does not wait until it is gone.
 func (w *Warm) discard(id sandbox.ID) {
 	w.wg.Go(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(w.ctx), discardTimeout)
 		defer cancel()
-		if err := w.d.Delete(ctx, id); err != nil {
+		err := w.d.retry(ctx, func(ctx context.Context) error {
+			return w.d.client.deletePod(ctx, podName(id), metav1.DeleteOptions{})
+		})
+		if err != nil {
 			// It has labels that say when its time is over: the reaper finds it.
 			w.log.Error("could not delete a sandbox", "sandbox_id", id, "err", err)
 		}
@@ -337,7 +350,7 @@ func (w *Warm) unclaim(t *warmTemplate, pod *corev1.Pod, labels map[string]strin
 			case apierrors.IsNotFound(err):
 				return
 			}
-			if !pause(ctx, time.Second) {
+			if ctx.Err() != nil || !pause(w.ctx, time.Second) {
 				w.log.Error("it is unknown whether a pod was claimed; if so, its idle time ends it", "pod", pod.Name, "err", err)
 				return
 			}

@@ -20,8 +20,11 @@ import (
 const (
 	// lookEvery is how often the leader looks even if it hears of no change.
 	lookEvery = 10 * time.Second
+	// updateTime is what servers of two versions may run side by side without
+	// each deleting what the other has made ready.
+	updateTime = 10 * time.Minute
 	// settleTime gathers changes that come together.
-	settleTime = 10 * time.Millisecond
+	settleTime = 20 * time.Millisecond
 	// startLimit is how long a pod of the pool may take to be ready. Others have
 	// been stuck for so long that a new one may have more luck.
 	startLimit = 10 * time.Minute
@@ -108,11 +111,10 @@ func (w *Warm) lead(ctx context.Context) {
 func (l *leader) pass(ctx context.Context) time.Duration {
 	w, now := l.w, time.Now()
 	all := w.census()
-	pods, starting := 0, 0
+	pods, starting := len(w.d.cached()), 0
 	for _, c := range all {
 		c.ready, c.starting, c.stuck = l.kept(c.ready), l.kept(c.starting), l.kept(c.stuck)
 		c.outdated, c.ended = l.kept(c.outdated), l.kept(c.ended)
-		pods += len(c.ready) + len(c.starting) + len(c.stuck) + len(c.outdated) + len(c.ended)
 		starting += len(c.starting) + c.cold
 		for _, pod := range c.ready {
 			if begun, ok := l.fresh[pod.UID]; ok {
@@ -125,7 +127,6 @@ func (l *leader) pass(ctx context.Context) time.Duration {
 	for _, seen := range []map[types.UID]time.Time{l.gone, l.fresh} {
 		maps.DeleteFunc(seen, func(_ types.UID, at time.Time) bool { return now.Sub(at) > startLimit })
 	}
-	pods = len(w.d.cached())
 	next := lookEvery
 	for _, name := range slices.Sorted(maps.Keys(all)) {
 		c, t := all[name], w.templates[name]
@@ -175,7 +176,11 @@ func (l *leader) drain(ctx context.Context, t *warmTemplate, c *census, now time
 		why = "its template has changed"
 	}
 	for _, pod := range c.outdated {
-		l.evict(ctx, pod, evictOutdated, why)
+		// One that is younger than this process may be of a newer server, while
+		// servers of both kinds run and lead in turn.
+		if pod.CreationTimestamp.Time.Before(l.w.opts.began) || now.Sub(pod.CreationTimestamp.Time) > updateTime {
+			l.evict(ctx, pod, evictOutdated, why)
+		}
 	}
 	failed := false
 	for _, pod := range c.ended {

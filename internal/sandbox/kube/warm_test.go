@@ -13,6 +13,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/caesarion/caesarion/internal/sandbox"
 	"github.com/caesarion/caesarion/internal/sandbox/pool"
@@ -220,6 +221,19 @@ func TestATemplateThatChangesDrainsWhatNobodyHas(t *testing.T) {
 	if c.of(lease.Info.ID) == nil {
 		t.Error("one that was in use is gone")
 	}
+	// An old server that leads again, as one may during an update, leaves alone
+	// what newer ones have made ready.
+	b.close()
+	old := a.w.opts
+	a = c.replica("a2", old)
+	eventually(t, "the old one leads", a.leads)
+	a.full(t)
+	if n := len(c.pooled()); n != 5 {
+		t.Errorf("%d are ready, want three of the old and two of the new", n)
+	}
+	a.close()
+	b = c.replica("b", WarmOptions{Templates: changed})
+	b.full(t)
 	// A template that is no more has no pods.
 	b.close()
 	d := c.replica("d", WarmOptions{})
@@ -518,4 +532,37 @@ func TestARestOfAnotherInstallationIsLeftAlone(t *testing.T) {
 	if n := len(c.list()); n != 2 {
 		t.Errorf("%d pods", n)
 	}
+}
+
+// Choosing a pod is on every lease's way.
+func BenchmarkPickOf1000(b *testing.B) {
+	d := &Driver{opts: Options{UnschedulableAfter: time.Second}, templates: map[string]PodTemplate{"": PodTemplate{}.withDefaults()}}
+	d.memory = newMemory(d.infoOf)
+	w := &Warm{d: d, templates: map[string]*warmTemplate{}, tried: map[string]string{}}
+	t := &warmTemplate{name: "python", WarmTemplate: templates(10)["python"], hash: "hash"}
+	w.templates["python"] = t
+	for i := range 1000 {
+		d.memory.wrote(&corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{
+				Name: podName(sandbox.NewID()), ResourceVersion: fmt.Sprint(i + 1),
+				Labels: map[string]string{labelTemplate: "python", labelHash: "hash", labelPooled: fmt.Sprint(i%100 == 0)},
+			},
+			Status: corev1.PodStatus{Phase: corev1.PodRunning, Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: "True"}}},
+		})
+	}
+	b.Run("pick", func(b *testing.B) {
+		for b.Loop() {
+			clear(w.tried)
+			if pod, ready := w.pick(t); pod == nil || !ready {
+				b.Fatal("none")
+			}
+		}
+	})
+	b.Run("census", func(b *testing.B) {
+		for b.Loop() {
+			if c := w.census()["python"]; len(c.ready) != 10 {
+				b.Fatal(len(c.ready))
+			}
+		}
+	})
 }
