@@ -24,6 +24,8 @@ import (
 // wantAlive checks that a sandbox runs code, through the service, and that no
 // server says otherwise of it.
 func (w *world) wantAlive(ctx context.Context, box string) error {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
 	if got, err := w.python(ctx, box, "print(6 * 7)"); err != nil || got != "42\n" {
 		return fmt.Errorf("%s says %q: %w", box, got, err)
 	}
