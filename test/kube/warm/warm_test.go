@@ -1,4 +1,4 @@
-package kube_test
+package warm_test
 
 import (
 	"context"
@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -234,7 +235,7 @@ func TestWarmPods(t *testing.T) {
 		t.Errorf("%d sandboxes that somebody has, want %d", n, len(owner))
 	}
 	for _, l := range leased {
-		client := agentapi.NewClient(clientDial(c.d, l.Info.ID), l.Info.AgentToken)
+		client := agentapi.NewClient(func(ctx context.Context) (net.Conn, error) { return c.d.Dial(ctx, l.Info.ID) }, l.Info.AgentToken)
 		out, err := run(t.Context(), client, warmKernel, "import os; print(os.environ['MINE'])")
 		if want := owner[l.Info.ID] + "\n"; err != nil || out != want {
 			t.Errorf("%s now prints %q, want %q: %v", l.Info.ID, out, want, err)
