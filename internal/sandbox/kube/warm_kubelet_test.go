@@ -276,6 +276,9 @@ type traffic struct {
 	lose atomic.Pointer[func(*http.Request) bool]
 }
 
+// WrappedRoundTripper is asked by client-go.
+func (t *traffic) WrappedRoundTripper() http.RoundTripper { return t.next }
+
 func (t *traffic) RoundTrip(r *http.Request) (*http.Response, error) {
 	if t.cut.Load() {
 		return nil, errors.New("the network is cut")

@@ -46,6 +46,9 @@ type warmReplica struct {
 	cut  atomic.Bool // it can't reach the API server any more
 }
 
+// WrappedRoundTripper is asked by client-go.
+func (r *warmReplica) WrappedRoundTripper() http.RoundTripper { return r.next }
+
 func (r *warmReplica) RoundTrip(req *http.Request) (*http.Response, error) {
 	if r.cut.Load() {
 		return nil, errors.New("the network is cut")
