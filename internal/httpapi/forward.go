@@ -129,7 +129,10 @@ func (a *API) hop(outside, route http.Handler) http.Handler {
 		note(r.Context(), slog.String("forwarded_by", r.RemoteAddr))
 		if owner == f.replicas.ID() && a.draining.Err() == nil {
 			if o, err := f.replicas.Own(r.Context(), key); err == nil && o.Mine {
+				body := &onceBody{from: r.Body}
+				r.Body = body
 				a.serveOwned(route, w, r)
+				body.linger(w)
 				return
 			}
 		}
@@ -182,6 +185,7 @@ func (a *API) serveKey(route http.Handler, w http.ResponseWriter, r *http.Reques
 			return
 		}
 		if err = f.send(w, r, body, key, o); err == nil {
+			body.linger(w)
 			note(r.Context(), slog.String("forwarded_to", o.ID))
 			return
 		}
@@ -304,11 +308,34 @@ func (f *forwarder) rewrite(w http.ResponseWriter, p *httputil.ProxyRequest, key
 type onceBody struct {
 	from io.ReadCloser
 	read atomic.Bool
+	end  atomic.Bool // all of it was read
 }
 
 func (b *onceBody) Read(p []byte) (int, error) {
 	b.read.Store(true)
-	return b.from.Read(p)
+	n, err := b.from.Read(p)
+	if errors.Is(err, io.EOF) {
+		b.end.Store(true)
+	}
+	return n, err
+}
+
+// lingerFor is how long the next byte of a body that is refused may take.
+const lingerFor = 100 * time.Millisecond
+
+// linger has a connection whose body was not read to its end closed so that the
+// answer arrives: with bytes unread, the system would cut it. net/http does
+// that by itself, except for bodies that it was asked for (Expect) unless they
+// are found to be too large.
+func (b *onceBody) linger(w http.ResponseWriter) {
+	if !b.read.Load() || b.end.Load() {
+		return
+	}
+	if o, ok := w.(*responseWriter); ok {
+		w = o.ResponseWriter
+	}
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(lingerFor)) // no connection in some tests
+	_, _ = http.MaxBytesReader(w, b.from, 0).Read(make([]byte, 1))               // it is the asking that counts
 }
 
 // Close does nothing: the server closes the body when its handler returns.

@@ -401,3 +401,20 @@ func TestChatsOfTheSameNameMeet(t *testing.T) {
 	}
 	b.call(t, "POST", "/api/chat/another/stop", nil, 204)
 }
+
+// A body that the owner does not read to its end has the owner's answer.
+func TestABodyThatIsTooLargeIsRefusedByTheOwner(t *testing.T) {
+	w := newWorld(t)
+	a, b := w.start(t, "a"), w.start(t, "b")
+	id, _ := a.newSession(t, "1")
+	for range 5 {
+		req, err := b.request(t.Context(), "POST", "/v1/sessions/"+id+"/items", io.LimitReader(rand.NewChaCha8([32]byte{1}), 70<<20))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := do(req)
+		if err != nil || got.status != http.StatusRequestEntityTooLarge {
+			t.Errorf("%d %.300s %v", got.status, got.body, err)
+		}
+	}
+}

@@ -68,7 +68,7 @@ func (s *Server) probe(t *testing.T, method, path, body string, headers ...heade
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, method, s.URL+path, strings.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, method, s.at(method, path)+path, strings.NewReader(body))
 	if err != nil {
 		t.Fatalf("%s %q: %v", method, path, err)
 	}
