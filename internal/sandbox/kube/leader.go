@@ -61,13 +61,14 @@ func newElection(l leases, name, replica string, log *slog.Logger) *election {
 // a context that ends with the leadership; lead has to return then. When ctx
 // ends the lease is let go, so that another process has it without waiting.
 func (e *election) run(ctx context.Context, lead func(context.Context)) {
-	for ctx.Err() == nil {
+	for failing := false; ctx.Err() == nil; {
 		begin := time.Now()
-		switch leads, err := e.try(ctx); {
-		case ctx.Err() != nil:
-		case err != nil:
+		leads, err := e.try(ctx)
+		if err != nil && !failing && ctx.Err() == nil {
 			e.log.Warn("could not take part in the election of a leader", "lease", e.name, "err", err)
-		case leads:
+		}
+		failing = err != nil
+		if leads {
 			e.log.Info("this replica leads", "lease", e.name)
 			err := e.hold(ctx, begin, lead)
 			e.log.Info("this replica leads no longer", "lease", e.name, "reason", err)

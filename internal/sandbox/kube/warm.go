@@ -89,7 +89,8 @@ type warmTemplate struct {
 
 	mu           sync.Mutex
 	hits, misses int64
-	message      string // of the leader: why it can't refill
+	message      string    // of the leader: why it can't refill
+	leased       time.Time // when one was last given to an owner, as far as this replica has seen
 }
 
 // spec is what a ready pod of t is made from.

@@ -75,8 +75,14 @@ func (c *census) pooled() int { return len(c.ready) + len(c.starting) + len(c.st
 // wanted says how many pods of t are to be ready now, and why if that is not
 // its size.
 func (w *Warm) wanted(t *warmTemplate, c *census, now time.Time) (size int, why string) {
+	t.mu.Lock()
+	if c.leased.After(t.leased) {
+		t.leased = c.leased // also when that sandbox is gone
+	}
+	leased := t.leased
+	t.mu.Unlock()
 	night := w.opts.Night
-	if t.Size > 0 && night.covers(now) && now.Sub(c.leased) >= night.Idle {
+	if t.Size > 0 && night.covers(now) && now.Sub(leased) >= night.Idle {
 		return 0, fmt.Sprintf("it is night, and nobody has asked for %v: none is kept ready until %s", night.Idle, night.until())
 	}
 	return t.Size, ""
