@@ -3,9 +3,14 @@ package install
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -70,6 +75,7 @@ func TestInstallation(t *testing.T) {
 		}
 		_ = api.DeleteSandbox(t.Context(), box)
 	})
+	t.Run("metrics", in.testMetrics)
 	t.Run("rights", in.testRights)
 	t.Run("network", in.testNetwork)
 	t.Run("pods", in.testPods)
@@ -77,6 +83,68 @@ func TestInstallation(t *testing.T) {
 	t.Run("quota", in.testQuota)
 	t.Run("upgrade", in.testUpgrade)
 	t.Run("uninstall", in.testUninstall)
+}
+
+// testMetrics checks that the replicas tell an autoscaler what runs, and tell
+// nobody without the token.
+func (in *installation) testMetrics(t *testing.T) {
+	api := in.api(t)
+	running := func(ctx context.Context) (int, error) {
+		pods, err := in.kube.CoreV1().Pods(in.namespace).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/component=server"})
+		if err != nil {
+			return 0, err
+		}
+		n := 0
+		for _, p := range pods.Items {
+			req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(p.Status.PodIP, "8000")+"/metrics", nil)
+			if err != nil {
+				return 0, err
+			}
+			resp, err := http.DefaultClient.Do(req)
+			if err != nil {
+				return 0, err
+			}
+			_ = resp.Body.Close()
+			if resp.StatusCode != http.StatusUnauthorized {
+				t.Errorf("metrics without the token: %s", resp.Status)
+			}
+			req.Header.Set("Authorization", "Bearer "+in.token(t))
+			if resp, err = http.DefaultClient.Do(req); err != nil {
+				return 0, err
+			}
+			text, err := io.ReadAll(resp.Body)
+			_ = resp.Body.Close()
+			if err != nil {
+				return 0, err
+			}
+			_, rest, ok := strings.Cut(string(text), "\ncaesarion_executions_running ")
+			value, _, _ := strings.Cut(rest, "\n")
+			of, err := strconv.Atoi(value)
+			if !ok || err != nil {
+				return 0, fmt.Errorf("no running executions in %s", text)
+			}
+			n += of
+		}
+		return n, nil
+	}
+	want := func(want int) func(context.Context) (bool, error) {
+		return func(ctx context.Context) (bool, error) {
+			n, err := running(ctx)
+			return n == want && err == nil, errors.Join(err, fmt.Errorf("%d run", n))
+		}
+	}
+	eventually(t, "nothing runs", want(0))
+	box := create(t, api, "")
+	stream, err := api.Execute(t.Context(), box, v1.Execute{Code: "import time; time.sleep(200)"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Close()
+	eventually(t, "one runs", want(1))
+	if err := api.DeleteSandbox(t.Context(), box); err != nil {
+		t.Error(err)
+	}
+	eventually(t, "nothing runs again", want(0))
 }
 
 // testPods checks that the pods of both namespaces are what the settings say.
