@@ -61,19 +61,21 @@ func compile(d dirs, t tier) error {
 // install puts what compile has built of the product where clusters use it, and
 // makes the images. No cluster runs.
 func install(d dirs) error {
+	if err := os.MkdirAll(d.slotBin(""), 0o755); err != nil {
+		return err
+	}
 	for _, name := range products {
-		tmp := d.bin(name + ".new")
+		tmp := d.slotBin(name + ".new")
 		if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
-		if err := errors.Join(os.Link(d.build(name), tmp), os.Rename(tmp, d.bin(name))); err != nil {
+		if err := errors.Join(os.Link(d.build(name), tmp), os.Rename(tmp, d.slotBin(name))); err != nil {
 			return err
 		}
-		// Where both are the same file already, a rename does nothing.
-		_ = os.Remove(tmp)
+		_ = os.Remove(tmp) // where both were the same file the rename does nothing
 	}
 	// The product is runsc too, when it is called so.
-	if err := link("caesarion", d.bin("runsc")); err != nil {
+	if err := link("caesarion", d.slotBin("runsc")); err != nil {
 		return err
 	}
 	return buildImages(d)

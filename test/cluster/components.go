@@ -30,7 +30,7 @@ func kube(name string, args ...string) *component {
 	return &component{name: name, path: cacheMount + "/bin/kube", args: append([]string{name}, args...)}
 }
 
-func (c *component) log() string { return filepath.Join(cacheMount, "log", c.name+".log") }
+func (c *component) log() string { return filepath.Join(slotMount, "log", c.name+".log") }
 
 // start starts it; it does nothing while it runs.
 func (c *component) start() error {
@@ -146,7 +146,7 @@ func serveControl(components map[string]*component) error {
 
 // allComponents are the processes of both tiers, by name.
 func allComponents() map[string]*component {
-	run := cacheMount + "/run"
+	run := slotMount + "/run"
 	list := []*component{
 		kube("etcd", "--name=s", "--data-dir="+run+"/etcd",
 			"--listen-client-urls=http://127.0.0.1:2379", "--advertise-client-urls=http://127.0.0.1:2379",
@@ -185,7 +185,7 @@ func allComponents() map[string]*component {
 	}
 	all := map[string]*component{}
 	for _, c := range list {
-		c.env = append(c.env, "PATH="+cacheMount+"/bin:"+os.Getenv("PATH"))
+		c.env = append(c.env, "PATH="+binPath())
 		all[c.name] = c
 	}
 	return all

@@ -26,8 +26,8 @@ const (
 
 var ctrdDatabases = []string{ctrdMeta + "/meta.db", ctrdOverlay + "/metadata.db"}
 
-func (d dirs) containerd() string { return filepath.Join(d.cache, "containerd") }
-func (d dirs) pristine() string   { return filepath.Join(d.cache, "containerd.pristine") }
+func (d dirs) containerd() string { return filepath.Join(d.slotDir(), "containerd") }
+func (d dirs) pristine() string   { return filepath.Join(d.slotDir(), "containerd.pristine") }
 
 // savePristine remembers the folder; containerd must not run.
 func savePristine(d dirs) error {

@@ -7,11 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 )
 
 // registry is in every image's name. There is none: the images are there
@@ -35,16 +37,14 @@ func newImage(name, digest, layout string) image {
 	}
 }
 
-const listName = "images.json"
-
-func readImages(dir string) ([]image, error) {
-	raw, err := os.ReadFile(filepath.Join(dir, listName))
+func readImages(list string) ([]image, error) {
+	raw, err := os.ReadFile(list)
 	if err != nil {
 		return nil, err
 	}
 	var images []image
 	if err := json.Unmarshal(raw, &images); err != nil {
-		return nil, fmt.Errorf("%s: %w", listName, err)
+		return nil, fmt.Errorf("%s: %w", list, err)
 	}
 	return images, nil
 }
@@ -61,15 +61,15 @@ type recipe struct {
 func buildImages(d dirs) error {
 	var images []image
 	for _, r := range []recipe{
-		{name: "pause", files: map[string]string{"probe": d.bin("probe")}, entrypoint: []string{"/probe", "pause"}},
-		{name: "probe", files: map[string]string{"probe": d.bin("probe")}, entrypoint: []string{"/probe"}, user: "65532:65532"},
+		{name: "pause", files: map[string]string{"probe": d.slotBin("probe")}, entrypoint: []string{"/probe", "pause"}},
+		{name: "probe", files: map[string]string{"probe": d.slotBin("probe")}, entrypoint: []string{"/probe"}, user: "65532:65532"},
 		{name: "dns", files: map[string]string{"dns": d.bin("dns")}, entrypoint: []string{"/dns"}},
 		{
-			name: "server", files: map[string]string{"caesarion": d.bin("caesarion"), "caesarion-agent": d.bin("caesarion-agent")},
+			name: "server", files: map[string]string{"caesarion": d.slotBin("caesarion"), "caesarion-agent": d.slotBin("caesarion-agent")},
 			entrypoint: []string{"/caesarion"}, user: "65532:65532",
 		},
 	} {
-		i, err := r.write(filepath.Join(d.images(), r.name))
+		i, err := r.write(filepath.Join(d.layouts(), r.name))
 		if err != nil {
 			return fmt.Errorf("image %s: %w", r.name, err)
 		}
@@ -80,7 +80,7 @@ func buildImages(d dirs) error {
 		return err
 	}
 	images = append(images, python)
-	return writeJSON(filepath.Join(d.images(), listName), images)
+	return writeJSON(d.images(), images)
 }
 
 // sandboxImage is the one that the product has built on this machine.
@@ -139,9 +139,9 @@ const (
 	typeLayer    = "application/vnd.oci.image.layer.v1.tar"
 )
 
-// write makes the image, unless it is there. The same binaries give the same
-// digest.
-func (r recipe) write(layout string) (image, error) {
+// write makes the image below dir, unless it is there. The same binaries give the
+// same digest.
+func (r recipe) write(dir string) (image, error) {
 	h := sha256.New()
 	size, err := r.layer(h)
 	if err != nil {
@@ -164,12 +164,21 @@ func (r recipe) write(layout string) (image, error) {
 	if err != nil {
 		return image{}, err
 	}
+	layout := filepath.Join(dir, hexOf(digestOf(manifest))[:12])
 	i := newImage(r.name, digestOf(manifest), layout)
-	blob := func(digest string) string { return filepath.Join(layout, "blobs", "sha256", hexOf(digest)) }
-	if _, err := os.Stat(blob(i.Digest)); err == nil {
+	if _, err := os.Stat(layout); err == nil {
 		return i, nil
 	}
-	if err := errors.Join(os.RemoveAll(layout), os.MkdirAll(filepath.Dir(blob(diff)), 0o755)); err != nil {
+	if err := removeOld(dir); err != nil {
+		return image{}, err
+	}
+	tmp, err := os.MkdirTemp(dir, "new-") // another slot may be making it, too
+	if err != nil {
+		return image{}, err
+	}
+	defer os.RemoveAll(tmp)
+	blob := func(digest string) string { return filepath.Join(tmp, "blobs", "sha256", hexOf(digest)) }
+	if err := os.MkdirAll(filepath.Dir(blob(diff)), 0o755); err != nil {
 		return image{}, err
 	}
 	f, err := os.Create(blob(diff))
@@ -177,11 +186,30 @@ func (r recipe) write(layout string) (image, error) {
 		return image{}, err
 	}
 	_, err = r.layer(f)
-	err = errors.Join(err, f.Close(), os.WriteFile(blob(digestOf(config)), config, 0o644))
-	if err == nil { // the manifest last: it says that all are there
-		err = os.WriteFile(blob(i.Digest), manifest, 0o644)
+	err = errors.Join(err, f.Close(),
+		os.WriteFile(blob(digestOf(config)), config, 0o644), os.WriteFile(blob(i.Digest), manifest, 0o644))
+	if err == nil {
+		err = os.Rename(tmp, layout)
+	}
+	if errors.Is(err, fs.ErrExist) {
+		err = nil
 	}
 	return i, err
+}
+
+// removeOld removes images that no cluster is importing any more.
+func removeOld(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		info, ierr := e.Info()
+		if ierr == nil && time.Since(info.ModTime()) > time.Hour {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(dir, e.Name())))
+		}
+	}
+	return err
 }
 
 // layer writes the only layer and gives its size.

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,6 +18,7 @@ import (
 const (
 	runDir     = "/run/cluster"
 	cacheMount = runDir + "/cache" // dirs.cache
+	slotMount  = runDir + "/slot"  // dirs.slotDir
 	etcDir     = runDir + "/etc"
 	pkiDir     = runDir + "/pki"
 	kubeconfig = pkiDir + "/admin.kubeconfig"
@@ -26,6 +29,7 @@ const (
 type dirs struct {
 	repo  string // the repository
 	cache string // .cache/cluster in it
+	slot  int    // of the clusters that may run at a time; the first is 0
 }
 
 // findDirs looks for the repository around the working directory.
@@ -45,24 +49,69 @@ func findDirs() (dirs, error) {
 	}
 }
 
-func (d dirs) bin(name string) string   { return filepath.Join(d.cache, "bin", name) }
+func (d dirs) bin(name string) string   { return filepath.Join(d.cache, "bin", name) }   // what is built once
 func (d dirs) build(name string) string { return filepath.Join(d.cache, "build", name) } // the product, as it was last built
-func (d dirs) run() string              { return filepath.Join(d.cache, "run") }         // gone with the cluster
-func (d dirs) logs() string             { return filepath.Join(d.cache, "log") }         // of the last cluster
-func (d dirs) images() string           { return filepath.Join(d.cache, "images") }
-func (d dirs) state() string            { return filepath.Join(d.run(), "state.json") }
+func (d dirs) layouts() string          { return filepath.Join(d.cache, "images") }
+
+// slotDir has what belongs to one cluster, or to those that follow it.
+func (d dirs) slotDir() string {
+	if d.slot == 0 {
+		return d.cache
+	}
+	return filepath.Join(d.cache, fmt.Sprintf("slot%d", d.slot))
+}
+
+func (d dirs) slotBin(name string) string { return filepath.Join(d.slotDir(), "bin", name) } // the product, as the cluster uses it
+func (d dirs) images() string             { return filepath.Join(d.slotDir(), "images.json") }
+func (d dirs) run() string                { return filepath.Join(d.slotDir(), "run") } // gone with the cluster
+func (d dirs) logs() string               { return filepath.Join(d.slotDir(), "log") } // of the last cluster
+func (d dirs) state() string              { return filepath.Join(d.run(), "state.json") }
 
 // cgroup is the name of the cluster's cgroup: another checkout has another.
 func (d dirs) cgroup() string {
-	return fmt.Sprintf("caesarion-cluster-%x", sha256.Sum256([]byte(d.cache)))[:len("caesarion-cluster-")+8]
+	return fmt.Sprintf("caesarion-cluster-%x", sha256.Sum256([]byte(d.slotDir())))[:len("caesarion-cluster-")+8]
 }
 
-// The lock of the one cluster that may run.
-const clusterLock = "lock"
+// slots is how many clusters may run at a time: one, unless the file "slots" in
+// the cache or CAESARION_CLUSTERS says more. Each has its own images on disk.
+func (d dirs) slots() int {
+	text := os.Getenv("CAESARION_CLUSTERS")
+	if text == "" {
+		file, _ := os.ReadFile(filepath.Join(d.cache, "slots"))
+		text = strings.TrimSpace(string(file))
+	}
+	n, _ := strconv.Atoi(text)
+	return max(1, n)
+}
 
-// lockCluster waits until no other cluster of this checkout runs.
-func (d dirs) lockCluster() (*os.File, error) {
-	return d.lock(clusterLock, "waiting for another cluster of this checkout to end")
+// clusterLock is the name of the lock of the cluster in this slot.
+func (d dirs) clusterLock() string {
+	if d.slot == 0 {
+		return "lock"
+	}
+	return fmt.Sprintf("lock%d", d.slot)
+}
+
+// lockCluster waits until a cluster may run, and gives where.
+func (d dirs) lockCluster() (dirs, *os.File, error) {
+	const waiting = "waiting for another cluster of this checkout to end"
+	slots := d.slots()
+	if slots == 1 {
+		d.slot = 0
+		f, err := d.lock(d.clusterLock(), waiting)
+		return d, f, err
+	}
+	for said := false; ; said = true {
+		for d.slot = range slots {
+			if f, err := d.tryLock(d.clusterLock()); err != nil || f != nil {
+				return d, f, err
+			}
+		}
+		if !said {
+			fmt.Fprintln(os.Stderr, "cluster:", waiting)
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
 }
 
 // lock waits for a lock and says so. The lock belongs to the open file: a process

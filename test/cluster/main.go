@@ -39,7 +39,7 @@ func run(args []string) error {
 	case "node":
 		return nodeMain(args)
 	case "sweep":
-		return sweepMain()
+		return sweepMain(args)
 	}
 
 	dirs, err := findDirs()

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -37,12 +38,16 @@ var configs embed.FS
 // nodeMain makes a node of the new namespaces, starts the cluster and runs the
 // command. Its end is the cluster's.
 func nodeMain(args []string) error {
-	if len(args) < 3 || args[2] != "--" {
+	if len(args) < 4 || args[3] != "--" {
 		return errors.New("node is started by run")
 	}
-	repo, t, command := args[0], tier(args[1]), args[3:]
+	repo, t, command := args[0], tier(args[2]), args[4:]
+	slot, err := strconv.Atoi(args[1])
+	if err != nil {
+		return err
+	}
 	outlive(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-	d := dirs{repo: repo, cache: filepath.Join(repo, ".cache", "cluster")}
+	d := dirs{repo: repo, cache: filepath.Join(repo, ".cache", "cluster"), slot: slot}
 	started := time.Now()
 	if err := mountAll(d); err != nil {
 		return err
@@ -115,13 +120,14 @@ func mountAll(d dirs) error {
 	if err != nil {
 		return err
 	}
-	for _, dir := range []string{"/run/lock", cacheMount, runDir + "/var/upper", runDir + "/var/work", runDir + "/sysctl", etcDir + "/cni"} {
+	for _, dir := range []string{"/run/lock", cacheMount, slotMount, runDir + "/var/upper", runDir + "/var/work", runDir + "/sysctl", etcDir + "/cni"} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
 		}
 	}
 	err = do(
 		mount{d.cache, cacheMount, "", unix.MS_BIND, ""},
+		mount{d.slotDir(), slotMount, "", unix.MS_BIND, ""},
 		// /var/lib/cni, /var/log/containers and the like: private, and gone afterwards.
 		mount{"overlay", "/var", "overlay", 0, "lowerdir=/var,upperdir=" + runDir + "/var/upper,workdir=" + runDir + "/var/work"},
 	)
@@ -273,7 +279,7 @@ func (n *node) wait(name string, ask func() error) error {
 
 // containerd starts it with the images of the list and no others.
 func (n *node) containerd() error {
-	images, err := readImages(filepath.Join(cacheMount, "images"))
+	images, err := readImages(slotMount + "/images.json")
 	if err != nil {
 		return err
 	}
@@ -291,7 +297,7 @@ func (n *node) containerd() error {
 	if err != nil || len(missing) == 0 {
 		return err
 	}
-	inside := dirs{repo: n.dirs.repo, cache: cacheMount}
+	inside := dirs{repo: n.dirs.repo, cache: slotMount}
 	if err := os.RemoveAll(inside.pristine()); err != nil {
 		return err
 	}
@@ -322,7 +328,7 @@ func (n *node) containerd() error {
 }
 
 func (n *node) writeConfigs() error {
-	images, err := readImages(filepath.Join(cacheMount, "images"))
+	images, err := readImages(slotMount + "/images.json")
 	if err != nil && n.tier == tierNode {
 		return err
 	}
@@ -349,7 +355,7 @@ func (n *node) writeConfigs() error {
 		}
 	}
 	for _, dir := range []string{"etcd", "kubelet", "podlogs", "volplugins"} {
-		if err := os.MkdirAll(filepath.Join(cacheMount, "run", dir), 0o700); err != nil {
+		if err := os.MkdirAll(filepath.Join(slotMount, "run", dir), 0o700); err != nil {
 			return err
 		}
 	}

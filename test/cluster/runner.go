@@ -21,7 +21,7 @@ import (
 type state struct {
 	Runner int  `json:"runner"` // its death ends the cluster
 	Init   int  `json:"init"`   // pid 1 of the cluster, as the machine counts
-	Tier   tier `json:"tier"`
+	Kept   bool `json:"kept"`   // by up, until down
 }
 
 // Descriptors that the runner's children inherit.
@@ -44,7 +44,7 @@ func runMain(d dirs, t tier, command []string) error {
 	if err := compile(d, t); err != nil {
 		return err
 	}
-	lock, err := d.lockCluster()
+	d, lock, err := d.lockCluster()
 	if err != nil {
 		return err
 	}
@@ -72,7 +72,7 @@ func runMain(d dirs, t tier, command []string) error {
 
 	// SIGINT from a terminal reaches the command too, whose end is ours.
 	outlive(syscall.SIGINT)
-	cmd := exec.Command("/proc/self/exe", append([]string{"init", d.repo, string(t), "--"}, command...)...)
+	cmd := exec.Command("/proc/self/exe", append([]string{"init", d.repo, strconv.Itoa(d.slot), string(t), "--"}, command...)...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	if ready := inheritedReady(); ready != nil {
 		cmd.ExtraFiles = []*os.File{ready}
@@ -83,7 +83,7 @@ func runMain(d dirs, t tier, command []string) error {
 	}
 	err = cmd.Start()
 	if err == nil {
-		err = writeJSON(d.state(), state{Runner: os.Getpid(), Init: cmd.Process.Pid, Tier: t})
+		err = writeJSON(d.state(), state{Runner: os.Getpid(), Init: cmd.Process.Pid, Kept: len(command) == 0})
 		if err != nil {
 			_ = cmd.Process.Kill()
 		}
@@ -117,7 +117,7 @@ func startSweeper(d dirs, lock *os.File) (ended func() error, err error) {
 		return nil, err
 	}
 	defer log.Close()
-	cmd := exec.Command("/proc/self/exe", "sweep")
+	cmd := exec.Command("/proc/self/exe", "sweep", strconv.Itoa(d.slot))
 	cmd.Dir = d.repo
 	cmd.Stdout, cmd.Stderr = log, log // not the runner's: whoever reads those would wait for us
 	cmd.ExtraFiles = []*os.File{alive, lock}
@@ -136,14 +136,9 @@ func startSweeper(d dirs, lock *os.File) (ended func() error, err error) {
 
 // upMain starts a cluster in the background.
 func upMain(d dirs, t tier) error {
-	lock, err := d.tryLock(clusterLock)
-	if err != nil {
-		return err
+	if _, _, err := kept(d); err == nil {
+		return errors.New("a cluster is up; `cluster down` ends it")
 	}
-	if lock == nil {
-		return errors.New("a cluster of this checkout is up or ending; `cluster down` ends it")
-	}
-	_ = lock.Close()
 	r, w, err := os.Pipe()
 	if err != nil {
 		return err
@@ -172,33 +167,31 @@ func upMain(d dirs, t tier) error {
 	return nil
 }
 
-// running gives the state of the cluster that runs.
-func running(d dirs) (state, error) {
-	none := errors.New("no cluster of this checkout is up; `cluster up` starts one")
-	lock, err := d.tryLock(clusterLock)
-	if err != nil {
-		return state{}, err
+// kept finds the cluster that up has started, never one that a test has.
+func kept(d dirs) (dirs, state, error) {
+	for d.slot = range d.slots() {
+		lock, err := d.tryLock(d.clusterLock())
+		if err != nil {
+			return d, state{}, err
+		}
+		if lock != nil {
+			_ = lock.Close()
+			continue
+		}
+		var s state
+		raw, err := os.ReadFile(d.state())
+		if err == nil && json.Unmarshal(raw, &s) == nil && s.Kept {
+			return d, s, nil
+		}
 	}
-	if lock != nil {
-		_ = lock.Close()
-		return state{}, none
-	}
-	raw, err := os.ReadFile(d.state())
-	if err != nil {
-		return state{}, errors.New("the cluster is starting or ending; try again")
-	}
-	var s state
-	if err := json.Unmarshal(raw, &s); err != nil {
-		return state{}, fmt.Errorf("%s: %w", d.state(), err)
-	}
-	return s, nil
+	return d, state{}, errors.New("no cluster is up; `cluster up` starts one")
 }
 
 func execMain(d dirs, command []string) error {
 	if len(command) == 0 {
 		return errors.New("exec needs a command after --")
 	}
-	s, err := running(d)
+	_, s, err := kept(d)
 	if err != nil {
 		return err
 	}
@@ -215,14 +208,14 @@ func execMain(d dirs, command []string) error {
 }
 
 func downMain(d dirs) error {
-	s, err := running(d)
+	d, s, err := kept(d)
 	if err != nil {
 		return err
 	}
 	if err := unix.Kill(s.Runner, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
 		return err
 	}
-	lock, err := d.lockCluster() // the sweeper's, until all is gone
+	lock, err := d.lock(d.clusterLock(), "ending") // the sweeper's, until all is gone
 	if err != nil {
 		return err
 	}
@@ -234,7 +227,7 @@ func commandEnv() []string {
 	env := []string{
 		"KUBECONFIG=" + kubeconfig,
 		"CAESARION_KUBE=" + runDir,
-		"PATH=" + cacheMount + "/bin:" + os.Getenv("PATH"),
+		"PATH=" + binPath(),
 	}
 	for _, kv := range os.Environ() {
 		name, _, _ := strings.Cut(kv, "=")
@@ -243,6 +236,11 @@ func commandEnv() []string {
 		}
 	}
 	return env
+}
+
+// binPath finds the cluster's binaries first.
+func binPath() string {
+	return slotMount + "/bin:" + cacheMount + "/bin:" + os.Getenv("PATH")
 }
 
 // initMain is pid 1 of the cluster: it starts the node and reaps what the
@@ -274,7 +272,7 @@ func initMain(args []string) error {
 }
 
 // sweepMain waits for the runner's end and cleans up.
-func sweepMain() error {
+func sweepMain(args []string) error {
 	outlive(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	_ = os.NewFile(lockFD, "lock") // ours until we exit
 	if _, err := io.Copy(io.Discard, os.NewFile(aliveFD, "alive")); err != nil {
@@ -282,6 +280,12 @@ func sweepMain() error {
 	}
 	d, err := findDirs()
 	if err != nil {
+		return err
+	}
+	if len(args) != 1 {
+		return errors.New("sweep is started by run")
+	}
+	if d.slot, err = strconv.Atoi(args[0]); err != nil {
 		return err
 	}
 	fmt.Println(time.Now().Format(time.TimeOnly), "sweeping")

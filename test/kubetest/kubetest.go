@@ -151,7 +151,7 @@ func poll(ctx context.Context, ask func(ctx context.Context) error) error {
 func Image(tb testing.TB, name string) string {
 	tb.Helper()
 	Need(tb)
-	raw, err := os.ReadFile(filepath.Join(os.Getenv(inside), "cache", "images", "images.json"))
+	raw, err := os.ReadFile(filepath.Join(os.Getenv(inside), "slot", "images.json"))
 	if err != nil {
 		tb.Fatal(err)
 	}
