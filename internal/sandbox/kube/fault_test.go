@@ -3,8 +3,10 @@ package kube_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -15,6 +17,7 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/util/retry"
 
 	"github.com/caesarion/caesarion/internal/agent/agenttest"
 	"github.com/caesarion/caesarion/internal/agentapi"
@@ -483,6 +486,16 @@ func TestANodeThatDoesNotAnswer(t *testing.T) {
 	kubelet := kubetest.Component(t, "kubelet")
 	kubelet.Freeze()
 	begin := time.Now()
+	// A cluster whose only node is gone gives up nothing: the taint is the one
+	// that the node would get if there were others.
+	unreachable := corev1.Taint{Key: corev1.TaintNodeUnreachable, Effect: corev1.TaintEffectNoExecute}
+	taint(t, func(list []corev1.Taint) []corev1.Taint { return append(list, unreachable) })
+	untaint := func() {
+		taint(t, func(list []corev1.Taint) []corev1.Taint {
+			return slices.DeleteFunc(list, func(other corev1.Taint) bool { return other.Key == unreachable.Key })
+		})
+	}
+	t.Cleanup(untaint)
 	// Its agent still answers: it is in use as long as the cluster has not given it up.
 	if _, err := sandboxtest.Client(t, d, info).Usage(t.Context()); err != nil {
 		t.Errorf("at once: %v", err)
@@ -501,6 +514,7 @@ func TestANodeThatDoesNotAnswer(t *testing.T) {
 		t.Errorf("delete: %v", err)
 	}
 	kubelet.Thaw()
+	untaint()
 	kubetest.Wait(t, "the node to be back", func(ctx context.Context) error { return d.Delete(ctx, info.ID) })
 	kubetest.Wait(t, "a sandbox to start on it", func(ctx context.Context) error {
 		other, err := d.Create(ctx, spec(t))
@@ -509,4 +523,24 @@ func TestANodeThatDoesNotAnswer(t *testing.T) {
 		}
 		return err
 	})
+}
+
+// taint changes the taints of the node.
+func taint(t testing.TB, change func([]corev1.Taint) []corev1.Taint) {
+	t.Helper()
+	nodes := kubetest.Client(t).CoreV1().Nodes()
+	err := retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		ctx := context.WithoutCancel(t.Context())
+		list, err := nodes.List(ctx, metav1.ListOptions{})
+		if err != nil || len(list.Items) != 1 {
+			return fmt.Errorf("%d nodes: %w", len(list.Items), err)
+		}
+		node := &list.Items[0]
+		node.Spec.Taints = change(node.Spec.Taints)
+		_, err = nodes.Update(ctx, node, metav1.UpdateOptions{})
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
 }
