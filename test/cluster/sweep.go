@@ -48,8 +48,8 @@ func cniDir() string {
 	return ""
 }
 
-// cgroupRoots are the hierarchies that pods are limited in: one of version 2,
-// or those of version 1.
+// cgroupRoots are the hierarchies that pods are limited in: one of version 2
+// (which nobody has tried yet), or those of version 1.
 func cgroupRoots() []string {
 	const root = "/sys/fs/cgroup"
 	if _, err := os.Stat(root + "/cgroup.controllers"); err == nil {

@@ -1,6 +1,13 @@
-// Package netpol enforces networking.k8s.io/v1 NetworkPolicy on a single test node with nftables.
-// Every change rewrites one table ("inet netpol") in one transaction. It needs the bridge's frames in the
-// IP hooks (net.bridge.bridge-nf-call-iptables=1), and runs in the node's network namespace.
+// Package netpol enforces NetworkPolicy (networking.k8s.io/v1) on a single test
+// node with nftables.
+//
+// Every change rewrites one table ("inet netpol") in one transaction. It needs the
+// frames of the bridge in the hooks of IP (net.bridge.bridge-nf-call-iptables=1), and
+// runs in the node's network namespace.
+//
+// Its limits: IPv4 only; a new pod is open until its address is in its status, up to
+// a second; connections that exist survive a new policy; a named port of an egress
+// rule means that port of any pod.
 package netpol
 
 import (
@@ -22,7 +29,8 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// Run enforces until ctx ends. nodeIP is always let in (probes, the "host" side).
+// Run enforces until ctx ends. The node's own addresses are always let in, as
+// probes come from them.
 func Run(ctx context.Context, c kubernetes.Interface, nodeIPs []string) error {
 	f := informers.NewSharedInformerFactory(c, 0)
 	pods, nss, pols := f.Core().V1().Pods(), f.Core().V1().Namespaces(), f.Networking().V1().NetworkPolicies()
