@@ -48,6 +48,8 @@ type Fleet struct {
 	goneList []sandbox.ID // oldest first; bounds gone
 	seeds    map[string]*Sandbox
 	sessions map[string]*Sandbox
+	found    map[string]string  // keys of other replicas' sandboxes by their names
+	tries    map[sandbox.ID]int // to take over a sandbox whose agent did not answer
 	farewell func(context.Context, *Sandbox)
 }
 
@@ -78,6 +80,8 @@ func New(ctx context.Context, driver sandbox.Driver, ready Leaser, opts Options)
 		gone:     map[sandbox.ID]*Sandbox{},
 		seeds:    map[string]*Sandbox{},
 		sessions: map[string]*Sandbox{},
+		found:    map[string]string{},
+		tries:    map[sandbox.ID]int{},
 	}
 	f.pauser, _ = driver.(sandbox.Pauser)
 	f.saver, _ = driver.(sandbox.Snapshotter)

@@ -5,11 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/caesarion/caesarion/internal/agentapi"
 	"github.com/caesarion/caesarion/internal/errdefs"
 	"github.com/caesarion/caesarion/internal/sandbox"
 )
@@ -31,26 +33,76 @@ var errNotMine = errdefs.New(errdefs.ErrUnavailable, "replica-stale", "This repl
 	WithHint("Try again in a few seconds.")
 
 // Adopt takes over what is there of sandboxes under keys that have just become
-// this replica's, as New does after a restart.
-func (f *Fleet) Adopt(ctx context.Context, keys []string) error {
+// this replica's, as New does after a restart. It calls done for each key, from
+// any goroutine, and returns after the last.
+func (f *Fleet) Adopt(ctx context.Context, keys []string, done func(key string, err error)) {
 	infos, err := f.driver.List(ctx)
 	if err != nil {
-		return fmt.Errorf("fleet: list sandboxes of another replica: %w", err)
+		err = fmt.Errorf("fleet: list sandboxes of another replica: %w", err)
+	}
+	under := make(map[string][]sandbox.Info, len(keys))
+	for _, key := range keys {
+		under[key] = nil
+	}
+	for _, info := range infos {
+		if _, ours := under[keyOfInfo(info)]; ours && !info.Pooled && !f.knows(info.ID) {
+			under[keyOfInfo(info)] = append(under[keyOfInfo(info)], info)
+		}
 	}
 	var g errgroup.Group
 	g.SetLimit(adoptAtOnce)
-	for _, info := range infos {
-		if info.Pooled || !slices.Contains(keys, keyOfInfo(info)) {
-			continue
-		}
+	for key, infos := range under {
+		g.Go(func() error {
+			err := err
+			for _, info := range infos {
+				err = errors.Join(err, f.adoptFrom(ctx, info))
+			}
+			done(key, err)
+			return nil
+		})
+	}
+	_ = g.Wait() // done has the errors
+}
+
+func (f *Fleet) knows(id sandbox.ID) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.alive[id] != nil || f.gone[id] != nil
+}
+
+// How often an agent may fail to answer a replica that takes its sandbox over
+// before it is given up: many are asked at once, and a node may be busy.
+const adoptTries = 3
+
+// adoptFrom is takeOver of a sandbox that another replica had until now, if its
+// agent answers.
+func (f *Fleet) adoptFrom(ctx context.Context, info sandbox.Info) error {
+	if info.State == sandbox.StateRunning {
+		err := f.ask(ctx, info)
 		f.mu.Lock()
-		has := f.alive[info.ID] != nil || f.gone[info.ID] != nil
+		tries := f.tries[info.ID] + 1
+		if err == nil || tries >= adoptTries {
+			delete(f.tries, info.ID)
+		} else {
+			f.tries[info.ID] = tries
+		}
 		f.mu.Unlock()
-		if !has {
-			g.Go(func() error { f.takeOver(ctx, info); return nil })
+		if err != nil && tries < adoptTries {
+			return fmt.Errorf("fleet: the agent of %s does not answer: %w", info.ID, err)
 		}
 	}
-	return g.Wait()
+	f.takeOver(ctx, info)
+	return nil
+}
+
+// ask reports whether the agent of a sandbox answers.
+func (f *Fleet) ask(ctx context.Context, info sandbox.Info) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, adoptTimeout, errors.New("the agent did not answer in time"))
+	defer cancel()
+	client := agentapi.NewClient(func(ctx context.Context) (net.Conn, error) { return f.driver.Dial(ctx, info.ID) }, info.AgentToken)
+	defer client.CloseIdle()
+	_, err := client.Kernels(ctx)
+	return err
 }
 
 // A sandbox that is this replica's by its labels and that it does not know is
@@ -72,11 +124,10 @@ func (f *Fleet) Reconcile(ctx context.Context) {
 			continue
 		}
 		f.mu.Lock()
-		has := f.alive[info.ID] != nil || f.gone[info.ID] != nil
 		replaced := f.sessions[key] != nil
 		f.mu.Unlock()
 		switch {
-		case has:
+		case f.knows(info.ID):
 		case replaced:
 			f.discard(info.ID, "its session has another")
 		default:
@@ -114,6 +165,8 @@ func (f *Fleet) Keys(ctx context.Context) ([]string, error) {
 const (
 	locateFor   = 600 * time.Millisecond
 	locateEvery = 20 * time.Millisecond
+	// maxFound bounds the names that are remembered, some 150 bytes each.
+	maxFound = 10_000
 )
 
 // Locate gives the key of a sandbox of any replica, by its id or its name in the
@@ -124,13 +177,22 @@ func (f *Fleet) Locate(ctx context.Context, name string) (key string, ok bool) {
 		return "", false
 	}
 	f.mu.Lock()
-	s := cmp.Or(f.alive[id], f.gone[id], f.seeds[name])
+	s, found := cmp.Or(f.alive[id], f.gone[id], f.seeds[name]), f.found[name]
 	f.mu.Unlock()
 	if s != nil {
 		return keyOf(s.id, s.session), true
 	}
+	if found != "" {
+		return found, true // never changes; its owner knows whether it is there still
+	}
 	for until := time.Now().Add(locateFor); ; {
 		if info, err := f.look(ctx, name); err == nil {
+			f.mu.Lock()
+			if len(f.found) >= maxFound {
+				clear(f.found)
+			}
+			f.found[name] = keyOfInfo(info)
+			f.mu.Unlock()
 			return keyOfInfo(info), true
 		} else if !errors.Is(err, errdefs.ErrNotFound) || time.Now().After(until) {
 			return "", false

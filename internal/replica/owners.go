@@ -256,10 +256,7 @@ func (r *Registry) takeOver(ctx context.Context, keys []string) (done chan struc
 		defer close(done)
 		defer func() { <-r.batch }()
 		r.log.Info("keys taken over", "replica", r.opts.ID, "count", len(flights))
-		err := r.adopt(ctx, slices.Sorted(maps.Keys(flights)))
-		for key, f := range flights {
-			r.land(key, f, r.me(), err)
-		}
+		r.adopt(ctx, flights)
 	}()
 	return done
 }

@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"errors"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -53,10 +55,10 @@ type Owner struct {
 // Holder has what this replica owns.
 type Holder interface {
 	// Take adopts what is there under keys that have just become this replica's:
-	// sandboxes with their executions, sessions in which something runs.
-	// Requests for a key wait until Take returns. After an error it is called
-	// again, with keys of which some may be adopted already.
-	Take(ctx context.Context, keys []string) error
+	// sandboxes with their executions, sessions in which something runs. It calls
+	// done once for each key, from any goroutine, and returns after the last.
+	// Requests for a key wait for that; with an error it is tried again.
+	Take(ctx context.Context, keys []string, done func(key string, err error))
 	// Holds reports whether there is something under a key that needs an owner.
 	Holds(key string) bool
 	// Keys lists what needs an owner in the whole installation.
@@ -340,7 +342,8 @@ func (r *Registry) flight(key string) (*flight, Owner) {
 		defer cancel()
 		owner, err := r.claim(ctx, key)
 		if err == nil && owner.Mine {
-			err = r.adopt(ctx, []string{key})
+			r.adopt(ctx, map[string]*flight{key: f})
+			return
 		}
 		r.land(key, f, owner, err)
 	})
@@ -387,21 +390,27 @@ func (r *Registry) landLocked(key string, f *flight, owner Owner, err error) {
 // maxForeign bounds what is remembered of others, some 100 bytes each.
 const maxForeign = 50_000
 
-// adopt has the holder take what is there under keys that are ours now.
-func (r *Registry) adopt(ctx context.Context, keys []string) error {
+// adopt has the holder take what is there under keys that are ours now, and
+// lands each as it is done.
+func (r *Registry) adopt(ctx context.Context, flights map[string]*flight) {
 	r.mu.Lock()
 	h := r.holder
 	r.mu.Unlock()
-	if h == nil {
-		return nil
+	done := func(key string, err error) {
+		if err != nil {
+			r.log.Warn("what is there under a key of this replica can't be taken over", "key", key, "err", err)
+			err = errdefs.New(errdefs.ErrUnavailable, "takeover-failed", "This replica of the server could not take over what another had.").
+				WithHint("Try again in a few seconds.").WithCause(err)
+		}
+		r.land(key, flights[key], r.me(), err)
 	}
-	err := h.Take(ctx, keys)
-	if err != nil {
-		r.log.Warn("what is there under keys of this replica can't be taken over", "count", len(keys), "err", err)
-		return errdefs.New(errdefs.ErrUnavailable, "takeover-failed", "This replica of the server could not take over what another had.").
-			WithHint("Try again in a few seconds.").WithCause(err)
+	if h != nil {
+		h.Take(ctx, slices.Sorted(maps.Keys(flights)), done)
+		return
 	}
-	return nil
+	for key := range flights {
+		done(key, nil)
+	}
 }
 
 // Forget drops what is remembered of a key. One that was ours is taken again,

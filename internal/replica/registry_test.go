@@ -71,16 +71,15 @@ type held struct {
 	fail  error
 }
 
-func (h *held) Take(_ context.Context, keys []string) error {
+func (h *held) Take(_ context.Context, keys []string, done func(string, error)) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.fail != nil {
-		return h.fail
-	}
 	for _, k := range keys {
-		h.taken[k]++
+		if h.fail == nil {
+			h.taken[k]++
+		}
+		done(k, h.fail)
 	}
-	return nil
 }
 
 func (h *held) Holds(key string) bool {

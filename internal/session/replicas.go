@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -49,71 +50,71 @@ func IsKey(id string) bool { return sessionID.MatchString(id) }
 
 // Take is part of replica.Holder: sandboxes are adopted, and sessions in which
 // something runs are read and gone on with.
-func (svc *Service) Take(ctx context.Context, keys []string) error {
-	var sessions, sandboxes []string
-	for _, key := range keys {
-		switch {
-		case strings.HasPrefix(key, nameKey):
-			continue
-		case sessionID.MatchString(key):
-			sessions = append(sessions, key)
+func (svc *Service) Take(ctx context.Context, keys []string, done func(key string, err error)) {
+	keys = slices.DeleteFunc(slices.Clone(keys), func(key string) bool {
+		if strings.HasPrefix(key, nameKey) {
+			done(key, nil)
+			return true
 		}
-		sandboxes = append(sandboxes, key)
+		return false
+	})
+	if len(keys) == 0 {
+		return
 	}
-	if len(sandboxes) == 0 {
-		return nil
-	}
-	// Without its sandbox a session would be told that what ran is lost.
-	if err := svc.fleet.Adopt(ctx, sandboxes); err != nil {
-		return err
-	}
-	open, err := svc.openOf(ctx, sessions)
-	for _, id := range open {
-		s, e := svc.get(ctx, id)
-		if e != nil {
-			svc.log.Error("a session can't be taken over", "session_id", id, "err", e)
-			if errdefs.CodeOf(e) != "session-damaged" { // which trying again does not mend
-				err = errors.Join(err, e)
-			}
-			continue
+	open, err := svc.openOf(ctx, keys)
+	if err != nil {
+		for _, key := range keys {
+			done(key, err)
 		}
-		svc.mu.Lock()
-		fn := svc.taken
-		svc.mu.Unlock()
-		if fn != nil {
-			svc.background(func() { fn(s) })
-		}
+		return
 	}
-	return err
+	svc.fleet.Adopt(ctx, keys, func(key string, err error) {
+		if err == nil && open[key] { // without its sandbox it would be told that what ran is lost
+			err = svc.goOn(ctx, key)
+		}
+		done(key, err)
+	})
 }
 
-// openOf gives those of the sessions in which something runs or waits.
-func (svc *Service) openOf(ctx context.Context, ids []string) ([]string, error) {
-	if len(ids) == 0 {
-		return nil, nil
-	}
-	if len(ids) == 1 {
-		row, err := svc.store.Session(ctx, ids[0])
-		if errors.Is(err, errdefs.ErrNotFound) || err == nil && !row.Open {
-			return nil, nil
+// goOn reads a session in which something runs or waits.
+func (svc *Service) goOn(ctx context.Context, id string) error {
+	s, err := svc.get(ctx, id)
+	if err != nil {
+		svc.log.Error("a session can't be taken over", "session_id", id, "err", err)
+		if errdefs.CodeOf(err) == "session-damaged" { // which trying again does not mend
+			return nil
 		}
-		return ids, err
+		return err
+	}
+	svc.mu.Lock()
+	fn := svc.taken
+	svc.mu.Unlock()
+	if fn != nil {
+		svc.background(func() { fn(s) })
+	}
+	return nil
+}
+
+// openOf gives those of the keys that are sessions in which something runs or
+// waits.
+func (svc *Service) openOf(ctx context.Context, keys []string) (map[string]bool, error) {
+	open := map[string]bool{}
+	if len(keys) == 1 {
+		if !sessionID.MatchString(keys[0]) {
+			return open, nil
+		}
+		row, err := svc.store.Session(ctx, keys[0])
+		open[keys[0]] = row.Open
+		if errors.Is(err, errdefs.ErrNotFound) {
+			err = nil
+		}
+		return open, err
 	}
 	all, err := svc.store.OpenSessions(ctx)
-	if err != nil {
-		return nil, err
-	}
-	wanted := map[string]bool{}
-	for _, id := range ids {
-		wanted[id] = true
-	}
-	var open []string
 	for _, id := range all {
-		if wanted[id] {
-			open = append(open, id)
-		}
+		open[id] = true
 	}
-	return open, nil
+	return open, err
 }
 
 // WhenTaken has fn called for each session in which something ran or waits and

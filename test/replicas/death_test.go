@@ -2,6 +2,7 @@ package replicas_test
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -9,6 +10,8 @@ import (
 	"time"
 
 	v1 "github.com/caesarion/caesarion/api/v1"
+	"github.com/caesarion/caesarion/internal/sandbox"
+	"github.com/caesarion/caesarion/internal/sandbox/fake"
 )
 
 // among gives the next of the servers each time, as a load balancer does that
@@ -203,5 +206,45 @@ func TestRequestsWhileTheOwnerDies(t *testing.T) {
 	// What was refused may have been done, what was answered has been.
 	if n := int64(notes); n < writes.Load() || n > writes.Load()+refused.Load() {
 		t.Errorf("%d notes, of %d answered and %d refused", n, writes.Load(), refused.Load())
+	}
+}
+
+// Who takes over asks many agents at once, on a cluster that has just lost a
+// node: one that does not answer at first keeps its sandbox.
+func TestAnAgentThatDoesNotAnswerAtOnceIsAskedAgain(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		fails int64
+		left  int
+	}{
+		{"twice", 2, 1},
+		{"never", 1 << 60, 0},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			w := newWorld(t)
+			a, b := w.start(t, "a"), w.start(t, "b")
+			id, cell := a.newSession(t, "x = 42")
+			a.run(t, id, cell)
+			eventually(t, "the cell to run", func() bool { return cellOf(a.detail(t, id), cell).Status == "ok" })
+			box := a.detail(t, id).Sandbox.ID
+			var dials atomic.Int64
+			w.host.SetScript(fake.Script{BeforeDial: func(context.Context, sandbox.ID) error {
+				if dials.Add(1) <= test.fails {
+					return errors.New("no route to the pod")
+				}
+				return nil
+			}})
+			a.kill()
+			eventually(t, "b to own the session", func() bool { return b.replicas.Owns(id) })
+			w.host.SetScript(fake.Script{})
+			if n := dials.Load(); n < 3 {
+				t.Errorf("the agent was asked %d times", n)
+			}
+			eventually(t, "the sandboxes that should be left", func() bool { return w.sandboxes(t) == test.left })
+			d := b.detail(t, id)
+			if got := d.Sandbox.ID == box; got != (test.left == 1) {
+				t.Errorf("the session has %+v, had %s", d.Sandbox, box)
+			}
+		})
 	}
 }
