@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	creates = 40
+	creates = 30
 	colds   = 10
 )
 

@@ -29,7 +29,7 @@ import (
 func TestMain(m *testing.M) { os.Exit(kubetest.Main(m)) }
 
 // token is what all servers here want of their clients.
-const token = "a token of the benchmark, long enough"
+const token = "token-of-the-benchmark-long-enough"
 
 // world is where installations of the product are: a namespace, in which their
 // account has the chart's rights, and a database server.
@@ -200,9 +200,9 @@ func start(tb testing.TB, dir string, args ...string) *server {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(s.end)
-	var ready struct{ URL string }
+	var ready struct{ URL, Detail string }
 	if err := json.NewDecoder(out).Decode(&ready); err != nil || ready.URL == "" {
-		tb.Fatalf("the server did not start: %v\n%s", err, s.stop())
+		tb.Fatalf("the server did not start: %s %v\n%s", ready.Detail, err, s.stop())
 	}
 	if s.Client, err = client.New(ready.URL, client.Options{Token: token}); err != nil {
 		tb.Fatal(err)
