@@ -225,6 +225,7 @@ func TestATemplateThatChangesDrainsWhatNobodyHas(t *testing.T) {
 	// what newer ones have made ready.
 	b.close()
 	old := a.w.opts
+	old.began = old.began.Add(-time.Minute) // a pod's age is known to the second
 	a = c.replica("a2", old)
 	eventually(t, "the old one leads", a.leads)
 	a.full(t)
