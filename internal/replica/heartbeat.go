@@ -26,7 +26,11 @@ func (r *Registry) beat() {
 	for {
 		wait := every
 		sent := r.now()
-		ctx, cancel := context.WithTimeout(r.ctx, every)
+		most := every
+		if conn == nil {
+			most *= 2 // to be let in takes longer, above all when everybody comes back at once
+		}
+		ctx, cancel := context.WithTimeout(r.ctx, most)
 		err := r.renew(ctx, &conn)
 		cancel()
 		switch {
@@ -126,6 +130,10 @@ func (r *Registry) renewed(sent int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if now := r.now(); now >= r.until.Load() { // the first, or after a break
+		r.grace = r.opts.TTL
+		if r.since > 0 {
+			r.grace *= 2 // others may be as late as this one
+		}
 		r.since = now
 	}
 	if r.term == nil || r.term.Err() != nil {
@@ -162,7 +170,7 @@ func (r *Registry) settled() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := r.now()
-	return now < r.until.Load() && now-r.since >= int64(r.opts.TTL)
+	return now < r.until.Load() && now-r.since >= int64(r.grace)
 }
 
 // look finds the dead and takes over what they had, releases what is not used,

@@ -85,8 +85,9 @@ type Registry struct {
 	mu      sync.Mutex
 	closed  bool
 	retired bool
-	holder  Holder // nil until Start
-	since   int64  // now since when it was fresh without a break
+	holder  Holder        // nil until Start
+	since   int64         // now since when it was fresh without a break
+	grace   time.Duration // from then on, until it may declare others dead
 	lapse   *time.Timer
 	term    context.Context
 	end     context.CancelCauseFunc // of term
