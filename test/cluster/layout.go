@@ -95,14 +95,8 @@ func (d dirs) clusterLock() string {
 // lockCluster waits until a cluster may run, and gives where.
 func (d dirs) lockCluster() (dirs, *os.File, error) {
 	const waiting = "waiting for another cluster of this checkout to end"
-	slots := d.slots()
-	if slots == 1 {
-		d.slot = 0
-		f, err := d.lock(d.clusterLock(), waiting)
-		return d, f, err
-	}
 	for said := false; ; said = true {
-		for d.slot = range slots {
+		for d.slot = range d.slots() {
 			if f, err := d.tryLock(d.clusterLock()); err != nil || f != nil {
 				return d, f, err
 			}
