@@ -53,7 +53,7 @@ func run(ctx context.Context, args []string, stdout *os.File) error {
 	python := flags.String("python", "python3", "interpreter of the kernels")
 	tokenHash := flags.String("token-sha256", "", "SHA-256, in hexadecimal, of the only token that the first configure may come with")
 	limits := flags.String("limits", "", "JSON of the limits that hold until then: memory_bytes, processes, disk_bytes, data_bytes")
-	ownDisk := flags.Bool("own-disk", false, "count files to tell how much disk is used, because the disk is also used by others")
+	ownDisk := flags.Bool("own-disk", false, "keep the disk limit and tell what is used by counting files, because the disk is also used by others")
 	homeFrom := flags.String("home-from", "", "folder whose files an empty home directory begins with")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {

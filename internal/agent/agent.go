@@ -48,8 +48,8 @@ type Options struct {
 	TokenSHA256 []byte
 	// Limits hold until the first Configure, whose other fields are not used.
 	Limits *agentapi.Configure
-	// OwnDisk has Usage count the files of the folders that can be written to,
-	// because the disk below them is also used by others.
+	// OwnDisk says that the disk below the folders that can be written to is also
+	// used by others: the agent counts the files and keeps the limit, see disk.go.
 	OwnDisk bool
 	Logger  *slog.Logger
 }

@@ -28,7 +28,7 @@ func (a *Agent) usage() (agentapi.Usage, error) {
 		}
 	}
 	if a.opts.OwnDisk {
-		u.DiskBytes = a.disk.read(a.roots)
+		u.DiskBytes = a.disk.read(a.roots, diskFresh)
 		return u, nil
 	}
 	var st unix.Statfs_t
@@ -46,6 +46,9 @@ func (a *Agent) usage() (agentapi.Usage, error) {
 func (a *Agent) diskFull(reply *executeReply) bool {
 	if strings.Contains(reply.Value, "[Errno 28]") || strings.Contains(reply.Value, "No space left on device") {
 		return true
+	}
+	if a.diskLimit() > 0 { // see disk.go: EFBIG
+		return a.disk.over.Load() || strings.Contains(reply.Value, "[Errno 27]")
 	}
 	const least = 1 << 20
 	var st unix.Statfs_t

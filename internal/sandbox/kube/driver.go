@@ -386,7 +386,7 @@ func (d *Driver) Capabilities() sandbox.Capabilities {
 			"memory_bytes": "the container's memory limit and the agent's watch",
 			"cpus":         "the container's CPU limit",
 			"processes":    "the agent's watch, and the kubelet's podPidsLimit where it is set",
-			"disk_bytes":   "the pod's ephemeral-storage limit: the kubelet ends a sandbox that is over it",
+			"disk_bytes":   "the agent's watch and RLIMIT_FSIZE; and the pod's ephemeral-storage limit, where the kubelet ends it",
 			"network":      "the NetworkPolicies of the sandboxes' namespace, where the cluster's network enforces them",
 		},
 		Missing: map[string]string{},

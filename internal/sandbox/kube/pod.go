@@ -238,7 +238,7 @@ func (t PodTemplate) resources(limits sandbox.Limits) corev1.ResourceRequirement
 	memory := *resource.NewQuantity(limits.MemoryBytes, resource.BinarySI)
 	cpu := *resource.NewMilliQuantity(int64(math.Ceil(limits.CPUs*1000)), resource.DecimalSI)
 	// The agent's volume counts too, and is not the sandbox's.
-	storage := *resource.NewQuantity(limits.DiskBytes, resource.BinarySI)
+	storage := *resource.NewQuantity(nodeDisk(limits.DiskBytes), resource.BinarySI)
 	storage.Add(resource.MustParse(agentVolume))
 	return corev1.ResourceRequirements{
 		Requests: corev1.ResourceList{
@@ -250,6 +250,14 @@ func (t PodTemplate) resources(limits sandbox.Limits) corev1.ResourceRequirement
 			corev1.ResourceMemory: memory, corev1.ResourceCPU: cpu, corev1.ResourceEphemeralStorage: storage,
 		},
 	}
+}
+
+// nodeDisk is how much disk the node lets a sandbox use. The agent keeps the
+// limit itself and lets go what is over it; the node ends the whole sandbox, but
+// only looks once in a while, and is there for what gets around the agent.
+func nodeDisk(limit int64) int64 {
+	const part, least = 4, 256 << 20
+	return limit + max(limit/part, least)
 }
 
 func least(a, b resource.Quantity) resource.Quantity {
@@ -277,9 +285,9 @@ func (t PodTemplate) tolerations() []corev1.Toleration {
 }
 
 // storage gives the places that a sandbox may write to. Each may have all of
-// the disk limit; the sum is bounded by the ephemeral-storage limit.
+// the disk; the sum is bounded by the ephemeral-storage limit.
 func storage(disk int64, home string) ([]corev1.VolumeMount, []corev1.Volume) {
-	size := *resource.NewQuantity(disk, resource.BinarySI)
+	size := *resource.NewQuantity(nodeDisk(disk), resource.BinarySI)
 	shm := emptyDir("shm", resource.MustParse(shmVolume))
 	shm.EmptyDir.Medium = corev1.StorageMediumMemory
 	mounts := []corev1.VolumeMount{
