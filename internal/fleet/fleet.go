@@ -149,14 +149,20 @@ func (f *Fleet) takeOver(ctx context.Context, info sandbox.Info) {
 	}
 }
 
-func (f *Fleet) adoptOne(ctx context.Context, info sandbox.Info, rec record) {
-	ctx, cancel := context.WithTimeoutCause(ctx, adoptTimeout, errors.New("the agent did not answer in time"))
+func (f *Fleet) adoptOne(start context.Context, info sandbox.Info, rec record) {
+	if f.opts.Replicas != nil {
+		start = f.ctx // half adopted would be as bad as lost: only Close ends it
+	}
+	ctx, cancel := context.WithTimeoutCause(start, adoptTimeout, errors.New("the agent did not answer in time"))
 	defer cancel()
 	s, err := f.attach(info, rec, nil)
 	if err == nil {
 		if err = s.adoptExecutions(ctx); err == nil {
 			f.log.Info("sandbox adopted", "sandbox_id", string(info.ID), "template", info.Template)
 			return
+		}
+		if start.Err() != nil {
+			return // this process stops, and the next one asks the agent
 		}
 		f.log.Warn("sandbox of an earlier process can't be adopted", "sandbox_id", string(info.ID), "err", err)
 		_ = s.end(context.WithoutCancel(ctx), ReasonUnresponsive) // logged there

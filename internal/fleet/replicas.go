@@ -79,6 +79,9 @@ const adoptTries = 3
 func (f *Fleet) adoptFrom(ctx context.Context, info sandbox.Info) error {
 	if info.State == sandbox.StateRunning {
 		err := f.ask(ctx, info)
+		if cause := context.Cause(ctx); err != nil && cause != nil {
+			return cause // it was hardly asked
+		}
 		f.mu.Lock()
 		tries := f.tries[info.ID] + 1
 		if err == nil || tries >= adoptTries {
@@ -90,6 +93,9 @@ func (f *Fleet) adoptFrom(ctx context.Context, info sandbox.Info) error {
 		if err != nil && tries < adoptTries {
 			return fmt.Errorf("fleet: the agent of %s does not answer: %w", info.ID, err)
 		}
+	}
+	if f.ctx.Err() != nil {
+		return errClosed
 	}
 	f.takeOver(ctx, info)
 	return nil
