@@ -57,7 +57,7 @@ func look(t *testing.T, d dirs) machine {
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(string(mounts)) {
-		if place := strings.Fields(line)[4]; strings.HasPrefix(place, d.cache) || strings.HasPrefix(place, runDir) || place == "/run" || place == "/var" || strings.HasPrefix(place, "/proc") {
+		if place := strings.Fields(line)[4]; strings.HasPrefix(place, d.slotDir()) || strings.HasPrefix(place, runDir) || place == "/run" || place == "/var" || strings.HasPrefix(place, "/proc") {
 			m.mounts[place] = true
 		}
 	}
@@ -121,11 +121,11 @@ func readStat(file string) (p process, name string, parent int, ok bool) {
 // then has the machine as the first one had.
 func TestKilledClusterLeavesNothing(t *testing.T) {
 	d := needCluster(t)
-	t.Setenv("CAESARION_CLUSTERS", "1") // the second has to wait
-	_, lock, err := d.lockCluster()     // until others are done
+	d, lock, err := d.lockCluster() // until others are done
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Setenv("CAESARION_CLUSTER_SLOT", strconv.Itoa(d.slot)) // the second has to wait for the first
 	before := look(t, d)
 	_ = lock.Close()
 
@@ -202,6 +202,54 @@ sleep 1000`)
 	}
 	if _, err := os.Stat(d.run()); err == nil {
 		t.Errorf("left behind: %s", d.run())
+	}
+}
+
+// What even the sweeper could not clean up, the next cluster does.
+func TestKilledSweeper(t *testing.T) {
+	d := needCluster(t)
+	d, lock, err := d.lockCluster()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("CAESARION_CLUSTER_SLOT", strconv.Itoa(d.slot))
+	_ = lock.Close()
+	first := exec.Command("/proc/self/exe", "run", "--tier=fake", "--", "sh", "-c", "echo in use; sleep 1000")
+	waitFor(t, start(t, first), "in use")
+	processes, _ := family(t, first.Process.Pid)
+	killed := 0
+	for p := range processes {
+		cmdline, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", p.pid))
+		if bytes.HasPrefix(cmdline, []byte("/proc/self/exe\x00sweep\x00")) {
+			if err := syscall.Kill(p.pid, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			killed++
+		}
+	}
+	if killed != 1 {
+		t.Fatalf("%d sweepers", killed)
+	}
+	if err := first.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = first.Wait()
+	if _, err := os.Stat(d.run()); err != nil {
+		t.Errorf("somebody has cleaned up: %v", err)
+	}
+	second := exec.Command("/proc/self/exe", "run", "--tier=fake", "--", "kubectl", "get", "nodes")
+	out := start(t, second)
+	waitFor(t, out, "fake-1 ")
+	if err := second.Wait(); err != nil {
+		t.Errorf("the next cluster: %v", err)
+	}
+	if after := look(t, d); len(after.cgroups) > 0 {
+		t.Errorf("left behind: %v", after.cgroups)
+	}
+	for p, name := range processes {
+		if now, _, _, ok := readStat(fmt.Sprintf("/proc/%d/stat", p.pid)); ok && now == p {
+			t.Errorf("left behind: process %d %s", p.pid, name)
+		}
 	}
 }
 

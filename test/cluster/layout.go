@@ -72,16 +72,20 @@ func (d dirs) cgroup() string {
 	return fmt.Sprintf("caesarion-cluster-%x", sha256.Sum256([]byte(d.slotDir())))[:len("caesarion-cluster-")+8]
 }
 
-// slots is how many clusters may run at a time: one, unless the file "slots" in
-// the cache or CAESARION_CLUSTERS says more. Each has its own images on disk.
-func (d dirs) slots() int {
-	text := os.Getenv("CAESARION_CLUSTERS")
-	if text == "" {
-		file, _ := os.ReadFile(filepath.Join(d.cache, "slots"))
-		text = strings.TrimSpace(string(file))
+// slots are the places for clusters that run at a time: one, unless the file
+// "slots" in the cache says more. Each has its own images on disk.
+// CAESARION_CLUSTER_SLOT is the number of the only one to take.
+func (d dirs) slots() []int {
+	if n, err := strconv.Atoi(os.Getenv("CAESARION_CLUSTER_SLOT")); err == nil {
+		return []int{n}
 	}
-	n, _ := strconv.Atoi(text)
-	return max(1, n)
+	text, _ := os.ReadFile(filepath.Join(d.cache, "slots"))
+	n, _ := strconv.Atoi(strings.TrimSpace(string(text)))
+	slots := []int{0}
+	for len(slots) < n {
+		slots = append(slots, len(slots))
+	}
+	return slots
 }
 
 // clusterLock is the name of the lock of the cluster in this slot.
@@ -96,7 +100,7 @@ func (d dirs) clusterLock() string {
 func (d dirs) lockCluster() (dirs, *os.File, error) {
 	const waiting = "waiting for another cluster of this checkout to end"
 	for said := false; ; said = true {
-		for d.slot = range d.slots() {
+		for _, d.slot = range d.slots() {
 			if f, err := d.tryLock(d.clusterLock()); err != nil || f != nil {
 				return d, f, err
 			}

@@ -169,7 +169,7 @@ func upMain(d dirs, t tier) error {
 
 // kept finds the cluster that up has started, never one that a test has.
 func kept(d dirs) (dirs, state, error) {
-	for d.slot = range d.slots() {
+	for _, d.slot = range d.slots() {
 		lock, err := d.tryLock(d.clusterLock())
 		if err != nil {
 			return d, state{}, err
