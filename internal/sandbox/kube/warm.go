@@ -32,6 +32,8 @@ const (
 	// triedMost is how many tries to claim are kept before those that are of no
 	// use any more are looked for.
 	triedMost = 256
+	// anyVersion stands for a pod that is not to be tried, whatever its version.
+	anyVersion = "any"
 	// badMost is how many pods that don't take their configuration are tried
 	// before one is started cold: something is wrong with all of them.
 	badMost = 3
@@ -78,7 +80,7 @@ type Warm struct {
 
 	mu     sync.Mutex
 	closed bool
-	tried  map[string]string // pod → its version that was tried to be claimed here
+	tried  map[string]string // pod → its version that was tried to be claimed here, or anyVersion
 }
 
 // warmTemplate is one template of the pool.
@@ -232,7 +234,10 @@ func (w *Warm) pick(t *warmTemplate) (pod *corev1.Pod, ready bool) {
 			return !slices.ContainsFunc(pods, func(p *corev1.Pod) bool { return p.Name == name })
 		})
 	}
-	pods = slices.DeleteFunc(pods, func(p *corev1.Pod) bool { return w.tried[p.Name] == p.ResourceVersion })
+	pods = slices.DeleteFunc(pods, func(p *corev1.Pod) bool {
+		tried := w.tried[p.Name]
+		return tried == p.ResourceVersion || tried == anyVersion
+	})
 	for _, i := range rand.Perm(len(pods)) { //nolint:gosec // no secret
 		p := pods[i]
 		if ready = podReady(p); ready {
@@ -328,9 +333,13 @@ func (w *Warm) discard(id sandbox.ID) {
 	})
 }
 
-// unclaim deletes a pod if it was claimed by a call whose answer was lost. The
-// caller takes no second try at that pod: its labels are only its own.
+// unclaim deletes a pod if it was claimed by a call whose answer was lost: then
+// it has this replica's name and the caller's labels. Nobody else here takes it
+// until that is known.
 func (w *Warm) unclaim(t *warmTemplate, pod *corev1.Pod, labels map[string]string) {
+	w.mu.Lock()
+	w.tried[pod.Name] = anyVersion
+	w.mu.Unlock()
 	w.wg.Go(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(w.ctx), discardTimeout)
 		defer cancel()
@@ -343,7 +352,7 @@ func (w *Warm) unclaim(t *warmTemplate, pod *corev1.Pod, labels map[string]strin
 				w.mu.Unlock()
 				return
 			case err == nil:
-				if now.UID == pod.UID && maps.Equal(specLabels(now), labels) {
+				if now.UID == pod.UID && now.Annotations[annotationCreatedBy] == w.d.opts.Replica && maps.Equal(specLabels(now), labels) {
 					w.opts.Metrics.Evicted(t.name, evictAbandoned)
 					w.discard(idOf(pod.Name))
 				}
