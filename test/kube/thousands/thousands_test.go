@@ -207,7 +207,8 @@ func makePods(t *testing.T, kube kubernetes.Interface, namespace string, pattern
 			},
 			Spec: *pattern.Spec.DeepCopy(),
 		}
-		pod.Spec.NodeName, pod.Spec.Hostname = "", pod.Name
+		// Without the scheduler, which is not what is measured.
+		pod.Spec.NodeName, pod.Spec.Hostname = fmt.Sprintf("fake-%d", i%20+1), pod.Name
 		pod.Labels["caesarion.dev/pooled"] = "false"
 		pod.Annotations["caesarion.dev/labels"] = string(text)
 		pod.Annotations["caesarion.dev/claimed-at"] = now.Format(time.RFC3339Nano)
