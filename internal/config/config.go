@@ -80,19 +80,19 @@ const DefaultTemplate = "python"
 // Template is what a sandbox is made from. What the file leaves out has the
 // value of DefaultLimits.
 type Template struct {
-	Image            string            `yaml:"image"`             // name or digest in the image store
-	Memory           Bytes             `yaml:"memory"`            // of all processes together
-	CPUs             float64           `yaml:"cpus"`              // cores, fractions allowed
-	Processes        int               `yaml:"processes"`         // processes and threads
-	Disk             Bytes             `yaml:"disk"`              // all that is written, together
-	ExecutionTimeout Duration          `yaml:"execution_timeout"` // running time of one execution
-	IdleTimeout      Duration          `yaml:"idle_timeout"`      // unused for so long, a sandbox is deleted
-	Lifetime         Duration          `yaml:"lifetime"`          // after so long it is deleted in any case
-	PauseAfter       Duration          `yaml:"pause_after"`       // unused for so long, a sandbox is put to sleep; 0: never
-	PoolSize         PoolSize          `yaml:"pool_size"`         // sandboxes kept ready
-	Preload          []string          `yaml:"preload"`           // modules that kernels have imported before they are handed out
-	Env              map[string]string `yaml:"env,omitempty"`     // for kernels and processes
-	Kubernetes       map[string]any    `yaml:"kubernetes,omitempty"`    // what only pods have; the driver reads it
+	Image            string            `yaml:"image"`                // name or digest in the image store
+	Memory           Bytes             `yaml:"memory"`               // of all processes together
+	CPUs             float64           `yaml:"cpus"`                 // cores, fractions allowed
+	Processes        int               `yaml:"processes"`            // processes and threads
+	Disk             Bytes             `yaml:"disk"`                 // all that is written, together
+	ExecutionTimeout Duration          `yaml:"execution_timeout"`    // running time of one execution
+	IdleTimeout      Duration          `yaml:"idle_timeout"`         // unused for so long, a sandbox is deleted
+	Lifetime         Duration          `yaml:"lifetime"`             // after so long it is deleted in any case
+	PauseAfter       Duration          `yaml:"pause_after"`          // unused for so long, a sandbox is put to sleep; 0: never
+	PoolSize         PoolSize          `yaml:"pool_size"`            // sandboxes kept ready
+	Preload          []string          `yaml:"preload"`              // modules that kernels have imported before they are handed out
+	Env              map[string]string `yaml:"env,omitempty"`        // for kernels and processes
+	Kubernetes       map[string]any    `yaml:"kubernetes,omitempty"` // what only pods have; the driver reads it
 }
 
 // DefaultPreload is what kernels of the default template and image have
