@@ -84,16 +84,17 @@ func (r *Registry) renew(ctx context.Context, conn **sql.Conn) error {
 		}
 		*conn = c
 	}
-	rows, err := (*conn).QueryContext(ctx, `WITH me AS (UPDATE replicas SET seen_at = clock_timestamp() WHERE id=$1 RETURNING id)
-		SELECT r.id, EXISTS (SELECT FROM me) FROM replicas r`, r.opts.ID)
+	rows, err := (*conn).QueryContext(ctx, `WITH me AS (UPDATE replicas SET seen_at = clock_timestamp() WHERE id=$1 RETURNING seen_at)
+		SELECT r.id, (SELECT seen_at FROM me) FROM replicas r`, r.opts.ID)
 	if err != nil {
 		return err
 	}
 	defer rows.Close()
-	alive, lives := map[string]bool{}, false
+	alive := map[string]bool{}
+	var seen sql.NullTime
 	for rows.Next() {
 		var id string
-		if err := rows.Scan(&id, &lives); err != nil {
+		if err := rows.Scan(&id, &seen); err != nil {
 			return err
 		}
 		alive[id] = true
@@ -101,17 +102,18 @@ func (r *Registry) renew(ctx context.Context, conn **sql.Conn) error {
 	if err := rows.Err(); err != nil {
 		return err
 	}
-	if !lives {
+	if !seen.Valid {
 		return errDead
 	}
-	r.meet(alive)
+	r.meet(alive, seen.Time)
 	return nil
 }
 
-// meet notes who lives.
-func (r *Registry) meet(alive map[string]bool) {
+// meet notes who lives, and when the database heard of this replica.
+func (r *Registry) meet(alive map[string]bool, seen time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.seen = seen
 	for id, p := range r.peers {
 		if !alive[id] {
 			p.end()

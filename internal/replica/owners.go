@@ -92,10 +92,14 @@ func (r *Registry) Owner(ctx context.Context, key string) (Owner, bool, error) {
 }
 
 // declare ends the rows of replicas that were not heard of for TTL: one, or
-// with "" all of them.
+// with "" all of them. It must reach the database soon after this replica's own
+// heartbeat: one that was long on its way would find everybody late.
 func (r *Registry) declare(ctx context.Context, id string) {
-	dead, err := r.strings(ctx, `DELETE FROM replicas WHERE id <> $1 AND ($2 = '' OR id = $2) AND seen_at < clock_timestamp() - make_interval(secs => $3) RETURNING id`,
-		r.opts.ID, id, r.opts.TTL.Seconds())
+	r.mu.Lock()
+	seen := r.seen
+	r.mu.Unlock()
+	dead, err := r.strings(ctx, `DELETE FROM replicas WHERE id <> $1 AND ($2 = '' OR id = $2) AND seen_at < clock_timestamp() - make_interval(secs => $3)
+		AND clock_timestamp() < $4::timestamptz + make_interval(secs => $3 / 2) RETURNING id`, r.opts.ID, id, r.opts.TTL.Seconds(), seen)
 	if err != nil && r.ctx.Err() == nil {
 		r.log.Warn("replicas that are dead can't be found", "err", err)
 	}

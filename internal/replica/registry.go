@@ -88,6 +88,7 @@ type Registry struct {
 	holder  Holder        // nil until Start
 	since   int64         // now since when it was fresh without a break
 	grace   time.Duration // from then on, until it may declare others dead
+	seen    time.Time     // when the database heard of it last, by its clock
 	lapse   *time.Timer
 	term    context.Context
 	end     context.CancelCauseFunc // of term

@@ -274,6 +274,41 @@ func TestOneThatWasDeclaredDeadIsFenced(t *testing.T) {
 	}
 }
 
+// A statement that was long on its way arrives when the database is back for
+// all, before anybody else has said that it lives.
+func TestADeclarationThatIsLateDeclaresNobodyDead(t *testing.T) {
+	db := tables(t)
+	a, b := open(t, db(), "a"), open(t, db(), "b")
+	die(a) // from here on this test renews for it
+	die(b)
+	if _, err := a.db.ExecContext(t.Context(), `UPDATE replicas SET seen_at = seen_at - interval '1 hour' WHERE id=$1`, b.ID()); err != nil {
+		t.Fatal(err)
+	}
+	rows := func() (n int) {
+		if err := a.db.QueryRowContext(t.Context(), `SELECT count(*) FROM replicas WHERE id=$1`, b.ID()).Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	var conn *sql.Conn
+	if err := a.renew(t.Context(), &conn); err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	a.seen = a.seen.Add(-ttl) // so long ago was it sent
+	a.declare(t.Context(), "")
+	if rows() != 1 {
+		t.Error("b was declared dead by what came late")
+	}
+	if err := a.renew(t.Context(), &conn); err != nil {
+		t.Fatal(err)
+	}
+	a.declare(t.Context(), "")
+	if rows() != 0 {
+		t.Error("b was not declared dead")
+	}
+}
+
 // A pause of the whole process: what it believes afterwards must not be older
 // than TTL/2, whichever goroutine runs first.
 func TestOneThatCouldNotRenewOwnsNothing(t *testing.T) {
