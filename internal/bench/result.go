@@ -98,10 +98,13 @@ func (s *series) ahead(base *series) float64 {
 	var by []float64
 	for i := range min(len(s.rounds), len(base.rounds)) {
 		if a, b := quantile(s.rounds[i], 0.5), quantile(base.rounds[i], 0.5); a > 0 && b > 0 {
-			by = append(by, b-a)
+			by = append(by, a-b) // as the ratio: of two in the middle, that which is kinder to s
 		}
 	}
-	return quantile(by, 0.5)
+	if len(by) == 0 {
+		return 0
+	}
+	return -quantile(by, 0.5)
 }
 
 // reportTimed reports all subjects' times, with ratios to the first. edit, if
@@ -119,7 +122,7 @@ func (r *run) reportTimed(name string, subjects []Subject, measured []*series, e
 		if i == 0 {
 			first = res
 		} else if strings.HasSuffix(res.Unit, "/s") && res.Value > 0 { // what counts is how much is done
-			res.Ratio = first.Value / res.Value
+			res.Ratio, res.Ahead = first.Value/res.Value, 0
 		}
 		r.report(res)
 	}

@@ -68,7 +68,7 @@ func (r *Result) against() string {
 	default:
 		text = fmt.Sprintf("%.1f times FASTER", 1/r.Ratio)
 	}
-	if r.Driver != "" { // the same product: it is the difference that says something
+	if r.Ahead != 0 && r.Driver != "" { // the same product: it is the difference that says something
 		text += fmt.Sprintf(", %+.2f ms", -r.Ahead)
 	}
 	return text
