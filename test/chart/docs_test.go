@@ -3,6 +3,7 @@ package chart
 import (
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -16,6 +17,29 @@ func document(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return string(text)
+}
+
+var examples = regexp.MustCompile("(?ms)^```yaml\n(.*?)^```$")
+
+// TestExamplesRender checks that the document's examples are values that the
+// chart takes.
+func TestExamplesRender(t *testing.T) {
+	found := examples.FindAllStringSubmatch(document(t), -1)
+	if len(found) == 0 {
+		t.Fatal("no examples")
+	}
+	for _, example := range found {
+		values := filepath.Join(t.TempDir(), "values.yaml")
+		if err := os.WriteFile(values, []byte(example[1]), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		policies := render(t, values)["templates/networkpolicy.yaml"]
+		for _, want := range []string{"demo-caesarion-template-with-internet", "demo-caesarion-template-with-warehouse", "192.0.2.10/32"} {
+			if !strings.Contains(policies, want) {
+				t.Errorf("no %s in\n%s", want, policies)
+			}
+		}
+	}
 }
 
 // TestEverySettingIsExplained checks that the document's tables have every
