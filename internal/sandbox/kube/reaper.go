@@ -155,7 +155,7 @@ func (r *reaper) judge(pod *corev1.Pod, now time.Time) (verdict, bool) {
 	if reason, yes := r.opts.Expired(info, now); yes {
 		return verdict{reason: reason, owned: true}, true
 	}
-	if age := now.Sub(info.CreatedAt); info.State == sandbox.StateStarting && !podReady(pod) {
+	if age := now.Sub(info.CreatedAt); info.State == sandbox.StateStarting {
 		switch {
 		case age >= r.w.d.opts.StartTimeout+startGrace:
 			return verdict{reason: "it did not start", owned: true}, true

@@ -94,11 +94,11 @@ func podEnded(pod *corev1.Pod) bool {
 	return state == sandbox.StateStopped
 }
 
-// podReady reports whether the agent of a pod answers, and of a pooled one its
-// kernel.
+// podReady reports whether the kubelet says that the agent of a pod answers, and
+// of a pooled one its kernel. A pod that has just ended may still be said to.
 func podReady(pod *corev1.Pod) bool {
 	c := condition(pod, corev1.PodReady)
-	return c != nil && c.Status == corev1.ConditionTrue && !podEnded(pod)
+	return c != nil && c.Status == corev1.ConditionTrue
 }
 
 // stuckFor says why a pod can't start for now; "" if it may.
