@@ -91,7 +91,7 @@ func stateOf(pod *corev1.Pod) (sandbox.State, string) {
 	switch {
 	case ended:
 		return sandbox.StateStopped, endOf(pod, main)
-	case podReady(pod), main != nil && main.State.Running != nil && main.Started != nil && *main.Started:
+	case main != nil && main.State.Running != nil && (main.Started != nil && *main.Started || main.Ready):
 		return sandbox.StateRunning, ""
 	}
 	return sandbox.StateStarting, ""
