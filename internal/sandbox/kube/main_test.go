@@ -8,8 +8,5 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if os.Getenv("WARM_KUBECONFIG") != "" {
-		os.Exit(m.Run())
-	}
 	os.Exit(kubetest.Main(m))
 }
