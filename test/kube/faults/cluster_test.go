@@ -303,7 +303,7 @@ func (w *world) testDatabaseAway(t *testing.T) {
 			made++
 		default:
 			refused++
-			wantRefusal(t, "a new session without a database", a, "database-unavailable", "replica-stale")
+			wantRefusal(t, "a new session without a database", a, "database-unavailable", "replica-stale", "store-failed")
 		}
 		time.Sleep(200 * time.Millisecond) // not a wait: callers are not that fast
 	}

@@ -46,7 +46,7 @@ func (w *world) testRollingUpdate(t *testing.T) {
 		return nil
 	})
 	begin := time.Now()
-	w.Upgrade(t, "server.podAnnotations.round=2")
+	w.Upgrade(t, "server.podAnnotations.round=second")
 	t.Logf("the update took %v; the list was asked for %d times", time.Since(begin).Round(time.Millisecond), looks())
 	after, err := w.Servers(t.Context())
 	if err != nil {
