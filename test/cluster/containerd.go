@@ -22,6 +22,7 @@ const (
 	ctrdContent   = "io.containerd.content.v1.content"
 	ctrdOverlay   = "io.containerd.snapshotter.v1.overlayfs"
 	ctrdSnapshots = ctrdOverlay + "/snapshots"
+	ctrdBlobs     = ctrdContent + "/blobs/sha256"
 )
 
 var ctrdDatabases = []string{ctrdMeta + "/meta.db", ctrdOverlay + "/metadata.db"}
@@ -29,9 +30,24 @@ var ctrdDatabases = []string{ctrdMeta + "/meta.db", ctrdOverlay + "/metadata.db"
 func (d dirs) containerd() string { return filepath.Join(d.slotDir(), "containerd") }
 func (d dirs) pristine() string   { return filepath.Join(d.slotDir(), "containerd.pristine") }
 
+// keptFiles are what the databases refer to: folders of snapshots, and contents.
+func (d dirs) keptFiles() ([]string, error) {
+	var list []string
+	for _, dir := range []string{ctrdSnapshots, ctrdBlobs} {
+		names, err := namesIn(filepath.Join(d.containerd(), dir))
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range names {
+			list = append(list, filepath.Join(dir, name))
+		}
+	}
+	return list, nil
+}
+
 // savePristine remembers the folder; containerd must not run.
 func savePristine(d dirs) error {
-	names, err := namesIn(filepath.Join(d.containerd(), ctrdSnapshots))
+	files, err := d.keptFiles()
 	if err != nil {
 		return err
 	}
@@ -44,41 +60,42 @@ func savePristine(d dirs) error {
 			return err
 		}
 	}
-	if err := os.WriteFile(filepath.Join(tmp, "snapshots"), []byte(strings.Join(names, "\n")), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(tmp, "files"), []byte(strings.Join(files, "\n")), 0o644); err != nil {
 		return err
 	}
 	return errors.Join(os.RemoveAll(d.pristine()), os.Rename(tmp, d.pristine()))
 }
 
-// restoreContainerd makes the folder what it was when savePristine saw it. An
-// import that was cut short leaves nothing to go back to: then it begins anew.
+// restoreContainerd makes the folder what it was when savePristine saw it. Where
+// there is nothing to go back to, as an import was cut short or a pod's image was
+// removed, it begins anew.
 func restoreContainerd(d dirs) error {
-	list, err := os.ReadFile(filepath.Join(d.pristine(), "snapshots"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return os.RemoveAll(d.containerd())
+	list, err := os.ReadFile(filepath.Join(d.pristine(), "files"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
+	files, err := d.keptFiles()
 	if err != nil {
 		return err
 	}
-	keep := map[string]bool{}
-	for name := range strings.SplitSeq(string(list), "\n") {
-		keep[name] = true
+	surplus := map[string]bool{}
+	for _, file := range files {
+		surplus[file] = true
 	}
-	names, err := namesIn(filepath.Join(d.containerd(), ctrdSnapshots))
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		if !keep[name] {
-			err = errors.Join(err, os.RemoveAll(filepath.Join(d.containerd(), ctrdSnapshots, name)))
+	for file := range strings.SplitSeq(string(list), "\n") {
+		if !surplus[file] {
+			return errors.Join(os.RemoveAll(d.pristine()), os.RemoveAll(d.containerd()))
 		}
+		delete(surplus, file)
 	}
-	names, lerr := namesIn(d.containerd())
-	err = errors.Join(err, lerr)
+	names, err := namesIn(d.containerd())
 	for _, name := range names {
 		if name != ctrdMeta && name != ctrdContent && name != ctrdOverlay {
-			err = errors.Join(err, os.RemoveAll(filepath.Join(d.containerd(), name)))
+			surplus[name] = true
 		}
+	}
+	for name := range surplus {
+		err = errors.Join(err, os.RemoveAll(filepath.Join(d.containerd(), name)))
 	}
 	for _, db := range ctrdDatabases {
 		err = errors.Join(err, copyFile(filepath.Join(d.pristine(), filepath.Base(db)), filepath.Join(d.containerd(), db)))
