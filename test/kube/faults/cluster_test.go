@@ -63,7 +63,7 @@ func (w *world) testAPIServerAway(t *testing.T) {
 	w.call(t, http.MethodPost, "/v1/sandboxes", v1.CreateSandbox{}, 201, &rests)
 	boxes := w.inUse(t)
 	api := w.component(t, "kube-apiserver")
-	api.Stop()
+	api.Kill() // asked to stop, it first waits for its watches
 	away := time.Now()
 	longest, asked := time.Duration(0), 0
 	for time.Since(away) < 30*time.Second {

@@ -86,6 +86,7 @@ func TestFaults(t *testing.T) {
 					w.Explain(t)
 				}
 			})
+			w.clean(t) // what one that failed has left
 			w.whole(t)
 			fault.test(t)
 			w.clean(t)
