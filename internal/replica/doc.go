@@ -29,8 +29,9 @@
 // counted from before it asked, is stale: it answers nothing, long before
 // another may take what it has. After TTL its streams end too (Term). When the
 // database was away for all, everybody comes back and nothing has changed
-// hands: nobody is declared dead by one who was not fresh for a while itself. A
-// replica that finds its row gone is Fenced for good, and its process ends.
+// hands: nobody is declared dead by one who was not fresh for a while itself,
+// nor by an order that was long on its way. A replica that finds its row gone is
+// Fenced for good, and its process ends.
 // What a paused process still does with a session after that the store refuses,
 // since each of its writes asks for the row of owners.
 //
