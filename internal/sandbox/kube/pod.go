@@ -173,7 +173,7 @@ func (d *Driver) podSpec(spec sandbox.Spec, tokenHash string) corev1.PodSpec {
 		Containers: []corev1.Container{{
 			Name: container, Image: spec.Image, ImagePullPolicy: corev1.PullIfNotPresent,
 			TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
-			Command:                  append([]string{agentMount + "/" + agentName}, agentArgs(spec, limits, tokenHash)...),
+			Command:                  append([]string{agentMount + "/" + agentName}, t.agentArgs(spec, limits, tokenHash)...),
 			Env:                      []corev1.EnvVar{{Name: "HOME", Value: t.Home}, {Name: "TMPDIR", Value: "/tmp"}},
 			Ports:                    []corev1.ContainerPort{{Name: "agent", ContainerPort: agentapi.Port, Protocol: corev1.ProtocolTCP}},
 			Resources:                resources,
@@ -207,8 +207,8 @@ func (d *Driver) podSpec(spec sandbox.Spec, tokenHash string) corev1.PodSpec {
 }
 
 // agentArgs are the arguments of a sandbox's agent.
-func agentArgs(spec sandbox.Spec, limits sandbox.Limits, tokenHash string) []string {
-	memory := agentMemory(limits.MemoryBytes)
+func (t PodTemplate) agentArgs(spec sandbox.Spec, limits sandbox.Limits, tokenHash string) []string {
+	memory := t.agentMemory(limits.MemoryBytes)
 	args := []string{
 		"--listen=0.0.0.0:" + strconv.Itoa(agentapi.Port), "--token-sha256=" + tokenHash, "--own-disk", "--home-from=/etc/skel",
 		"--limits=" + encode(map[string]int64{
@@ -308,7 +308,7 @@ func emptyDir(name string, size resource.Quantity) corev1.Volume {
 
 // configureOf is what an agent is told about its owner.
 func (d *Driver) configureOf(info sandbox.Info, env map[string]string, kernelID string) agentapi.Configure {
-	memory := agentMemory(info.Limits.MemoryBytes)
+	memory := d.templateOf(info.Template).agentMemory(info.Limits.MemoryBytes)
 	return agentapi.Configure{
 		Token: info.AgentToken, SandboxID: string(info.ID), Env: env,
 		MemoryBytes: memory, Processes: info.Limits.Processes, DiskBytes: info.Limits.DiskBytes, DataBytes: memory,
@@ -318,10 +318,14 @@ func (d *Driver) configureOf(info sandbox.Info, env map[string]string, kernelID 
 
 // agentMemory is what of a container's memory the agent lets be used. At the
 // container's own limit the node ends the whole sandbox without a word; before
-// that the agent ends the kernel and says why. Under gVisor the rest is also
-// gVisor's.
-func agentMemory(limit int64) int64 {
-	const least, most, part = 32 << 20, 256 << 20, 16
+// that the agent ends the kernel and says why. A runtime class is mostly
+// gVisor's: its own memory is in the container's, too, and what code takes
+// between two looks.
+func (t PodTemplate) agentMemory(limit int64) int64 {
+	part, least, most := int64(16), int64(32<<20), int64(256<<20)
+	if t.RuntimeClass != "" {
+		part, least, most = 8, 256<<20, 512<<20
+	}
 	return limit - min(max(limit/part, least), most, limit/2)
 }
 
