@@ -34,17 +34,22 @@ func (w *world) testRollingUpdate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	looks := w.stays(t, 100*time.Millisecond, func(ctx context.Context) error {
-		a, err := w.try(ctx, w.service, http.MethodGet, "/v1/sandboxes", nil)
+	list := func(ctx context.Context, base string) error {
+		a, err := w.try(ctx, base, http.MethodGet, "/v1/sandboxes", nil)
 		var list v1.SandboxList
 		if err == nil && a.status == http.StatusOK {
 			err = json.Unmarshal(a.body, &list)
 		}
 		if err != nil || a.status != http.StatusOK || len(list.Sandboxes) != len(streams) {
-			return fmt.Errorf("the list during the update: %d, %d sandboxes, %.200s: %w", a.status, len(list.Sandboxes), a.body, err)
+			return fmt.Errorf("the list: %d, %d sandboxes, %.200s: %w", a.status, len(list.Sandboxes), a.body, err)
 		}
 		return nil
-	})
+	}
+	// What one server has made the others list when the kubelet says that it runs.
+	for _, server := range before {
+		w.eventually(t, "all servers to list all sandboxes", func(ctx context.Context) error { return list(ctx, at(server)) })
+	}
+	looks := w.stays(t, 100*time.Millisecond, func(ctx context.Context) error { return list(ctx, w.service) })
 	begin := time.Now()
 	w.Upgrade(t, "server.podAnnotations.round=second")
 	t.Logf("the update took %v; the list was asked for %d times", time.Since(begin).Round(time.Millisecond), looks())
