@@ -151,7 +151,9 @@ func (f *Fleet) Holds(key string) bool {
 	return f.sessions[key] != nil || f.alive[id] != nil || f.gone[id] != nil
 }
 
-// Keys gives the keys of all sandboxes of the installation.
+// Keys gives the keys of all sandboxes of the installation that may lack an
+// owner. One that was made a moment ago is about to get its maker: whoever took
+// it now would take it from its maker's hands.
 func (f *Fleet) Keys(ctx context.Context) ([]string, error) {
 	infos, err := f.driver.List(ctx)
 	if err != nil {
@@ -159,7 +161,7 @@ func (f *Fleet) Keys(ctx context.Context) ([]string, error) {
 	}
 	var keys []string
 	for _, info := range infos {
-		if !info.Pooled && info.State != sandbox.StateStarting {
+		if !info.Pooled && info.State != sandbox.StateStarting && time.Since(info.CreatedAt) >= strangerFor {
 			keys = append(keys, keyOfInfo(info))
 		}
 	}
