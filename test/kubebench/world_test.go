@@ -114,7 +114,7 @@ func chartLimits(class string, poolSize int) template { return template{class, p
 
 func hereLimits(class string, poolSize int) template { return template{class, poolSize, 2, "2GiB"} }
 
-// install makes an installation without servers. Its pods go with the test, or by clear.
+// install makes an installation without servers. Its pods go with the test.
 func (w *world) install(tb testing.TB, name string, t template) *installation {
 	tb.Helper()
 	in := &installation{world: w, name: name, database: w.postgres.Database(tb), settings: filepath.Join(w.dir, name+".yaml")}
@@ -135,11 +135,6 @@ func (w *world) install(tb testing.TB, name string, t template) *installation {
 		tb.Fatal(err)
 	}
 	return in
-}
-
-// clear deletes the pods that servers leave ready when they end.
-func (in *installation) clear() {
-	kubetest.Kubectl(in.tb, "-n", in.namespace, "delete", "pods", "-l", "caesarion.dev/installation="+in.name, "--wait")
 }
 
 // server is a process of the product.
