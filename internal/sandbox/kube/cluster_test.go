@@ -142,9 +142,17 @@ func kill(t testing.TB, d sandbox.Driver, id sandbox.ID, class string) {
 		}
 		return
 	}
+	if err := unix.Kill(agentPID(t, info), unix.SIGKILL); err != nil {
+		t.Error(err)
+	}
+}
+
+// agentPID finds a sandbox's agent among the processes of the node, where the
+// tests run; only under runc it is one.
+func agentPID(t testing.TB, info sandbox.Info) int {
+	t.Helper()
 	sum := sha256.Sum256([]byte(info.AgentToken))
 	mark := []byte("--token-sha256=" + hex.EncodeToString(sum[:]))
-	found := false
 	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, file := range files {
 		cmdline, err := os.ReadFile(file)
@@ -155,11 +163,10 @@ func kill(t testing.TB, d sandbox.Driver, id sandbox.ID, class string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		found = unix.Kill(pid, unix.SIGKILL) == nil || found
+		return pid
 	}
-	if !found {
-		t.Error("the sandbox's agent is no process of this node")
-	}
+	t.Fatal("the sandbox's agent is no process of this node")
+	return 0
 }
 
 // TestAgentInAPod lets user code do its worst, in pods.
