@@ -341,10 +341,11 @@ func (w *Warm) unclaim(t *warmTemplate, pod *corev1.Pod, labels map[string]strin
 	w.tried[pod.Name] = anyVersion
 	w.mu.Unlock()
 	w.wg.Go(func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(w.ctx), discardTimeout)
-		defer cancel()
+		// For as long as it takes: until then nobody here can have the pod.
 		for {
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(w.ctx), writeTimeout)
 			now, err := w.d.client.getPod(ctx, pod.Name)
+			cancel()
 			switch {
 			case err == nil && isPooled(now):
 				w.mu.Lock()
@@ -360,7 +361,7 @@ func (w *Warm) unclaim(t *warmTemplate, pod *corev1.Pod, labels map[string]strin
 			case apierrors.IsNotFound(err):
 				return
 			}
-			if ctx.Err() != nil || !pause(w.ctx, time.Second) {
+			if !pause(w.ctx, time.Second) {
 				w.log.Error("it is unknown whether a pod was claimed; if so, its idle time ends it", "pod", pod.Name, "err", err)
 				return
 			}
