@@ -43,7 +43,10 @@ func (w *world) wantAlive(ctx context.Context, box string) error {
 // creates waits until a sandbox can be made again, and deletes it.
 func (w *world) creates(t *testing.T) {
 	t.Helper()
-	w.eventually(t, "a new sandbox", func(ctx context.Context) error {
+	w.eventually(t, "a new sandbox", func(context.Context) error {
+		// A scheduler that was cut off comes back when it likes.
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
 		a, err := w.try(ctx, w.service, http.MethodPost, "/v1/sandboxes", v1.CreateSandbox{})
 		if err != nil || a.status != http.StatusCreated {
 			return fmt.Errorf("%d %.300s: %w", a.status, a.body, err)
