@@ -502,9 +502,6 @@ func TestContainerdStartsAnew(t *testing.T) {
 func TestANodeThatDoesNotAnswer(t *testing.T) {
 	opts := options(t, "")
 	opts.DeleteTimeout = 2 * time.Second
-	template := opts.Pods[""]
-	template.NodeLostAfter = metav1.Duration{Duration: time.Second}
-	opts.Pods = map[string]kube.PodTemplate{"": template}
 	d := open(t, opts)
 	info := create(t, d, spec(t))
 	lost, err := d.Lost(info.ID)
@@ -513,10 +510,14 @@ func TestANodeThatDoesNotAnswer(t *testing.T) {
 	}
 	kubelet := kubetest.Component(t, "kubelet")
 	kubelet.Freeze()
+	// Its agent still answers: it is in use as long as the cluster has not given it up.
+	if _, err := sandboxtest.Client(t, d, info).Usage(t.Context()); err != nil {
+		t.Errorf("at once: %v", err)
+	}
 	begin := time.Now()
-	// A cluster whose only node is gone gives up nothing: the taint is the one
-	// that the node would get if there were others.
-	unreachable := corev1.Taint{Key: corev1.TaintNodeUnreachable, Effect: corev1.TaintEffectNoExecute}
+	// A cluster whose only node is gone gives up nothing, and takes its own taint
+	// for that away again: this one is like it.
+	unreachable := corev1.Taint{Key: "caesarion.dev/unreachable", Effect: corev1.TaintEffectNoExecute}
 	taint(t, func(list []corev1.Taint) []corev1.Taint { return append(list, unreachable) })
 	untaint := func() {
 		taint(t, func(list []corev1.Taint) []corev1.Taint {
@@ -524,10 +525,6 @@ func TestANodeThatDoesNotAnswer(t *testing.T) {
 		})
 	}
 	t.Cleanup(untaint)
-	// Its agent still answers: it is in use as long as the cluster has not given it up.
-	if _, err := sandboxtest.Client(t, d, info).Usage(t.Context()); err != nil {
-		t.Errorf("at once: %v", err)
-	}
 	select {
 	case <-lost:
 	case <-time.After(2 * sandboxtest.Patience):
