@@ -64,7 +64,7 @@ image: deps-run build ## build the sandbox image, unless it is there
 ##@ Test it
 
 .PHONY: test
-test: test-unit test-web test-integration test-kube test-e2e ## every test, with all the set-up it needs
+test: test-unit test-web test-integration test-e2e ## every test but those of test-kube, with all the set-up it needs
 
 .PHONY: test-unit
 test-unit: $(TESTSUMMARY) venv ## tests without real sandboxes
