@@ -24,6 +24,7 @@
 //
 // Everything is kept in .cache/cluster of the repository: built binaries, and
 // containerd's folder with unpacked images, which every cluster finds as it was
-// before the first pod. All else is new each time. One cluster runs at a time;
-// others wait for the lock.
+// before the first pod. All else is new each time. One cluster runs at a time,
+// others wait for the lock; a machine with room says in .cache/cluster/slots how many
+// it has room for.
 package main
