@@ -540,6 +540,8 @@ func TestANodeThatDoesNotAnswer(t *testing.T) {
 	}
 	kubelet.Thaw()
 	untaint()
+	opts.DeleteTimeout = 0
+	d = open(t, opts)
 	kubetest.Wait(t, "the node to be back", func(ctx context.Context) error { return d.Delete(ctx, info.ID) })
 	kubetest.Wait(t, "a sandbox to start on it", func(ctx context.Context) error {
 		other, err := d.Create(ctx, spec(t))
