@@ -52,11 +52,17 @@ func (w *world) testRollingUpdate(t *testing.T) {
 	looks := w.stays(t, 100*time.Millisecond, func(ctx context.Context) error { return list(ctx, w.service) })
 	begin := time.Now()
 	w.Upgrade(t, "server.podAnnotations.round=second")
-	t.Logf("the update took %v; the list was asked for %d times", time.Since(begin).Round(time.Millisecond), looks())
-	after, err := w.Servers(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	t.Logf("the update took %v", time.Since(begin).Round(time.Millisecond))
+	var after []corev1.Pod
+	w.eventually(t, "the old servers to have ended", func(ctx context.Context) error {
+		list, err := w.Kube.CoreV1().Pods(w.Namespace).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/component=server"})
+		if err == nil && len(list.Items) != len(before) {
+			err = fmt.Errorf("there are %d", len(list.Items))
+		}
+		after = list.Items
+		return err
+	})
+	t.Logf("the old servers were gone after %v; the list was asked for %d times", time.Since(begin).Round(time.Millisecond), looks())
 	for _, p := range after {
 		if slices.ContainsFunc(before, func(b corev1.Pod) bool { return b.UID == p.UID }) {
 			t.Errorf("%s was not replaced", p.Name)
