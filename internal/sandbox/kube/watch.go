@@ -3,6 +3,7 @@ package kube
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strconv"
 	"time"
@@ -112,7 +113,7 @@ const (
 
 // watch keeps the memory up to date until ctx ends.
 func (d *Driver) watch(ctx context.Context) {
-	logger := logr.FromSlogHandler(d.log.Handler())
+	logger := logr.FromSlogHandler(whileOpen{d.log.Handler(), ctx})
 	options := func(name string) cache.ReflectorOptions {
 		return cache.ReflectorOptions{Name: name, Logger: &logger, Backoff: &wait.Backoff{Duration: watchFirst, Cap: watchLast, Factor: 2, Jitter: 1, Steps: 10}}
 	}
@@ -121,6 +122,28 @@ func (d *Driver) watch(ctx context.Context) {
 	events := cache.NewReflectorWithOptions(d.client.events(), &corev1.Event{}, eventStore{d.memory}, options("events"))
 	d.busy.Go(func() { pods.RunWithContext(ctx) })
 	d.busy.Go(func() { events.RunWithContext(ctx) })
+}
+
+// whileOpen is a log that ends with a context: that a watch was cut by Close is
+// no news.
+type whileOpen struct {
+	slog.Handler
+	ctx context.Context // ends the log
+}
+
+// Enabled reports whether there is anything to say still.
+func (h whileOpen) Enabled(ctx context.Context, level slog.Level) bool {
+	return h.ctx.Err() == nil && h.Handler.Enabled(ctx, level)
+}
+
+// WithAttrs keeps the end.
+func (h whileOpen) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return whileOpen{h.Handler.WithAttrs(attrs), h.ctx}
+}
+
+// WithGroup keeps the end.
+func (h whileOpen) WithGroup(name string) slog.Handler {
+	return whileOpen{h.Handler.WithGroup(name), h.ctx}
 }
 
 // trim gives what is needed of a pod. A pod that was trimmed is given back.
