@@ -260,7 +260,7 @@ var hostileTests = []test{
 			if a.Status < 400 || a.Status > 499 || len(a.Body) > 1<<20 {
 				t.Errorf("%s: %d, %d bytes: %.300s", name, a.Status, len(a.Body), a.Body)
 			}
-			if d := time.Since(start); d > 10*time.Second {
+			if d := time.Since(start); d > time.Minute { // what grows with the square takes hours
 				t.Errorf("%s took %s", name, d)
 			}
 		}
