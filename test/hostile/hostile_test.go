@@ -137,7 +137,16 @@ var attacks = []hostile{
 	{name: "a fork bomb", code: "import os\nwhile True:\n try: os.fork()\n except OSError: pass", ends: []end{processLimit}, fresh: true},
 	{name: "a memory bomb", code: "l = []\nwhile True: l.append(bytearray(16 << 20))", ends: []end{raised, outOfMemory}, more: restart, fresh: true},
 	{name: "a memory bomb of shared pages", code: "import mmap\nl = []\nwhile True:\n m = mmap.mmap(-1, 16 << 20); m.write(b'x' * (16 << 20)); l.append(m)", ends: []end{raised, outOfMemory}, more: restart, fresh: true},
-	{name: "the agent is killed", code: "import os, time\nos.kill(1, 9)\ntime.sleep(60)", ends: []end{lost}, fresh: true},
+	{
+		name: "the agent is killed",
+		code: "import os, time\nprint('go', flush=True)\nwhile not os.path.exists('/workspace/now'): time.sleep(0.01)\nos.kill(1, 9)\ntime.sleep(60)",
+		then: func(ctx context.Context, b box, _, _ string) error { // by now the answer has begun
+			_, _ = b.Upload(ctx, b.id, "/workspace/now", strings.NewReader("x"), 1) // whose answer may end with the agent
+			return nil
+		},
+		ends:  []end{lost},
+		fresh: true,
+	},
 }
 
 func TestHostileCode(t *testing.T) {
