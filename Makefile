@@ -24,13 +24,16 @@ endif
 CACHE := .cache
 VENV := $(CACHE)/venv
 TESTSUMMARY := $(CACHE)/testsummary
+HELM := $(CACHE)/helm/helm
 GOLANGCI := go tool -modfile=tools/go.mod golangci-lint
 GOFUMPT := go tool -modfile=tools/go.mod gofumpt
 
+# Packages whose tests start a Kubernetes of their own (test/kubetest).
+KUBE = ./test/cluster $(shell grep -rl --include='*_test.go' 'kubetest[.]Main' internal cmd test | xargs -r -n 1 dirname | sort -u | sed 's|^|./|')
 # Packages whose tests start real sandboxes. They run one after the other: side
 # by side on a small machine they would measure each other.
-REAL := ./cmd/... ./internal/sandbox/gvisor/... ./test/...
-UNIT = $(shell go list ./... | grep -v -E '/(cmd|internal/sandbox/gvisor|test)(/|$$)')
+REAL = $(filter-out $(KUBE),$(shell go list -f '{{.Dir}}' ./cmd/... ./internal/sandbox/gvisor/... ./test/... | sed 's|^$(CURDIR)/|./|'))
+UNIT = $(filter-out $(KUBE),$(shell go list -f '{{.Dir}}' ./... | sed 's|^$(CURDIR)/|./|' | grep -v -E '^\./(cmd|internal/sandbox/gvisor|test)(/|$$)'))
 
 # The race detector needs cgo and a C compiler; where there is none, tests run
 # without it and say so.
@@ -61,7 +64,7 @@ image: deps-run build ## build the sandbox image, unless it is there
 ##@ Test it
 
 .PHONY: test
-test: test-unit test-web test-integration test-e2e ## every test, with all the set-up it needs
+test: test-unit test-web test-integration test-e2e ## every test but those of test-kube, with all the set-up it needs
 
 .PHONY: test-unit
 test-unit: $(TESTSUMMARY) venv ## tests without real sandboxes
@@ -71,6 +74,11 @@ test-unit: $(TESTSUMMARY) venv ## tests without real sandboxes
 .PHONY: test-integration
 test-integration: $(TESTSUMMARY) deps-test build image venv ## tests with real gVisor, real kernels and the built binary
 	@$(TEST) -p 1 $(REAL) | $(SUMMARY)
+
+.PHONY: test-kube
+test-kube: $(TESTSUMMARY) deps-kube build image venv ## tests in a real Kubernetes, which is built once (some ten minutes)
+	@go build -o $(CACHE)/cluster/bin/cluster ./test/cluster && $(CACHE)/cluster/bin/cluster build
+	@$(TEST) -timeout 60m -p 1 $(KUBE) | $(SUMMARY)
 
 .PHONY: test-web
 test-web: deps-web ## tests of the page without a browser
@@ -98,8 +106,12 @@ bench-peers: deps-peers build image ## the same beside Jupyter's gateway, E2B's 
 bench-web: deps-e2e build image ## measure the page: first load, tokens, output, large sessions
 	@scripts/web.sh bench
 
+.PHONY: bench-kube
+bench-kube: deps-kube image ## measure the product on a real Kubernetes, beside the one-machine server: docs/performance.md
+	@CGO_ENABLED=0 go test -count=1 -timeout 60m -run '^$$' -bench . -benchtime 1x ./test/kubebench
+
 .PHONY: check
-check: generate-check lint web-check test ## all that CI checks before a merge
+check: generate-check manifests-check lint web-check test ## all that CI checks before a merge
 
 ##@ Work on it
 
@@ -135,6 +147,19 @@ generate: build deps-web ## write the generated files (api/openapi.yaml, and the
 generate-check: generate
 	@git diff --exit-code --stat -- api/openapi.yaml web/src/api/openapi.ts || { echo "These files are not what the code says: commit what make generate wrote" >&2; exit 1; }
 
+# The manifests for those who don't use Helm, from the chart. Names of images
+# are placeholders there: a reference by digest is everybody's own.
+.PHONY: manifests
+manifests: $(HELM) ## render deploy/kubernetes from the chart
+	@{ cat deploy/kubernetes/head.yaml && \
+	$(HELM) template caesarion deploy/helm/caesarion --namespace caesarion --values deploy/kubernetes/values.yaml --no-hooks | \
+	sed -E -e 's|example.org/server@sha256:0+|SERVER_IMAGE|' -e 's|example.org/python@sha256:0+|SANDBOX_IMAGE|' -e '/^# Source: /d'; \
+	} > $(CACHE)/manifests.yaml && mv $(CACHE)/manifests.yaml deploy/kubernetes/caesarion.yaml
+
+.PHONY: manifests-check
+manifests-check: manifests
+	@git diff --exit-code --stat -- deploy/kubernetes/caesarion.yaml || { echo "deploy/kubernetes is not what the chart says: commit what make manifests wrote" >&2; exit 1; }
+
 .PHONY: venv
 venv: deps-test ## the tests' Python environment, from its locked list
 	@scripts/venv.sh $(VENV) test/kernelsuite/requirements.txt
@@ -143,9 +168,10 @@ venv: deps-test ## the tests' Python environment, from its locked list
 screens: deps-e2e build image ## take the pictures of docs/screens
 	@scripts/web.sh screens
 
-.PHONY: deps-run deps-test deps-lint deps-web deps-e2e deps-peers
+.PHONY: deps-run deps-test deps-kube deps-lint deps-web deps-e2e deps-peers
 deps-run: ; @scripts/deps.sh run
 deps-test: ; @scripts/deps.sh run test
+deps-kube: ; @scripts/deps.sh run test kube
 deps-lint: ; @scripts/deps.sh lint
 deps-web: ; @scripts/deps.sh web
 deps-e2e: ; @scripts/deps.sh e2e
@@ -153,6 +179,7 @@ deps-peers: ; @scripts/deps.sh run test peers
 
 .PHONY: clean
 clean: ## remove what make made, but for the sandbox image
+	@! [ -x $(CACHE)/cluster/bin/cluster ] || $(CACHE)/cluster/bin/cluster down 2>/dev/null || true
 	@rm -rf bin $(CACHE)
 
 .PHONY: help
@@ -164,3 +191,8 @@ help:
 $(TESTSUMMARY): tools/testsummary/main.go tools/go.mod
 	@mkdir -p $(CACHE)
 	@go build -C tools -o ../$@ ./testsummary
+
+$(HELM): tools/helm/go.mod tools/helm/go.sum
+	@if [ ! -x $@ ]; then echo "Building helm; the first time takes some minutes"; fi
+	@mkdir -p $(@D)
+	@go build -C tools/helm -trimpath -ldflags '-s -w' -o ../../$@ helm.sh/helm/v4/cmd/helm

@@ -4,6 +4,7 @@
 #
 #   scripts/deps.sh run     what the server and building the sandbox image need
 #   scripts/deps.sh test    that, and what the tests need
+#   scripts/deps.sh kube    what the node of a test cluster needs
 #   scripts/deps.sh lint    what the linters need
 #   scripts/deps.sh web     what building and testing the page needs
 #   scripts/deps.sh e2e     that, and a browser
@@ -38,6 +39,16 @@ for profile in "${@:-run}"; do
         need_ok python3-venv scripts/python.sh -c 'import ensurepip, venv'
         need fsck.erofs erofs-utils # looks at the images that we write
         need curl curl              # runs the calls of the documents
+        need_file /usr/lib/postgresql postgresql # the database of several replicas
+        ;;
+    kube)
+        need containerd containerd # runc comes with it
+        need_file /usr/lib/cni/bridge containernetworking-plugins
+        need iptables iptables
+        need nft nftables
+        need ip iproute2
+        need conntrack conntrack
+        need nsenter util-linux
         ;;
     lint)
         need shellcheck shellcheck
@@ -59,7 +70,7 @@ for profile in "${@:-run}"; do
         need npm npm
         ;;
     *)
-        echo "usage: scripts/deps.sh [run|test|lint|web|e2e|peers]..." >&2
+        echo "usage: scripts/deps.sh [run|test|kube|lint|web|e2e|peers]..." >&2
         exit 2
         ;;
     esac

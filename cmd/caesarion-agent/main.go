@@ -4,6 +4,9 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -15,6 +18,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -47,6 +51,10 @@ func run(ctx context.Context, args []string, stdout *os.File) error {
 	preload := flags.String("preload", "", "modules that kernels import before they are ready, separated by commas")
 	prestart := flags.Bool("prestart", false, "start a kernel at once, and be ready when it is")
 	python := flags.String("python", "python3", "interpreter of the kernels")
+	tokenHash := flags.String("token-sha256", "", "SHA-256, in hexadecimal, of the only token that the first configure may come with")
+	limits := flags.String("limits", "", "JSON of the limits that hold until then: memory_bytes, processes, disk_bytes, data_bytes")
+	ownDisk := flags.Bool("own-disk", false, "keep the disk limit and tell what is used by counting files, because the disk is also used by others")
+	homeFrom := flags.String("home-from", "", "folder whose files an empty home directory begins with")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return nil
@@ -57,6 +65,9 @@ func run(ctx context.Context, args []string, stdout *os.File) error {
 		fmt.Fprintln(stdout, version)
 		return nil
 	}
+	if flags.Arg(0) == "install" && flags.NArg() == 2 {
+		return install(flags.Arg(1))
+	}
 	if flags.NArg() > 0 {
 		return fmt.Errorf("unknown argument %q", flags.Arg(0))
 	}
@@ -66,7 +77,26 @@ func run(ctx context.Context, args []string, stdout *os.File) error {
 
 	opts := agent.Options{
 		Python: *python, Version: version, Init: os.Getpid() == 1,
-		Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)), OwnDisk: *ownDisk,
+	}
+	var err error
+	if *tokenHash != "" {
+		if opts.TokenSHA256, err = hex.DecodeString(*tokenHash); err != nil || len(opts.TokenSHA256) != sha256.Size {
+			return errors.New("--token-sha256 is no SHA-256 in hexadecimal")
+		}
+		// Kubernetes tells every container where its API server is.
+		opts.Environ = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "KUBERNETES_") })
+	}
+	if *limits != "" {
+		opts.Limits = &agentapi.Configure{}
+		if err := json.Unmarshal([]byte(*limits), opts.Limits); err != nil {
+			return fmt.Errorf("--limits: %w", err)
+		}
+	}
+	if *homeFrom != "" {
+		if err := fillHome(*homeFrom, os.Getenv("HOME")); err != nil {
+			opts.Logger.Warn("the home directory lacks files", "err", err)
+		}
 	}
 	if *preload != "" {
 		opts.Preload = strings.Split(*preload, ",")
@@ -98,11 +128,48 @@ func run(ctx context.Context, args []string, stdout *os.File) error {
 			opts.Logger.Warn("kernel was not started", "err", err)
 		}
 	}
+	a.Ready()
 	if err := announce(stdout); err != nil {
 		return err
 	}
 	debug.FreeOSMemory() // of starting up; a sandbox may idle for hours now
 	return <-serving
+}
+
+// install puts this program into a folder that a sandbox mounts.
+func install(dir string) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	src, err := os.Open(self)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	tmp, err := os.CreateTemp(dir, ".caesarion-agent-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(tmp.Name()) // gone after the rename
+	_, err = io.Copy(tmp, src)
+	if err == nil {
+		err = tmp.Chmod(0o755)
+	}
+	if err := errors.Join(err, tmp.Close()); err != nil {
+		return err
+	}
+	return os.Rename(tmp.Name(), filepath.Join(dir, "caesarion-agent"))
+}
+
+// fillHome gives a home directory that is an empty volume what the image
+// prepared for its users.
+func fillHome(from, home string) error {
+	entries, err := os.ReadDir(home)
+	if err != nil || len(entries) > 0 {
+		return err
+	}
+	return os.CopyFS(home, os.DirFS(from))
 }
 
 // announce writes the ready line and then lets go of stdout: nothing else may

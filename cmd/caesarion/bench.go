@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	v1 "github.com/caesarion/caesarion/api/v1"
 	"github.com/caesarion/caesarion/internal/bench"
 	"github.com/caesarion/caesarion/internal/client"
 	"github.com/caesarion/caesarion/internal/config"
@@ -18,13 +20,15 @@ import (
 
 // benchCmd measures a server and, beside it, peers.
 type benchCmd struct {
-	Scenario     []string      `help:"Scenarios to measure: create-hit, create-miss, create-cold, live, live-rested, first-byte, interrupt, output, burst, sustained, pause, resume, fork, files, list, memory. Default: all." placeholder:"NAME,…"`
-	Compare      []string      `help:"Measure peers in the same run: the URL of another Caesarion server, jupyter, gateway, e2b, runsc-do, bubblewrap, pyodide, or all (of these, but for URLs)." placeholder:"URL|NAME,…"`
+	Scenario     []string      `help:"Scenarios to measure: create-hit, create-miss, create-cold, live, live-rested, first-byte, forwarded, interrupt, output, burst, sustained, pause, resume, fork, files, list, memory. Default: all." placeholder:"NAME,…"`
+	Compare      []string      `help:"Measure peers in the same run: the URL of another Caesarion server (or NAME=URL), jupyter, gateway, e2b, runsc-do, bubblewrap, pyodide, or all (of these, but for URLs)." placeholder:"URL|NAME,…"`
 	CompareToken string        `help:"Token of the server whose URL --compare has; the environment is the better place." env:"CAESARION_COMPARE_TOKEN" placeholder:"TOKEN"`
+	Replica      string        `help:"URL of another server of the same installation, by way of which forwarded is measured; it has the same token." placeholder:"URL"`
 	Peers        string        `help:"Folder in which scripts/bench-peers.sh has installed peers." default:".cache/peers" placeholder:"DIR"`
 	Python       string        `help:"Python with jupyter-server and ipykernel (default: that of --peers if it is there, or else python3)." placeholder:"PATH"`
 	Creates      int           `help:"Starts of each subject in the create scenarios; 0: 100 hits, 50 misses, 20 cold." default:"0" placeholder:"N"`
 	Executions   int           `help:"Live executions of each subject." default:"500" placeholder:"N"`
+	Parallel     int           `help:"Sandboxes that live executes on at once." default:"20" placeholder:"N"`
 	Repeats      int           `help:"Samples of first-byte, interrupt, pause, resume and fork." default:"50" placeholder:"N"`
 	Duration     time.Duration `help:"How long sustained goes on." default:"60s" placeholder:"TIME"`
 	FileSize     config.Bytes  `help:"Size of the file in files." default:"1GiB" placeholder:"SIZE"`
@@ -61,7 +65,7 @@ func (c *benchCmd) Validate() error {
 			return fmt.Errorf("--compare: there is no peer %q: choose from %s, all, or give the URL of a server", name, strings.Join(benchPeers, ", "))
 		}
 	}
-	if c.Creates < 0 || c.Executions < 1 || c.Repeats < 1 || c.Duration <= 0 || c.FileSize < 1 || c.Sessions < 1 || c.Sleeping < 0 {
+	if c.Creates < 0 || c.Executions < 1 || c.Parallel < 1 || c.Repeats < 1 || c.Duration <= 0 || c.FileSize < 1 || c.Sessions < 1 || c.Sleeping < 0 {
 		return errors.New("bench: numbers of samples, times and sizes must be positive")
 	}
 	return nil
@@ -104,7 +108,7 @@ func (c *benchCmd) Run(ctx context.Context, g *globals) (err error) {
 		Peers:     peers,
 		Scenarios: c.Scenario,
 		Options: bench.Options{
-			Creates: c.Creates, Executions: c.Executions, Repeats: c.Repeats, Duration: c.Duration,
+			Creates: c.Creates, Executions: c.Executions, Parallel: c.Parallel, Repeats: c.Repeats, Duration: c.Duration,
 			FileBytes: int64(c.FileSize), Sessions: c.Sessions, Sleeping: c.Sleeping, Progress: progress,
 		},
 	}
@@ -149,6 +153,11 @@ func (c *benchCmd) targets(ctx context.Context, g *globals) (benchTargets, error
 		target, err := caesarionAt(g.Server, token.Reveal(), 0)
 		if err != nil {
 			return nil, err
+		}
+		if c.Replica != "" {
+			if target.Replica, err = caesarionAt(c.Replica, token.Reveal(), 0); err != nil {
+				return nil, err
+			}
 		}
 		return &givenTarget{server: target, why: "--server names a server as it is"}, nil
 	}
@@ -272,11 +281,15 @@ func (c *benchCmd) startPeer(ctx context.Context, name string) ([]bench.Subject,
 		p, err := bench.NewPyodide("node", filepath.Join(c.Peers, "pyodide"))
 		return []bench.Subject{p}, nil, err
 	default:
-		other, err := caesarionAt(name, c.CompareToken, 0)
+		label, address, ok := strings.Cut(name, "=")
+		if !ok || strings.Contains(label, "://") {
+			label, address = "", name
+		}
+		other, err := caesarionAt(address, c.CompareToken, 0)
 		if err != nil {
 			return nil, nil, err
 		}
-		other.Label = other.Client.URL()
+		other.Label = cmp.Or(label, other.Client.URL())
 		if err := other.Client.Health(ctx); err != nil {
 			return nil, nil, err
 		}
@@ -308,13 +321,33 @@ type givenTarget struct {
 }
 
 func (t *givenTarget) target(ctx context.Context, s bench.Setting) (*bench.Caesarion, error) {
-	if s != bench.Default {
-		return nil, &bench.ErrNoTarget{Reason: fmt.Sprintf("needs a server %s, and %s", s, t.why)}
-	}
-	if err := t.server.Client.Health(ctx); err != nil {
+	info, err := t.server.Client.Info(ctx)
+	if err != nil {
 		return nil, err
 	}
+	if s != bench.Default && s != settingOf(info) {
+		return nil, &bench.ErrNoTarget{Reason: fmt.Sprintf("needs a server %s, and %s", s, t.why)}
+	}
 	return t.server, nil
+}
+
+// settingOf says how a server starts sandboxes of its default template.
+func settingOf(info v1.Info) bench.Setting {
+	i := slices.IndexFunc(info.Templates, func(t v1.Template) bool { return t.Default })
+	switch {
+	case i < 0:
+		return bench.Default
+	case info.Templates[i].Pool == nil:
+		return bench.NoSnapshots
+	}
+	switch pool := info.Templates[i].Pool; {
+	case pool.Size > 0:
+		return bench.Default
+	case pool.Snapshot == "none":
+		return bench.NoSnapshots
+	default:
+		return bench.NoPool
+	}
 }
 
 func (t *givenTarget) close() error {

@@ -46,6 +46,7 @@ type cli struct {
 	Snapshot   snapshotCmd   `cmd:"" help:"List and delete saved states of sandboxes."`
 	Image      imageCmd      `cmd:"" help:"Build, import and list sandbox images."`
 	Model      modelCmd      `cmd:"" help:"List and test language models."`
+	Migrate    migrateCmd    `cmd:"" help:"Bring the Postgres database up to date."`
 	Doctor     doctorCmd     `cmd:"" help:"Say what this machine can enforce, and what it lacks."`
 	Version    versionCmd    `cmd:"" help:"Print the version."`
 	OpenAPI    openapiCmd    `cmd:"" name:"openapi" help:"Print the description of the HTTP API (OpenAPI 3.1)."`

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 	"github.com/caesarion/caesarion/internal/config"
 	"github.com/caesarion/caesarion/internal/image"
 	"github.com/caesarion/caesarion/internal/sandbox/gvisor"
+	"github.com/caesarion/caesarion/internal/sandbox/kube"
 )
 
 // doctorCmd looks at this machine.
@@ -22,7 +24,7 @@ type doctorCmd struct{}
 
 // Help implements kong.HelpProvider.
 func (doctorCmd) Help() string {
-	return `Starts and ends one real sandbox process. Exit status 1 when something is missing that sandboxes need; what merely is not enforced is a warning.
+	return `Starts and ends one real sandbox process; with driver kubernetes, looks for its pods. Exit status 1 when something is missing that sandboxes need; what merely is not enforced is a warning.
 
 Examples:
   caesarion doctor
@@ -37,11 +39,15 @@ func (doctorCmd) Run(ctx context.Context, g *globals) error {
 	if err != nil {
 		return err
 	}
-	wait := startProgress(g, "looking at this machine")
-	checks := gvisor.Doctor(ctx)
-	checks = append(checks, checkAgent(cfg), checkDataDir(g.DataDir), checkDisk(g.DataDir))
-	checks = append(checks, checkSaved(cfg, g.DataDir)...)
-	checks = append(checks, checkImages(g.DataDir, cfg)...)
+	wait := startProgress(g, "looking at what there is")
+	var checks []gvisor.Check
+	if cfg.Driver == config.DriverKubernetes {
+		checks = append(checks, checkCluster(ctx, cfg, g.Logger), checkDataDir(g.DataDir))
+	} else {
+		checks = append(gvisor.Doctor(ctx), checkAgent(cfg), checkDataDir(g.DataDir), checkDisk(g.DataDir))
+		checks = append(checks, checkSaved(cfg, g.DataDir)...)
+		checks = append(checks, checkImages(g.DataDir, cfg)...)
+	}
 	checks = append(checks, checkPort(ctx, g, cfg))
 	wait.Done()
 
@@ -73,6 +79,31 @@ func (doctorCmd) Run(ctx context.Context, g *globals) error {
 		return &exitError{exitFailed}
 	}
 	return nil
+}
+
+// checkCluster opens the driver with the server's own settings and rights.
+func checkCluster(ctx context.Context, cfg config.Server, log *slog.Logger) gvisor.Check {
+	check := gvisor.Check{Name: "cluster", Level: gvisor.LevelFail}
+	fail := func(err error) gvisor.Check {
+		p := problemOf(err)
+		check.Detail, check.Fix = p.Detail, p.Hint
+		return check
+	}
+	opts, err := podOptions(cfg, hostName(), log)
+	if err != nil {
+		return fail(err)
+	}
+	driver, err := kube.New(ctx, opts)
+	if err != nil {
+		return fail(err)
+	}
+	defer driver.Close()
+	list, err := driver.List(ctx)
+	if err != nil {
+		return fail(err)
+	}
+	check.Level, check.Detail = gvisor.LevelOK, fmt.Sprintf("%s of installation %s in namespace %s", plural(len(list), "pod"), cfg.KubeInstallation, cfg.KubeNamespace)
+	return check
 }
 
 func checkAgent(cfg config.Server) gvisor.Check {

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/caesarion/caesarion/internal/config"
+	"github.com/caesarion/caesarion/internal/fleet"
 	"github.com/caesarion/caesarion/internal/machine"
 	"github.com/caesarion/caesarion/internal/metrics"
 	"github.com/caesarion/caesarion/internal/sandbox"
@@ -90,7 +91,7 @@ const watchEvery = 200 * time.Millisecond
 
 // tellWhenWarm writes a line for each template whose snapshot and sandboxes
 // are ready, or says why there are none. It ends when all is told, or with ctx.
-func tellWhenWarm(ctx context.Context, w io.Writer, warm *pool.Pool) {
+func tellWhenWarm(ctx context.Context, w io.Writer, warm fleet.Leaser) {
 	begun := time.Now()
 	told := map[string]bool{}
 	made := map[string]time.Duration{} // how long the snapshot took

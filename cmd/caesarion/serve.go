@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/caesarion/caesarion/internal/config"
+	"github.com/caesarion/caesarion/internal/errdefs"
 	"github.com/caesarion/caesarion/internal/llm"
 )
 
@@ -107,6 +108,8 @@ func (c *serveCmd) Run(ctx context.Context, g *globals) error {
 		case <-ctx.Done():
 		case err = <-s.ended:
 			s.ended <- http.ErrServerClosed // stop waits for it
+		case <-s.replicas.Fenced():
+			err = errFenced
 		}
 		told()
 		telling.Wait()
@@ -114,6 +117,10 @@ func (c *serveCmd) Run(ctx context.Context, g *globals) error {
 	log.Info("server stops", "sandboxes", c.OnExit)
 	return errors.Join(err, os.Remove(filepath.Join(g.DataDir, serverFile)), s.stop(c.OnExit == "delete"))
 }
+
+// errFenced ends a server whose work others have taken over.
+var errFenced = errdefs.New(errdefs.ErrUnavailable, "replica-fenced", "this server had no contact with the database for so long that others took over").
+	WithHint("start it again; see why the database did not answer")
 
 // serveLockWait is longer than any command looks at the lock, and short for
 // somebody who started a second server by mistake.

@@ -23,8 +23,10 @@ import (
 	"github.com/caesarion/caesarion/internal/httpapi"
 	"github.com/caesarion/caesarion/internal/llm"
 	"github.com/caesarion/caesarion/internal/metrics"
+	"github.com/caesarion/caesarion/internal/replica"
 	"github.com/caesarion/caesarion/internal/sandbox"
 	"github.com/caesarion/caesarion/internal/sandbox/pool"
+	"github.com/caesarion/caesarion/internal/store"
 	"github.com/caesarion/caesarion/web"
 )
 
@@ -44,11 +46,19 @@ type server struct {
 	token       config.Secret
 	driver      sandbox.Driver
 
-	pool     *pool.Pool
+	store    *store.Store      // nil: this server keeps no sessions
+	replicas *replica.Registry // nil: there is no other server
+	pool     readyPool
 	fleet    *fleet.Fleet
 	sessions *sessions // nil: this server keeps none
 	http     *http.Server
 	ended    chan error // what Serve ended with
+}
+
+// readyPool has sandboxes ready, of this machine or of a cluster.
+type readyPool interface {
+	fleet.Leaser
+	Close() error
 }
 
 // serverOptions says what server to start.
@@ -75,61 +85,70 @@ func startServer(ctx context.Context, opts serverOptions) (*server, error) {
 	undo := cleanup.Make(func() { _ = listener.Close() })
 	defer undo.Clean()
 
-	driver, err := openDriver(ctx, driverOptions{
-		dataDir:  opts.base.DataDir,
-		stateDir: opts.stateDir,
-		agent:    opts.cfg.Agent,
-		images:   templateImages(opts.cfg),
-		log:      opts.log,
-	})
-	if err != nil {
-		return nil, err
-	}
-	undo.Add(func() { _ = driver.Close() })
-
+	s := &server{certificate: certificate, token: opts.token, ended: make(chan error, 1)}
+	undo.Add(func() { _ = s.close() })
 	opts.metrics = metrics.New()
-	warm, err := pool.New(ctx, driver, poolOptions(opts.cfg, !opts.sessions, opts.metrics, opts.log))
-	if err != nil {
-		return nil, err
-	}
-	undo.Add(func() { _ = warm.Close() })
-
-	fl, err := fleet.New(ctx, driver, warm, fleetOptions(opts.cfg, opts.base.DataDir, opts.log))
-	if err != nil {
-		return nil, err
-	}
-	undo.Add(func() { _ = fl.Close() })
-
-	var kept *sessions
 	if opts.sessions {
-		if kept, err = openSessions(ctx, fl, opts); err != nil {
+		if s.store, s.replicas, err = openStore(ctx, opts); err != nil {
 			return nil, err
 		}
-		undo.Add(func() { _ = kept.close() })
 	}
-
-	srv, err := newHTTPServer(fl, kept, opts)
-	if err != nil {
+	if err := s.openSandboxes(ctx, opts); err != nil {
+		return nil, err
+	}
+	if opts.sessions {
+		if s.sessions, err = openSessions(ctx, s, opts); err != nil {
+			return nil, err
+		}
+		s.replicas.Start(context.WithoutCancel(ctx), s.sessions.service)
+		s.sessions.chat.AnswerWaiting()
+	}
+	if s.http, err = s.newHTTPServer(opts); err != nil {
 		return nil, err
 	}
 	scheme := "http"
 	if certificate != "" {
 		scheme = "https"
 	}
-	s := &server{
-		url:         scheme + "://" + reachable(opts.cfg.Listen, listener.Addr()),
-		certificate: certificate,
-		token:       opts.token,
-		driver:      driver,
-		pool:        warm,
-		fleet:       fl,
-		sessions:    kept,
-		http:        srv,
-		ended:       make(chan error, 1),
-	}
+	s.url = scheme + "://" + reachable(opts.cfg.Listen, listener.Addr())
 	go func() { s.ended <- s.http.Serve(listener) }()
 	undo.Release()
 	return s, nil
+}
+
+// openSandboxes opens the driver that the settings name, with what is ready of
+// its sandboxes, and the fleet.
+func (s *server) openSandboxes(ctx context.Context, opts serverOptions) error {
+	fleetOpts := fleetOptions(opts.cfg, opts.base.DataDir, opts.log)
+	fleetOpts.Replicas = s.replicas
+	if opts.cfg.Driver == config.DriverKubernetes {
+		if err := s.openPods(ctx, opts, &fleetOpts); err != nil {
+			return err
+		}
+	} else {
+		driver, err := openDriver(ctx, driverOptions{
+			dataDir:  opts.base.DataDir,
+			stateDir: opts.stateDir,
+			agent:    opts.cfg.Agent,
+			images:   templateImages(opts.cfg),
+			log:      opts.log,
+		})
+		if err != nil {
+			return err
+		}
+		s.driver = driver
+		warm, err := pool.New(ctx, driver, poolOptions(opts.cfg, !opts.sessions, opts.metrics, opts.log))
+		if err != nil {
+			return err
+		}
+		s.pool = warm
+	}
+	var err error
+	if s.fleet, err = fleet.New(ctx, s.driver, s.pool, fleetOpts); err != nil {
+		return err
+	}
+	opts.metrics.Executions(s.fleet.Running)
+	return nil
 }
 
 // templateImages lists the images that the templates start, each once.
@@ -157,13 +176,43 @@ func (s *server) stop(remove bool) error {
 	if served := <-s.ended; !errors.Is(served, http.ErrServerClosed) {
 		err = errors.Join(err, served)
 	}
-	err = errors.Join(err, s.sessions.close(), s.fleet.Close(), s.pool.Close())
+	err = errors.Join(err, s.closeSandboxes())
 	if remove {
 		ctx, done := context.WithTimeout(context.Background(), removeTimeout)
 		defer done()
 		err = errors.Join(err, deleteAll(ctx, s.driver))
 	}
-	return errors.Join(err, s.driver.Close())
+	return errors.Join(err, s.close())
+}
+
+// closeSandboxes lets go of all sandboxes and sessions, which other servers
+// then may have.
+func (s *server) closeSandboxes() error {
+	err := s.sessions.close()
+	s.sessions = nil
+	if s.fleet != nil {
+		err = errors.Join(err, s.fleet.Close())
+		s.fleet = nil
+	}
+	err = errors.Join(err, s.replicas.Close()) // what it had is written by now
+	s.replicas = nil
+	if s.pool != nil {
+		err = errors.Join(err, s.pool.Close())
+		s.pool = nil
+	}
+	return err
+}
+
+// close lets go of whatever is open, in the reverse order of the start.
+func (s *server) close() error {
+	err := s.closeSandboxes()
+	if s.store != nil {
+		err = errors.Join(err, s.store.Close())
+	}
+	if s.driver != nil {
+		err = errors.Join(err, s.driver.Close())
+	}
+	return err
 }
 
 // listen opens the listener and gives the fingerprint of its certificate, ""
@@ -221,7 +270,7 @@ func reachable(asked string, actual net.Addr) string {
 }
 
 // newHTTPServer makes the HTTP side.
-func newHTTPServer(fl *fleet.Fleet, kept *sessions, opts serverOptions) (*http.Server, error) {
+func (s *server) newHTTPServer(opts serverOptions) (*http.Server, error) {
 	host, _, err := net.SplitHostPort(opts.cfg.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("listen: %w", err)
@@ -244,11 +293,18 @@ func newHTTPServer(fl *fleet.Fleet, kept *sessions, opts serverOptions) (*http.S
 		Models:       opts.models,
 		Page:         page,
 		PageLive:     opts.cfg.WebDir != "",
+		Replicas:     s.replicas,
 	}
-	if kept != nil {
-		api.Sessions, api.Files, api.Chat = kept.service, kept.files, kept.chat
+	if s.replicas != nil {
+		if api.Secret, err = opts.cfg.Secret(); err != nil {
+			return nil, err
+		}
+		api.Ready = func(context.Context) error { return s.replicas.Ready() }
 	}
-	return httpapi.New(fl, api).Server(), nil
+	if s.sessions != nil {
+		api.Sessions, api.Files, api.Chat = s.sessions.service, s.sessions.files, s.sessions.chat
+	}
+	return httpapi.New(s.fleet, api).Server(), nil
 }
 
 // startSolo starts a server that belongs to one command. With private, its
@@ -260,6 +316,7 @@ func startSolo(ctx context.Context, base config.Base, private bool, log *slog.Lo
 		return nil, nil, err
 	}
 	cfg.Listen, cfg.TLSCert, cfg.TLSKey, cfg.Auth = "127.0.0.1:0", "", "", "token"
+	cfg.Driver = config.DriverGVisor // a cluster has a server
 	if err := makeDataDir(base.DataDir); err != nil {
 		return nil, nil, err
 	}

@@ -10,9 +10,10 @@ import (
 	"gvisor.dev/gvisor/pkg/cleanup"
 
 	"github.com/caesarion/caesarion/internal/chat"
+	"github.com/caesarion/caesarion/internal/config"
 	"github.com/caesarion/caesarion/internal/errdefs"
-	"github.com/caesarion/caesarion/internal/fleet"
 	"github.com/caesarion/caesarion/internal/llm"
+	"github.com/caesarion/caesarion/internal/replica"
 	"github.com/caesarion/caesarion/internal/session"
 	"github.com/caesarion/caesarion/internal/store"
 	"github.com/caesarion/caesarion/internal/workspace"
@@ -28,31 +29,66 @@ const (
 // look for local servers, and a new session must not wait for one that hangs.
 const defaultModelTimeout = 2 * time.Second
 
-// sessions is all that keeps what people come back to.
+// sessions is all that people come back to.
 type sessions struct {
-	store   *store.Store
 	files   *workspace.Workspace
 	service *session.Service
 	chat    *chat.Service
 }
 
-// openSessions opens the database and takes over the sessions of an earlier
-// server. The fleet must have adopted its sandboxes already.
-func openSessions(ctx context.Context, fl *fleet.Fleet, opts serverOptions) (*sessions, error) {
-	st, err := store.Open(ctx, filepath.Join(opts.base.DataDir, databaseFile), store.Options{Logger: opts.log})
+// openStore opens the database of the sessions: Postgres if the settings name
+// one, else a file of the data directory. With an address for other servers
+// this one becomes a replica.
+func openStore(ctx context.Context, opts serverOptions) (*store.Store, *replica.Registry, error) {
+	address, err := opts.cfg.DatabaseURL()
+	if err != nil {
+		return nil, nil, err
+	}
+	storeOpts := store.Options{Logger: opts.log, NoMigrate: !opts.cfg.Migrate}
+	if address == "" {
+		if opts.cfg.ReplicaAddress != "" {
+			return nil, nil, errdefs.New(errdefs.ErrInvalid, config.CodeInvalid, "replica_address: several servers need one database").
+				WithHint("give the address of Postgres in database_url_file or %s", config.DatabaseURLEnv)
+		}
+		st, err := store.Open(ctx, filepath.Join(opts.base.DataDir, databaseFile), storeOpts)
+		return st, nil, err
+	}
+	if opts.cfg.ReplicaAddress != "" {
+		storeOpts.Replica = replica.NewID(hostName())
+	}
+	st, err := store.OpenPostgres(ctx, address.Reveal(), storeOpts)
+	if err != nil || storeOpts.Replica == "" {
+		return st, nil, err
+	}
+	replicas, err := replica.Open(ctx, st.DB(), replica.Options{ID: storeOpts.Replica, Address: opts.cfg.ReplicaAddress, Logger: opts.log})
+	if err != nil {
+		return nil, nil, errors.Join(err, st.Close())
+	}
+	return st, replicas, nil
+}
+
+// hostName names this process for people: in a cluster it is the pod's name.
+func hostName() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return "server"
+	}
+	return name
+}
+
+// openSessions takes over the sessions of an earlier server. The fleet must
+// have adopted its sandboxes already.
+func openSessions(ctx context.Context, s *server, opts serverOptions) (*sessions, error) {
+	files, err := workspace.New(filepath.Join(opts.base.DataDir, sessionsDir), s.store, workspaceOptions(opts))
 	if err != nil {
 		return nil, err
 	}
-	undo := cleanup.Make(func() { _ = st.Close() })
+	undo := cleanup.Make(func() { _ = files.Close() })
 	defer undo.Clean()
-	files, err := workspace.New(filepath.Join(opts.base.DataDir, sessionsDir), st, workspaceOptions(opts))
-	if err != nil {
-		return nil, err
-	}
-	undo.Add(func() { _ = files.Close() })
-	svc, err := session.New(ctx, fl, st, session.Options{
-		Files:  files,
-		Logger: opts.log,
+	svc, err := session.New(ctx, s.fleet, s.store, session.Options{
+		Files:    files,
+		Replicas: s.replicas,
+		Logger:   opts.log,
 		DefaultModel: func() string {
 			if opts.models == nil {
 				return ""
@@ -70,9 +106,8 @@ func openSessions(ctx context.Context, fl *fleet.Fleet, opts serverOptions) (*se
 	if err != nil {
 		return nil, err
 	}
-	answers.AnswerWaiting()
 	undo.Release()
-	return &sessions{store: st, files: files, service: svc, chat: answers}, nil
+	return &sessions{files: files, service: svc, chat: answers}, nil
 }
 
 // openChat makes what answers messages.
@@ -116,5 +151,5 @@ func (s *sessions) close() error {
 		return nil
 	}
 	s.chat.Close() // it works in the sessions
-	return errors.Join(s.service.Close(), s.files.Close(), s.store.Close())
+	return errors.Join(s.service.Close(), s.files.Close())
 }

@@ -43,7 +43,15 @@ type Options struct {
 	Version    string   // for Health
 	Init       bool     // the agent is process 1: every other process is its business
 	Reaper     *Reaper  // of process 1; nil elsewhere
-	Logger     *slog.Logger
+	// TokenSHA256, if it is not empty, is the digest of the only token that the
+	// first Configure may come with: the agent can be reached by others.
+	TokenSHA256 []byte
+	// Limits hold until the first Configure, whose other fields are not used.
+	Limits *agentapi.Configure
+	// OwnDisk says that the disk below the folders that can be written to is also
+	// used by others: the agent counts the files and keeps the limit, see disk.go.
+	OwnDisk bool
+	Logger  *slog.Logger
 }
 
 // Agent serves one sandbox.
@@ -61,6 +69,9 @@ type Agent struct {
 	configureMu sync.Mutex   // one Configure at a time
 	token       atomic.Pointer[[sha256.Size]byte]
 	conf        atomic.Pointer[agentapi.Configure]
+	configured  atomic.Bool // by Configure
+	ready       atomic.Bool // see Ready
+	disk        diskUse
 
 	mu         sync.Mutex // guards what follows; taken after keeper.mu, never before it
 	kernels    map[string]*keeper
@@ -88,6 +99,12 @@ func New(opts Options) *Agent {
 	a := &Agent{
 		opts: opts, started: time.Now(), log: opts.Logger, kernels: make(map[string]*keeper),
 		executions: make(map[string]*execution), processes: make(map[string]*process),
+	}
+	if len(opts.TokenSHA256) == sha256.Size {
+		a.token.Store((*[sha256.Size]byte)(opts.TokenSHA256))
+	}
+	if opts.Limits != nil {
+		a.conf.Store(opts.Limits)
 	}
 	a.watch, a.previews = newWatch(a), newPreviews()
 	a.mux = a.newMux()
@@ -177,6 +194,7 @@ func (a *Agent) configure(ctx context.Context, conf agentapi.Configure) error {
 	conf.Token = "" // the digest is enough
 	a.conf.Store(&conf)
 	a.token.Store(&sum)
+	a.configured.Store(true)
 	if conf.UnixTimeNanos > 0 && a.opts.Init {
 		// After a restore the clock may stand where it was saved. Without the
 		// capability this fails, and the driver has to see to it.
@@ -217,10 +235,14 @@ func (a *Agent) authorize(token string) error {
 	return nil
 }
 
+// Ready says that whatever was to be started beforehand is there: from now on
+// GET /ready is a success.
+func (a *Agent) Ready() { a.ready.Store(true) }
+
 // health describes the agent.
 func (a *Agent) health() agentapi.Health {
 	h := agentapi.Health{
-		Version: a.opts.Version, Configured: a.token.Load() != nil,
+		Version: a.opts.Version, Configured: a.configured.Load(),
 		UptimeMS: float64(time.Since(a.started).Microseconds()) / 1000,
 	}
 	if conf := a.conf.Load(); conf != nil && conf.KernelID != "" {

@@ -32,6 +32,9 @@ func putContent(a *Agent, w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	defer p.close()
+	if err := a.ownRoom(r.ContentLength); err != nil {
+		return err
+	}
 	if err := p.write(r.Body, r.ContentLength); err != nil {
 		return err
 	}

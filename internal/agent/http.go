@@ -74,6 +74,13 @@ func (a *Agent) newMux() *http.ServeMux {
 		writeJSON(w, http.StatusOK, a.health())
 		return nil
 	})
+	handle("GET /ready", func(a *Agent, w http.ResponseWriter, _ *http.Request) error {
+		if !a.ready.Load() {
+			return errdefs.New(errdefs.ErrUnavailable, "starting", "the agent is still starting")
+		}
+		writeJSON(w, http.StatusOK, a.health())
+		return nil
+	})
 	handle("POST /configure", postConfigure)
 	handle("/", func(*Agent, http.ResponseWriter, *http.Request) error {
 		return errdefs.New(errdefs.ErrNotFound, "not-found", "the agent has no such call")

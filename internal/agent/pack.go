@@ -110,6 +110,9 @@ func putUnpack(a *Agent, w http.ResponseWriter, r *http.Request) error {
 		if err != nil {
 			return errdefs.New(errdefs.ErrInvalid, "upload-incomplete", "the archive ended in the middle; what was whole was kept").WithCause(err)
 		}
+		if err := a.ownRoom(h.Size); err != nil {
+			return err
+		}
 		if h.Typeflag == tar.TypeDir {
 			dirs[h.Name] = h
 		}

@@ -306,8 +306,12 @@ func (a *Agent) limitProcess(pid int) {
 		// bounded too; libraries reserve gigabytes of it that they never touch.
 		set(unix.RLIMIT_AS, conf.DataBytes+reservedAddressSpace)
 	}
-	if conf.Processes > 0 && a.opts.Init {
-		// gVisor counts tasks per user and sandbox. The watch acts at the limit
+	if limit := a.diskLimit(); limit > 0 {
+		set(unix.RLIMIT_FSIZE, limit)
+	}
+	if conf.Processes > 0 && a.opts.Init && insideGVisor() {
+		// gVisor counts tasks per user and sandbox, Linux per user and machine,
+		// where other sandboxes have the same user. The watch acts at the limit
 		// itself; this only slows a bomb until the watch looks.
 		set(unix.RLIMIT_NPROC, int64(conf.Processes)+nprocSlack)
 	}

@@ -34,6 +34,9 @@ type spill struct {
 // folder belongs to user code, so nothing in it is trusted: the file must be
 // new and inside the workspace.
 func (a *Agent) openSpill(id string) *spill {
+	if a.disk.over.Load() {
+		return nil
+	}
 	root, err := os.OpenRoot(a.real(agentapi.WorkspaceDir))
 	if err != nil {
 		return nil

@@ -27,6 +27,10 @@ func (a *Agent) usage() (agentapi.Usage, error) {
 			u.CPUNanos += ru.Utime.Nano() + ru.Stime.Nano()
 		}
 	}
+	if a.opts.OwnDisk {
+		u.DiskBytes = a.disk.read(a.roots, diskFresh)
+		return u, nil
+	}
 	var st unix.Statfs_t
 	if err := unix.Statfs(a.real(agentapi.WorkspaceDir), &st); err == nil {
 		u.DiskBytes = int64(st.Blocks-st.Bfree) * st.Bsize                                           //nolint:gosec // below 2^63 on any disk
@@ -42,6 +46,9 @@ func (a *Agent) usage() (agentapi.Usage, error) {
 func (a *Agent) diskFull(reply *executeReply) bool {
 	if strings.Contains(reply.Value, "[Errno 28]") || strings.Contains(reply.Value, "No space left on device") {
 		return true
+	}
+	if a.diskLimit() > 0 { // see disk.go: EFBIG
+		return a.disk.over.Load() || strings.Contains(reply.Value, "[Errno 27]")
 	}
 	const least = 1 << 20
 	var st unix.Statfs_t

@@ -55,7 +55,7 @@ func (w *watch) begin() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.active++
-	if w.looking || w.closed || conf == nil || conf.MemoryBytes <= 0 && conf.Processes <= 0 {
+	if w.looking || w.closed || conf == nil || conf.MemoryBytes <= 0 && conf.Processes <= 0 && w.agent.diskLimit() <= 0 {
 		return
 	}
 	w.looking = true
@@ -103,6 +103,7 @@ func (w *watch) run() {
 		w.mu.Lock()
 		busy := w.active > 0
 		w.mu.Unlock()
+		w.agent.watchDisk()
 		now, cheap := w.agent.count()
 		if !cheap || !busy && now.threads <= crowd {
 			var err error
@@ -191,6 +192,10 @@ func (a *Agent) look() (reading, error) {
 	}
 	if c, ok := a.count(); ok {
 		r.memory = c.memory
+	} else if a.opts.Init {
+		if memory, ok := containerMemory(cgroupRoot); ok {
+			r.memory = memory
+		}
 	}
 	return r, nil
 }

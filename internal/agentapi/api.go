@@ -2,12 +2,15 @@
 // each other: HTTP/1.1 with JSON bodies and NDJSON streams over the
 // connections of sandbox.Driver's Dial.
 //
-// Every call but GET /health and the first POST /configure carries
+// Every call but GET /health, GET /ready and the first POST /configure carries
 // "Authorization: Bearer <token>"; the token is unique to the sandbox.
 // An agent starts without one (so that a saved sandbox can be woken many
 // times) and takes it from the first POST /configure, before any user code.
+// One that others could reach first, as in a pod, is started with the token's
+// digest, and takes no call without it.
 //
 //	GET    /health                       Health
+//	GET    /ready                        Health; 503 until what was to be started beforehand is there
 //	POST   /configure                    Configure → Health
 //	GET    /usage                        Usage
 //	POST   /trim                         204: memory that is not needed is given back
@@ -71,8 +74,9 @@ type Health struct {
 	UptimeMS   float64 `json:"uptime_ms"`
 }
 
-// Configure gives an agent who it is. It is accepted once without a token and
-// later only with the token it set.
+// Configure gives an agent who it is. It is accepted once without a token,
+// unless the agent was started with the digest of one, and later only with the
+// token it set.
 type Configure struct {
 	Token         string            `json:"token"`
 	SandboxID     string            `json:"sandbox_id"`

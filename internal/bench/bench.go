@@ -141,6 +141,7 @@ var scenarios = []scenario{
 	{"live", Default, live},
 	{"live-rested", Default, liveRested},
 	{"first-byte", Default, firstByte},
+	{"forwarded", Default, forwarded},
 	{"interrupt", Default, interrupt},
 	{"output", Default, output},
 	{"burst", Default, burst},
@@ -169,6 +170,23 @@ type run struct {
 	server   *Caesarion
 	subjects []Subject // the server first
 	report   func(Result)
+}
+
+// named gives report the drivers of subjects that are servers of this product.
+func (r *run) named(ctx context.Context, report func(Result)) (func(Result), error) {
+	drivers := map[string]string{}
+	for _, s := range r.subjects {
+		if c, ok := capable[*Caesarion](s); ok {
+			if err := c.ask(ctx); err != nil {
+				return nil, err
+			}
+			drivers[s.Name()] = c.Driver
+		}
+	}
+	return func(res Result) {
+		res.Driver, res.Under = drivers[res.Subject], r.server.Driver
+		report(res)
+	}, nil
 }
 
 // once leaves out the subjects that are another one with another client: where
@@ -217,14 +235,17 @@ func (p *Plan) Run(ctx context.Context, report func(Result)) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
-		r := &run{Options: opts, scenario: s.name, server: server, subjects: append([]Subject{server}, p.Peers...), report: report}
+		r := &run{Options: opts, scenario: s.name, server: server, subjects: append([]Subject{server}, p.Peers...)}
+		if r.report, err = r.named(ctx, report); err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
 		err = s.measure(ctx, r)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 		if err != nil {
 			r.fail(server, err)
-			report(Result{Scenario: s.name, Subject: caesarionName, N: 1, Failures: 1, Note: err.Error()})
+			r.report(Result{Scenario: s.name, Subject: caesarionName, N: 1, Failures: 1, Note: err.Error()})
 		}
 		opts.Progress("%s: %s", s.name, time.Since(start).Round(time.Second))
 	}

@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -13,6 +15,9 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	v1 "github.com/caesarion/caesarion/api/v1"
+	"github.com/caesarion/caesarion/internal/client"
 )
 
 // scripted is a subject whose sessions answer as a test says.
@@ -89,6 +94,12 @@ func TestARatioComparesWhatWasMeasuredInTheSameRound(t *testing.T) {
 	if got := theirs.against(ours); got != 3 {
 		t.Errorf("ratio %v, want 3", got)
 	}
+	if got := ours.ahead(theirs); got != 4 { // of 4, 4 and 40
+		t.Errorf("ahead by %v, want 4", got)
+	}
+	if got := theirs.ahead(ours); got != -4 && got != -40 {
+		t.Errorf("ahead by %v, want it behind", got)
+	}
 	if got := theirs.against(&series{}); got != 0 {
 		t.Errorf("ratio to nothing %v, want none", got)
 	}
@@ -161,6 +172,11 @@ func TestGoals(t *testing.T) {
 		{"a peer's figures are no goal", Result{Scenario: "create-hit", Subject: "gateway", N: 9, P50: 50}, nil},
 		{"the peer's ratio is", Result{Scenario: "live", Subject: "jupyter", N: 9, Ratio: 6}, []Outcome{{"ratio ≥ 5 times", true}}},
 		{"what was not measured is not met", Result{Scenario: "resume", Subject: caesarionName, N: 2, Failures: 2}, []Outcome{{"p50 ≤ 300 ms", false}}},
+		{"pods have goals of their own", Result{Scenario: "create-hit", Subject: caesarionName, Driver: driverPods, Under: driverPods, N: 9, P50: 50, P99: 300}, []Outcome{{"p50 ≤ 50 ms", true}}},
+		{"and none where they have none", Result{Scenario: "sustained", Subject: caesarionName, Driver: driverPods, Under: driverPods, N: 9, Value: 1, Unit: "cycles/s"}, nil},
+		{"one machine is ahead by little", Result{Scenario: "live", Subject: "http://other", Driver: driverHere, Under: driverPods, N: 9, P50: 1, Ahead: 1}, []Outcome{{"faster by ≤ 1 ms", true}}},
+		{"one machine is ahead by more", Result{Scenario: "live", Subject: "http://other", Driver: driverHere, Under: driverPods, N: 9, P50: 1, Ahead: 1.01}, []Outcome{{"faster by ≤ 1 ms", false}}},
+		{"another cluster is no goal", Result{Scenario: "live", Subject: "http://other", Driver: driverPods, Under: driverPods, N: 9, P50: 1, Ahead: 2}, nil},
 		{"what was skipped has no outcome", Result{Scenario: "resume", Subject: caesarionName, Skipped: "no"}, nil},
 	}
 	for _, tt := range tests {
@@ -193,6 +209,7 @@ func TestTables(t *testing.T) {
 		{Scenario: "live", Subject: caesarionName, N: 500, P50: 1.234, P90: 2, P99: 12.4, Goals: []Outcome{{"p50 ≤ 1.2 ms", false}}},
 		{Scenario: "live", Subject: "jupyter", N: 499, Failures: 1, P50: 44, P90: 45, P99: 48, Ratio: 35.6},
 		{Scenario: "live", Subject: "pyodide", N: 500, P50: 0.5, P90: 1, P99: 1, Ratio: 0.25},
+		{Scenario: "live", Subject: "one-machine", Driver: driverHere, Under: driverPods, N: 500, P50: 1, P90: 1, P99: 1, Ratio: 0.8, Ahead: 0.234},
 		{Scenario: "output", Subject: caesarionName, N: 5, Value: 531898.4, Unit: "lines/s", Note: "200,000 lines"},
 		{Scenario: "create-miss", Subject: caesarionName, Skipped: "another setting"},
 	}
@@ -200,7 +217,7 @@ func TestTables(t *testing.T) {
 	if err := errors.Join(Table(&table, results), Markdown(&markdown, results)); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"1.23 ms", "12 ms", "p50 ≤ 1.2 ms: MISSED", "35.6 times slower", "4.0 times FASTER", "531,898 lines/s (200,000 lines)", "skipped: another setting"} {
+	for _, want := range []string{"1.23 ms", "12 ms", "p50 ≤ 1.2 ms: MISSED", "35.6 times slower", "4.0 times FASTER", "1.2 times FASTER, -0.23 ms", "531,898 lines/s (200,000 lines)", "skipped: another setting"} {
 		if !strings.Contains(table.String(), want) {
 			t.Errorf("the table lacks %q:\n%s", want, &table)
 		}
@@ -298,5 +315,32 @@ func TestAPlanSkipsWhatTheServerCantBeAndRefusesUnknownNames(t *testing.T) {
 	plan.Scenarios = []string{"fast"}
 	if err := plan.Run(t.Context(), nil); err == nil || !strings.Contains(err.Error(), "create-hit") {
 		t.Errorf("an unknown scenario gave %v, want the names there are", err)
+	}
+}
+
+func TestAResultNamesTheDriverThatTheServerTells(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", v1.MediaJSON)
+		_, _ = io.WriteString(w, `{"driver":"`+driverPods+`"}`)
+	}))
+	defer s.Close()
+	cl, err := client.New(s.URL, client.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []Result
+	plan := Plan{
+		Target:    func(context.Context, Setting) (*Caesarion, error) { return &Caesarion{Client: cl}, nil },
+		Scenarios: []string{"forwarded"},
+	}
+	if err := plan.Run(t.Context(), func(r Result) { got = append(got, r) }); err != nil {
+		t.Fatal(err)
+	}
+	want := []Result{{
+		Scenario: "forwarded", Subject: caesarionName, Driver: driverPods, Under: driverPods,
+		Skipped: "needs another replica of the same installation: name it with --replica",
+	}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
 	}
 }

@@ -28,6 +28,10 @@ type Caesarion struct {
 	Wanted string
 	// Local says that the sandboxes run on this machine.
 	Local bool
+	// Driver is what makes the sandboxes, by the server's own word; "": not asked yet.
+	Driver string
+	// Replica is another server of the same installation; may be nil.
+	Replica *Caesarion
 }
 
 // Name implements Subject.
@@ -43,6 +47,19 @@ func (c *Caesarion) wanting(start string) *Caesarion {
 	other := *c
 	other.Wanted = start
 	return &other
+}
+
+// ask finds out what makes the sandboxes.
+func (c *Caesarion) ask(ctx context.Context) error {
+	if c.Driver != "" {
+		return nil
+	}
+	info, err := c.Client.Info(ctx)
+	if err != nil {
+		return err
+	}
+	c.Driver = info.Driver
+	return nil
 }
 
 // Create implements Subject.

@@ -5,12 +5,19 @@ import "fmt"
 // Goal is a figure that the product is built to reach on two cores.
 type Goal struct {
 	Scenario string
-	Of       string // p50, p99, value, failures or ratio
+	Of       string // p50, p99, value, failures, ratio or ahead
 	AtLeast  bool   // otherwise: at most
 	Wanted   float64
 	// Subject is whose figure counts: the server's, or for a ratio the peer's.
+	// "": that of another server of this product, whose sandboxes are on its machine.
 	Subject string
 }
+
+// The drivers that goals tell apart, as servers call them.
+const (
+	driverPods = "kube"
+	driverHere = "gvisor"
+)
 
 // Outcome is what became of a goal.
 type Outcome struct {
@@ -44,13 +51,38 @@ var goals = []Goal{
 	{"list-server", "value", false, 100, caesarionName},
 }
 
+// podGoals are the goals of a server whose sandboxes are pods, for a cluster of
+// one node with two cores that has it all.
+var podGoals = []Goal{
+	{"create-hit", "p50", false, 50, caesarionName},
+	{"create-cold", "p99", false, 4000, caesarionName},
+	{"live", "ahead", false, 1, ""},
+	{"live-rested", "ahead", false, 1, ""},
+	{"first-byte", "ahead", false, 1, ""},
+}
+
+// counts reports whether a goal is about r.
+func (g *Goal) counts(r *Result) bool {
+	if g.Scenario != r.Scenario {
+		return false
+	}
+	if g.Subject == "" {
+		return r.Subject != caesarionName && r.Driver == driverHere
+	}
+	return g.Subject == r.Subject
+}
+
 // Judge sets the outcomes of the goals that r has.
 func (r *Result) Judge() {
 	if r.Skipped != "" {
 		return
 	}
-	for _, g := range goals {
-		if g.Scenario != r.Scenario || g.Subject != r.Subject {
+	all := goals
+	if r.Under == driverPods {
+		all = podGoals
+	}
+	for _, g := range all {
+		if !g.counts(r) {
 			continue
 		}
 		got, unit := r.figure(g.Of)
@@ -67,6 +99,8 @@ func (r *Result) Judge() {
 			text = fmt.Sprintf("%s %s %s", sign, number(g.Wanted), unit)
 		case g.Of == "failures" && g.Wanted == 0:
 			text = "none fails"
+		case g.Of == "ahead":
+			text = fmt.Sprintf("faster by ≤ %s ms", number(g.Wanted))
 		case unit != "":
 			text += " " + unit
 		}
@@ -82,6 +116,8 @@ func (r *Result) figure(of string) (float64, string) {
 		return r.P99, "ms"
 	case "ratio":
 		return r.Ratio, "times"
+	case "ahead":
+		return r.Ahead, "ms"
 	case "failures":
 		return float64(r.Failures), ""
 	default:

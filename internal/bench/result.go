@@ -24,7 +24,12 @@ type Result struct {
 	// Ratio is how many times slower than the first subject this one is: of
 	// rates, the first's divided by this one's; of times, the median over rounds
 	// of the ratio of the round's two medians. Below 1 it is faster.
-	Ratio   float64   `json:"ratio,omitzero"`
+	Ratio float64 `json:"ratio,omitzero"`
+	// Ahead is by how many milliseconds this one is faster than the first
+	// subject: the median over rounds of what the two medians differ by.
+	Ahead   float64   `json:"ahead_ms,omitzero"`
+	Driver  string    `json:"driver,omitempty"` // what makes the sandboxes, of servers of this product
+	Under   string    `json:"under,omitempty"`  // the first subject's driver
 	Goals   []Outcome `json:"goals,omitempty"`
 	Note    string    `json:"note,omitempty"`
 	Skipped string    `json:"skipped,omitempty"` // why it was not measured
@@ -88,6 +93,20 @@ func (s *series) against(base *series) float64 {
 	return quantile(ratios, 0.5)
 }
 
+// ahead gives Result.Ahead of s to base.
+func (s *series) ahead(base *series) float64 {
+	var by []float64
+	for i := range min(len(s.rounds), len(base.rounds)) {
+		if a, b := quantile(s.rounds[i], 0.5), quantile(base.rounds[i], 0.5); a > 0 && b > 0 {
+			by = append(by, a-b) // as the ratio: of two in the middle, that which is kinder to s
+		}
+	}
+	if len(by) == 0 {
+		return 0
+	}
+	return -quantile(by, 0.5)
+}
+
 // reportTimed reports all subjects' times, with ratios to the first. edit, if
 // not nil, completes each result.
 func (r *run) reportTimed(name string, subjects []Subject, measured []*series, edit func(i int, res *Result)) {
@@ -95,7 +114,7 @@ func (r *run) reportTimed(name string, subjects []Subject, measured []*series, e
 	for i, subject := range subjects {
 		res := measured[i].timed(name, subject)
 		if i > 0 {
-			res.Ratio = measured[i].against(measured[0])
+			res.Ratio, res.Ahead = measured[i].against(measured[0]), measured[i].ahead(measured[0])
 		}
 		if edit != nil {
 			edit(i, &res)
@@ -103,7 +122,7 @@ func (r *run) reportTimed(name string, subjects []Subject, measured []*series, e
 		if i == 0 {
 			first = res
 		} else if strings.HasSuffix(res.Unit, "/s") && res.Value > 0 { // what counts is how much is done
-			res.Ratio = first.Value / res.Value
+			res.Ratio, res.Ahead = first.Value/res.Value, 0
 		}
 		r.report(res)
 	}

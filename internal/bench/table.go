@@ -34,7 +34,7 @@ func row(r Result) []string {
 	if r.Skipped != "" {
 		return []string{r.Scenario, r.Subject, "0", "0", "", "", "", "skipped: " + r.Skipped, "", ""}
 	}
-	cells := []string{r.Scenario, r.Subject, fmt.Sprint(r.N), fmt.Sprint(r.Failures), "", "", "", "", outcomes(r.Goals), against(r.Ratio)}
+	cells := []string{r.Scenario, r.Subject, fmt.Sprint(r.N), fmt.Sprint(r.Failures), "", "", "", "", outcomes(r.Goals), r.against()}
 	if r.P50 > 0 {
 		cells[4], cells[5], cells[6] = millis(r.P50), millis(r.P90), millis(r.P99)
 	}
@@ -58,15 +58,20 @@ func outcomes(all []Outcome) string {
 	return strings.Join(parts, ", ")
 }
 
-func against(ratio float64) string {
+func (r *Result) against() string {
+	var text string
 	switch {
-	case ratio == 0:
+	case r.Ratio == 0:
 		return ""
-	case ratio >= 1:
-		return fmt.Sprintf("%.1f times slower", ratio)
+	case r.Ratio >= 1:
+		text = fmt.Sprintf("%.1f times slower", r.Ratio)
 	default:
-		return fmt.Sprintf("%.1f times FASTER", 1/ratio)
+		text = fmt.Sprintf("%.1f times FASTER", 1/r.Ratio)
 	}
+	if r.Ahead != 0 && r.Driver != "" { // the same product: it is the difference that says something
+		text += fmt.Sprintf(", %+.2f ms", -r.Ahead)
+	}
+	return text
 }
 
 func millis(ms float64) string {

@@ -84,6 +84,7 @@ func New(sessions *session.Service, models *llm.Registry, opts Options) (*Servic
 	}
 	s := &Service{sessions: sessions, models: models, opts: opts, prompt: prompt, log: opts.Logger, seed: maphash.MakeSeed(), running: map[string]Running{}}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
+	sessions.WhenTaken(s.answerWaiting)
 	return s, nil
 }
 

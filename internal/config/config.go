@@ -40,6 +40,19 @@ type Server struct {
 	DiskQuota      Bytes    `help:"What sleeping sandboxes and snapshots may take on disk, together; 0 takes a quarter of the data directory's disk, or half of what is free if that is less." default:"0" placeholder:"SIZE" env:"CAESARION_DISK_QUOTA"`
 	WebDir         string   `help:"Serve the page from this folder instead of the built-in one, read anew each time: for work on the page." placeholder:"DIR" type:"existingdir" env:"CAESARION_WEB_DIR"`
 
+	Driver           string `help:"Where sandboxes run: gvisor (on this machine) or kubernetes (as pods)." default:"gvisor" enum:"gvisor,kubernetes" placeholder:"NAME" env:"CAESARION_DRIVER"`
+	DatabaseURLFile  string `help:"Keep sessions in the Postgres whose address (postgres://USER:PASSWORD@HOST/NAME) is in this file; CAESARION_DATABASE_URL gives it directly (default: a file in the data directory)." placeholder:"FILE" env:"CAESARION_DATABASE_URL_FILE"`
+	Migrate          bool   `help:"Bring the database up to date at the start; otherwise caesarion migrate does." default:"true" negatable:"" env:"CAESARION_MIGRATE"`
+	SecretFile       string `help:"Secret of the installation, the same for all its servers: at least 32 bytes. The tokens of pods derive from it." placeholder:"FILE" env:"CAESARION_SECRET_FILE"`
+	ReplicaAddress   string `help:"Where other servers of the installation reach this one; together with Postgres, several share the work." placeholder:"IP:PORT" env:"CAESARION_REPLICA_ADDRESS"`
+	Kubeconfig       string `help:"How to reach the cluster (default: as a pod of it, else as kubectl does)." placeholder:"FILE" env:"CAESARION_KUBECONFIG"`
+	KubeNamespace    string `help:"Namespace of the sandboxes." placeholder:"NAME" env:"CAESARION_KUBE_NAMESPACE"`
+	KubeInstallation string `help:"Tells installations in one namespace apart." default:"caesarion" placeholder:"NAME" env:"CAESARION_KUBE_INSTALLATION"`
+	KubeAgentImage   string `help:"Image of this program, whose agent pods get." placeholder:"IMAGE" env:"CAESARION_KUBE_AGENT_IMAGE"`
+	PoolNight        string `help:"Pods: between these times nothing is kept ready of what nobody asks for, such as 22:00-06:00." placeholder:"FROM-TO" env:"CAESARION_POOL_NIGHT"`
+	PoolNightZone    string `help:"Time zone of --pool-night." default:"UTC" placeholder:"ZONE" env:"CAESARION_POOL_NIGHT_ZONE"`
+	KubeService      string `help:"Headless service that gives pods their names (default: none)." placeholder:"NAME" env:"CAESARION_KUBE_SERVICE"`
+
 	DefaultModel   string `help:"Model that answers where none is named (default: the first)." placeholder:"NAME" env:"CAESARION_DEFAULT_MODEL"`
 	DiscoverModels bool   `help:"Without any model configured, use one that Ollama or llama.cpp offers on this machine." default:"true" negatable:"" env:"CAESARION_DISCOVER_MODELS"`
 
@@ -67,18 +80,19 @@ const DefaultTemplate = "python"
 // Template is what a sandbox is made from. What the file leaves out has the
 // value of DefaultLimits.
 type Template struct {
-	Image            string            `yaml:"image"`             // name or digest in the image store
-	Memory           Bytes             `yaml:"memory"`            // of all processes together
-	CPUs             float64           `yaml:"cpus"`              // cores, fractions allowed
-	Processes        int               `yaml:"processes"`         // processes and threads
-	Disk             Bytes             `yaml:"disk"`              // all that is written, together
-	ExecutionTimeout Duration          `yaml:"execution_timeout"` // running time of one execution
-	IdleTimeout      Duration          `yaml:"idle_timeout"`      // unused for so long, a sandbox is deleted
-	Lifetime         Duration          `yaml:"lifetime"`          // after so long it is deleted in any case
-	PauseAfter       Duration          `yaml:"pause_after"`       // unused for so long, a sandbox is put to sleep; 0: never
-	PoolSize         PoolSize          `yaml:"pool_size"`         // sandboxes kept ready
-	Preload          []string          `yaml:"preload"`           // modules that kernels have imported before they are handed out
-	Env              map[string]string `yaml:"env,omitempty"`     // for kernels and processes
+	Image            string            `yaml:"image"`                // name or digest in the image store
+	Memory           Bytes             `yaml:"memory"`               // of all processes together
+	CPUs             float64           `yaml:"cpus"`                 // cores, fractions allowed
+	Processes        int               `yaml:"processes"`            // processes and threads
+	Disk             Bytes             `yaml:"disk"`                 // all that is written, together
+	ExecutionTimeout Duration          `yaml:"execution_timeout"`    // running time of one execution
+	IdleTimeout      Duration          `yaml:"idle_timeout"`         // unused for so long, a sandbox is deleted
+	Lifetime         Duration          `yaml:"lifetime"`             // after so long it is deleted in any case
+	PauseAfter       Duration          `yaml:"pause_after"`          // unused for so long, a sandbox is put to sleep; 0: never
+	PoolSize         PoolSize          `yaml:"pool_size"`            // sandboxes kept ready
+	Preload          []string          `yaml:"preload"`              // modules that kernels have imported before they are handed out
+	Env              map[string]string `yaml:"env,omitempty"`        // for kernels and processes
+	Kubernetes       map[string]any    `yaml:"kubernetes,omitempty"` // what only pods have; the driver reads it
 }
 
 // DefaultPreload is what kernels of the default template and image have

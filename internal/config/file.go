@@ -137,7 +137,7 @@ func flagName(field reflect.StructField) string {
 	return strings.ToLower(wordStart.ReplaceAllString(field.Name, "$1-$2"))
 }
 
-var wordStart = regexp.MustCompile(`([a-z]|TLS)([A-Z])`)
+var wordStart = regexp.MustCompile(`([a-z]|TLS|URL)([A-Z])`)
 
 // Validate implements kong.Resolver; ReadFile has checked the keys already.
 func (f *File) Validate(*kong.Application) error { return nil }

@@ -97,6 +97,9 @@ func (s *Server) Validate() error {
 	if err := s.validateSaved(); err != nil {
 		return err
 	}
+	if err := s.validateCluster(); err != nil {
+		return err
+	}
 	if err := s.validateChat(); err != nil {
 		return err
 	}

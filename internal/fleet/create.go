@@ -32,13 +32,13 @@ type CreateRequest struct {
 	Session          string        // the session it belongs to; empty: none
 }
 
-// leaser gives running sandboxes: a pool, or the driver alone.
-type leaser interface {
+// Leaser gives running sandboxes: the warm pool of one machine or of a cluster.
+type Leaser interface {
 	Lease(ctx context.Context, req pool.Request) (*pool.Lease, error)
 	Stats() map[string]pool.Stats
 }
 
-// cold is a leaser without anything ready.
+// cold is a Leaser without anything ready.
 type cold struct{ driver sandbox.Driver }
 
 func (c cold) Lease(ctx context.Context, req pool.Request) (*pool.Lease, error) {
@@ -68,7 +68,7 @@ func (f *Fleet) Create(ctx context.Context, req CreateRequest) (*Sandbox, error)
 		return nil, errdefs.New(errdefs.ErrInvalid, "template-unknown", "There is no template %q.", name).
 			WithHint("The templates are: %s.", strings.Join(names, ", "))
 	}
-	rec, limits, err := f.plan(req, t)
+	rec, limits, err := f.plan(ctx, req, t)
 	if err != nil {
 		return nil, err
 	}
@@ -87,6 +87,15 @@ func (f *Fleet) Create(ctx context.Context, req CreateRequest) (*Sandbox, error)
 	}})
 	if err != nil {
 		return nil, fmt.Errorf("fleet: create from %s: %w", name, err)
+	}
+	if req.Session == "" { // else it is its session's, which is ours
+		if err := f.opts.Replicas.Make(ctx, string(lease.Info.ID)); err != nil {
+			if lease.Client != nil {
+				lease.Client.CloseIdle()
+			}
+			f.discard(lease.Info.ID, "it could not be owned")
+			return nil, err
+		}
 	}
 	rec.start = lease.Start // written down with the first use, not here
 	s, err := f.attach(lease.Info, rec, lease.Client)
@@ -114,12 +123,12 @@ func environment(t Template, req CreateRequest) map[string]string {
 }
 
 // plan checks a request against its template.
-func (f *Fleet) plan(req CreateRequest, t Template) (record, sandbox.Limits, error) {
+func (f *Fleet) plan(ctx context.Context, req CreateRequest, t Template) (record, sandbox.Limits, error) {
 	now := time.Now()
 	rec := record{
 		kernelID: "krn_" + sandbox.RandomSuffix(),
 		used:     now,
-		seedID:   f.newSeedID(),
+		seedID:   f.newSeedID(ctx),
 		session:  req.Session,
 		user:     maps.Clone(req.Labels),
 		strict:   req.IdleTimeout > 0 && req.IdleTimeout < t.IdleTimeout,
@@ -177,16 +186,25 @@ func lower[T int | int64 | float64](field string, asked, most T) (T, error) {
 	return asked, nil
 }
 
+var seedName = regexp.MustCompile(`^sandbox-[0-9a-f]{8}$`)
+
 // newSeedID makes a name as the original's API has it: "sandbox-" and the first
-// eight characters of a UUID. So few may collide; a taken one is not used.
-func (f *Fleet) newSeedID() string {
+// eight characters of a UUID. So few may collide; a taken one is not used, also
+// one of another replica that the driver knows.
+func (f *Fleet) newSeedID(ctx context.Context) string {
 	var b [4]byte
 	for {
 		_, _ = rand.Read(b[:]) // never fails, see crypto/rand
 		id := "sandbox-" + hex.EncodeToString(b[:])
-		if _, taken := f.BySeedID(id); !taken {
-			return id
+		if _, taken := f.BySeedID(id); taken {
+			continue
 		}
+		if f.opts.Replicas != nil {
+			if _, err := f.look(ctx, id); err == nil {
+				continue
+			}
+		}
+		return id
 	}
 }
 

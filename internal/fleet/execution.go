@@ -324,6 +324,9 @@ func (e *Execution) kill(reason event.Reason, message string) {
 func (e *Execution) overdue() {
 	e.sandbox.fleet.background(func() {
 		s := e.sandbox
+		if !s.mine() {
+			return
+		}
 		log := s.fleet.log.With("sandbox_id", string(s.id), "execution_id", e.ID)
 		log.Warn("execution goes on beyond its time, kernel is restarted")
 		ctx, cancel := context.WithTimeout(s.fleet.ctx, backstopRestart)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net"
 	"slices"
 	"sync"
 	"time"
@@ -28,7 +29,7 @@ type Fleet struct {
 	driver sandbox.Driver
 	pauser sandbox.Pauser      // nil: the driver's sandboxes can't sleep
 	saver  sandbox.Snapshotter // nil: nor be saved
-	pool   leaser
+	pool   Leaser
 	opts   Options
 	log    *slog.Logger
 	kept   *keeper
@@ -47,6 +48,8 @@ type Fleet struct {
 	goneList []sandbox.ID // oldest first; bounds gone
 	seeds    map[string]*Sandbox
 	sessions map[string]*Sandbox
+	found    map[string]string  // keys of other replicas' sandboxes by their names
+	tries    map[sandbox.ID]int // to take over a sandbox whose agent did not answer
 	farewell func(context.Context, *Sandbox)
 }
 
@@ -61,7 +64,7 @@ const removeTimeout = 60 * time.Second
 // are adopted with their executions, or deleted if their time is over or their
 // agent does not answer. Those that sleep are not woken for it. It returns when
 // that is done. A pool is the caller's to close; with nil every start is cold.
-func New(ctx context.Context, driver sandbox.Driver, ready *pool.Pool, opts Options) (*Fleet, error) {
+func New(ctx context.Context, driver sandbox.Driver, ready Leaser, opts Options) (*Fleet, error) {
 	opts, err := opts.withDefaults()
 	if err != nil {
 		return nil, err
@@ -77,6 +80,8 @@ func New(ctx context.Context, driver sandbox.Driver, ready *pool.Pool, opts Opti
 		gone:     map[sandbox.ID]*Sandbox{},
 		seeds:    map[string]*Sandbox{},
 		sessions: map[string]*Sandbox{},
+		found:    map[string]string{},
+		tries:    map[sandbox.ID]int{},
 	}
 	f.pauser, _ = driver.(sandbox.Pauser)
 	f.saver, _ = driver.(sandbox.Snapshotter)
@@ -84,9 +89,11 @@ func New(ctx context.Context, driver sandbox.Driver, ready *pool.Pool, opts Opti
 		f.pool = ready
 	}
 	f.ctx, f.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
-	if err := f.adopt(ctx); err != nil {
-		_ = f.Close()
-		return nil, err
+	if opts.Replicas == nil { // else as this one gets to own them: Adopt
+		if err := f.adopt(ctx); err != nil {
+			_ = f.Close()
+			return nil, err
+		}
 	}
 	left := f.temporary(ctx) // before this process makes some itself
 	f.background(func() {
@@ -115,28 +122,38 @@ func (f *Fleet) adopt(ctx context.Context) error {
 		if info.Pooled {
 			continue // the pool's
 		}
-		g.Go(func() error {
-			rec := recordOf(info, f.templateOf(info.Template))
-			switch now := time.Now(); {
-			case info.State == sandbox.StatePaused:
-				f.adoptAsleep(info, rec)
-			case info.State != sandbox.StateRunning:
-				f.discard(info.ID, "it had stopped")
-			case now.After(rec.expires):
-				f.discard(info.ID, "its life was over")
-			case now.After(rec.used.Add(rec.idle+labelWriteEvery)) && (rec.strict || rec.pause <= 0 || f.pauser == nil):
-				f.discard(info.ID, "it was idle for too long")
-			default:
-				f.adoptOne(ctx, info, rec)
-			}
-			return nil
-		})
+		g.Go(func() error { f.takeOver(ctx, info); return nil })
 	}
 	return g.Wait()
 }
 
-func (f *Fleet) adoptOne(ctx context.Context, info sandbox.Info, rec record) {
-	ctx, cancel := context.WithTimeoutCause(ctx, adoptTimeout, errors.New("the agent did not answer in time"))
+// takeOver adopts a sandbox that somebody else had, or deletes it.
+func (f *Fleet) takeOver(ctx context.Context, info sandbox.Info) {
+	rec := recordOf(info, f.templateOf(info.Template))
+	switch now := time.Now(); {
+	case info.State == sandbox.StatePaused:
+		f.adoptAsleep(info, rec)
+	case info.State != sandbox.StateRunning:
+		f.discard(info.ID, "it had stopped")
+	case now.After(rec.expires):
+		f.discard(info.ID, "its life was over")
+	case now.After(rec.used.Add(rec.idle+labelWriteEvery)) && (rec.strict || rec.pause <= 0 || f.pauser == nil):
+		if !f.runs(ctx, info) {
+			f.discard(info.ID, "it was idle for too long")
+			return
+		}
+		rec.used = now // what is written there is another clock's
+		f.adoptOne(ctx, info, rec)
+	default:
+		f.adoptOne(ctx, info, rec)
+	}
+}
+
+func (f *Fleet) adoptOne(start context.Context, info sandbox.Info, rec record) {
+	if f.opts.Replicas != nil {
+		start = f.ctx // half adopted would be as bad as lost: only Close ends it
+	}
+	ctx, cancel := context.WithTimeoutCause(start, adoptTimeout, errors.New("the agent did not answer in time"))
 	defer cancel()
 	s, err := f.attach(info, rec, nil)
 	if err == nil {
@@ -144,11 +161,24 @@ func (f *Fleet) adoptOne(ctx context.Context, info sandbox.Info, rec record) {
 			f.log.Info("sandbox adopted", "sandbox_id", string(info.ID), "template", info.Template)
 			return
 		}
+		if start.Err() != nil {
+			return // this process stops, and the next one asks the agent
+		}
 		f.log.Warn("sandbox of an earlier process can't be adopted", "sandbox_id", string(info.ID), "err", err)
 		_ = s.end(context.WithoutCancel(ctx), ReasonUnresponsive) // logged there
 		return
 	}
 	f.log.Warn("sandbox of an earlier process can't be adopted", "sandbox_id", string(info.ID), "err", err)
+}
+
+// runs asks a sandbox that nobody here has whether something runs in it.
+func (f *Fleet) runs(ctx context.Context, info sandbox.Info) bool {
+	ctx, cancel := context.WithTimeout(ctx, adoptTimeout)
+	defer cancel()
+	client := agentapi.NewClient(func(ctx context.Context) (net.Conn, error) { return f.driver.Dial(ctx, info.ID) }, info.AgentToken)
+	defer client.CloseIdle()
+	known, err := client.Executions(ctx)
+	return err == nil && slices.ContainsFunc(known, func(e agentapi.Execution) bool { return !e.Finished })
 }
 
 // discard deletes a sandbox of an earlier process, in the background.
@@ -219,6 +249,12 @@ func (f *Fleet) attach(info sandbox.Info, rec record, client *agentapi.Client) (
 		s.cancel(errClosed)
 		s.client.CloseIdle()
 		return nil, errClosed
+	}
+	if f.alive[info.ID] != nil {
+		f.mu.Unlock()
+		s.cancel(errClosed)
+		s.client.CloseIdle()
+		return nil, errdefs.New(errdefs.ErrConflict, "sandbox-exists", "The sandbox %s is here already.", info.ID)
 	}
 	f.alive[info.ID] = s
 	if info.State == sandbox.StatePaused {
@@ -364,6 +400,9 @@ func (f *Fleet) Close() error {
 	f.cancel(errClosed)
 	var err error
 	for _, s := range awake { // the labels of those that sleep were written before
+		if !s.mine() {
+			continue // who has it now writes them
+		}
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		err = errors.Join(err, s.saveLabels(ctx))
 		cancel()

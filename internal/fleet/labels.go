@@ -97,6 +97,9 @@ func recordOf(info sandbox.Info, t Template) record {
 	}
 	r.expires = labelTime(l[labelExpires], info.CreatedAt.Add(r.life))
 	r.used = labelTime(l[labelUsed], info.CreatedAt)
+	if now := time.Now(); r.used.After(now) { // by a clock that is ahead of this one
+		r.used = now
+	}
 	if l[labelPause] == "-1" {
 		r.pause = -1
 	}

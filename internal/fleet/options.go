@@ -10,6 +10,7 @@ import (
 
 	"github.com/caesarion/caesarion/internal/errdefs"
 	"github.com/caesarion/caesarion/internal/machine"
+	"github.com/caesarion/caesarion/internal/replica"
 	"github.com/caesarion/caesarion/internal/sandbox"
 )
 
@@ -49,7 +50,10 @@ type Options struct {
 	// days), KeepFiles how long its files (default 30 days, at least KeepMemory).
 	KeepMemory, KeepFiles time.Duration
 	DiskQuota             int64 // bytes that sleeping sandboxes and snapshots may take together; not positive: no bound
-	Logger                *slog.Logger
+	// Replicas says which sandboxes are this replica's; nil: there is one server
+	// and they all are.
+	Replicas *replica.Registry
+	Logger   *slog.Logger
 
 	memory func() (total, available int64) // default: machine.Memory
 }

@@ -199,6 +199,9 @@ func (s *Sandbox) saveLabels(ctx context.Context) error {
 	s.rec.used = s.lastUsed()
 	labels := s.rec.labels()
 	s.mu.Unlock()
+	if !s.mine() {
+		return errNotMine // another may have written newer ones
+	}
 	if err := s.fleet.driver.SetLabels(ctx, s.id, labels); err != nil {
 		if errors.Is(err, errdefs.ErrNotFound) {
 			return nil // it is going away right now

@@ -186,7 +186,7 @@ func (f *Fleet) restore(ctx context.Context, id sandbox.SnapshotID, template str
 	rec = rec.clone()
 	rec.used = time.Now()
 	rec.expires = rec.used.Add(rec.life)
-	rec.seedID = f.newSeedID()
+	rec.seedID = f.newSeedID(ctx)
 	spec.ID, spec.Template, spec.Labels = sandbox.NewID(), template, rec.labels()
 	info, err := f.saver.Restore(ctx, id, spec, filesOnly)
 	if err != nil {
@@ -216,7 +216,7 @@ func (f *Fleet) createFrom(ctx context.Context, req CreateRequest) (*Sandbox, er
 	}
 	t := f.templateOf(snap.Template)
 	t.Limits = snap.Limits
-	rec, limits, err := f.plan(req, t)
+	rec, limits, err := f.plan(ctx, req, t)
 	if err != nil {
 		return nil, err
 	}

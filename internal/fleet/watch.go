@@ -95,6 +95,17 @@ func (s *Sandbox) watch() {
 			return
 		case <-timer.C:
 		}
+		if !s.mine() {
+			// Another may use it, and this one would not know.
+			select {
+			case <-s.ended:
+				return
+			case <-s.fleet.ctx.Done():
+				return
+			case <-time.After(time.Second):
+				continue
+			}
+		}
 		at, what := s.next()
 		if what != look && time.Now().Before(at) {
 			what = look

@@ -16,6 +16,7 @@ import (
 	"github.com/caesarion/caesarion/internal/errdefs"
 	"github.com/caesarion/caesarion/internal/fleet"
 	"github.com/caesarion/caesarion/internal/llm"
+	"github.com/caesarion/caesarion/internal/replica"
 	"github.com/caesarion/caesarion/internal/session"
 	"github.com/caesarion/caesarion/internal/workspace"
 )
@@ -36,6 +37,13 @@ type Options struct {
 	Chat         *chat.Service        // answers messages in sessions; nil: nobody does
 	Page         fs.FS                // the built page; nil: none, / answers programs only
 	PageLive     bool                 // the page's files change while the server runs, for development
+	// Ready says what keeps this server from serving; nil: nothing ever does.
+	Ready func(context.Context) error
+	// Replicas says which replica owns what a request is about; nil: there is
+	// this server only. Secret is the installation's: by it replicas know each
+	// other. They are reached by HTTP at the addresses that they joined with.
+	Replicas *replica.Registry
+	Secret   []byte
 }
 
 // API is the HTTP API as a handler.
@@ -50,6 +58,8 @@ type API struct {
 	chain http.Handler
 	seeds seedState
 	page  *pageFiles
+
+	forward *forwarder // nil: there is this server only
 
 	draining context.Context // ends with Drain
 	drain    context.CancelFunc
@@ -72,6 +82,7 @@ func New(fl *fleet.Fleet, opts Options) *API {
 	a.seeds.init()
 	a.huma = humago.New(a.mux, humaConfig(opts.Version))
 	a.infoRoutes()
+	a.probeRoutes()
 	a.metricsRoute()
 	a.sandboxRoutes()
 	a.sleepRoutes()
@@ -91,7 +102,9 @@ func New(fl *fleet.Fleet, opts Options) *API {
 	a.loginRoutes()
 	a.pageRoutes()
 	a.specRoutes()
-	a.chain = a.observe(a.checkHost(a.checkOrigin(a.checkToken(http.HandlerFunc(a.route)))))
+	a.forward = newForwarder(opts, a.draining)
+	route := http.HandlerFunc(a.route)
+	a.chain = a.observe(a.hop(a.checkHost(a.checkOrigin(a.checkToken(a.toOwner(route)))), route))
 	return a
 }
 
@@ -99,7 +112,10 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.chain.ServeH
 
 // Drain tells the readers of streams to come back later, and ends the streams.
 // Call it before http.Server.Shutdown, which waits for them.
-func (a *API) Drain() { a.drain() }
+func (a *API) Drain() {
+	a.opts.Replicas.Retire()
+	a.drain()
+}
 
 // Server gives an http.Server for the API with the bounds it needs. There is
 // no write timeout, since streams last as long as executions; each write of a

@@ -178,7 +178,7 @@ func (a *API) checkOrigin(next http.Handler) http.Handler {
 
 // public is what needs no token: it says that the server lives and no more, or
 // is about the token itself.
-var public = map[string]bool{"/": true, "/health": true, "/api/health": true, "/v1/login": true, "/v1/logout": true}
+var public = map[string]bool{"/": true, "/health": true, "/api/health": true, "/healthz": true, "/readyz": true, "/v1/login": true, "/v1/logout": true}
 
 func (a *API) checkToken(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

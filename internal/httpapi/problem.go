@@ -38,6 +38,7 @@ var kinds = []struct {
 // codeStatus has the few codes whose status says more than that of their kind.
 var codeStatus = map[string]int{
 	"image-not-found":     http.StatusServiceUnavailable, // the template's, so not the caller's mistake
+	"quota-exceeded":      http.StatusServiceUnavailable, // the whole cluster's, and none of the caller's doing
 	"disk-full":           http.StatusInsufficientStorage,
 	"host-disk-full":      http.StatusInsufficientStorage,
 	"disk-quota":          http.StatusInsufficientStorage,
@@ -86,6 +87,9 @@ const statusClientLeft = 499
 func problemFor(ctx context.Context, err error) *problem {
 	var p *problem
 	if !errors.As(err, &p) {
+		if cause := context.Cause(ctx); errors.Is(err, context.Canceled) && errdefs.CodeOf(cause) != "" {
+			err = cause // this server ended it, and not the client
+		}
 		p = newProblem(err)
 	}
 	if req := requestFrom(ctx); req != nil {

@@ -44,8 +44,8 @@ func (a *API) infoRoutes() {
 		OperationID: "get-info", Method: http.MethodGet, Path: "/v1/info", Tags: []string{tagServer},
 		Summary:     "What this installation is and can do",
 		Description: "Version, driver, templates and limits. capabilities.missing names each limit that this host can't enforce, with the reason.",
-	}, func(context.Context, *struct{}) (*answer[v1.Info], error) {
-		return &answer[v1.Info]{a.info()}, nil
+	}, func(ctx context.Context, _ *struct{}) (*answer[v1.Info], error) {
+		return &answer[v1.Info]{a.info(ctx)}, nil
 	})
 	for _, r := range []struct{ id, method, path, summary string }{
 		{"health", http.MethodGet, "/health", "Whether the server answers; needs no token"},
@@ -86,7 +86,7 @@ func health(w http.ResponseWriter, _ *http.Request) {
 	_, _ = io.WriteString(w, `{"status":"healthy","timestamp":`+now+`}`) // the client may have left
 }
 
-func (a *API) info() v1.Info {
+func (a *API) info(ctx context.Context) v1.Info {
 	caps := a.fleet.Capabilities()
 	templates, def := a.fleet.Templates()
 	info := v1.Info{
@@ -95,7 +95,7 @@ func (a *API) info() v1.Info {
 		Capabilities: v1.Capabilities{Enforces: notNil(caps.Enforces), Missing: notNil(caps.Missing), Can: append([]string{}, caps.Can...)},
 		Templates:    []v1.Template{},
 		Limits:       v1.ServerLimits{MaxSandboxes: max(0, a.fleet.MaxSandboxes()), CodeBytes: maxCode, BodyBytes: maxBody},
-		Sandboxes:    a.count(),
+		Sandboxes:    a.count(ctx),
 	}
 	pools := a.fleet.PoolStats()
 	for _, name := range slices.Sorted(maps.Keys(templates)) {
@@ -118,11 +118,12 @@ func (a *API) info() v1.Info {
 	return info
 }
 
-func (a *API) count() v1.SandboxesCount {
+func (a *API) count(ctx context.Context) v1.SandboxesCount {
 	var n v1.SandboxesCount
-	for _, s := range a.fleet.List() {
+	list, _ := a.fleet.Everywhere(ctx) // none of them, if they can't be listed
+	for _, v := range list {
 		n.Alive++
-		if s.View().State == sandbox.StatePaused {
+		if v.State == sandbox.StatePaused {
 			n.Paused++
 		}
 	}
@@ -136,8 +137,9 @@ func notNil(m map[string]string) map[string]string {
 	return m
 }
 
-func viewSandbox(s *fleet.Sandbox) v1.Sandbox {
-	v := s.View()
+func viewSandbox(s *fleet.Sandbox) v1.Sandbox { return sandboxOf(s.View()) }
+
+func sandboxOf(v fleet.View) v1.Sandbox {
 	sb := v1.Sandbox{
 		ID: string(v.ID), Template: v.Template, Image: v.Image, State: string(v.State),
 		Limits: v1.Limits(v.Limits), Labels: notNil(v.Labels), KernelID: v.KernelID,
@@ -183,12 +185,13 @@ func (a *API) sandboxRoutes() {
 	register(a, huma.Operation{
 		OperationID: "list-sandboxes", Method: http.MethodGet, Path: "/v1/sandboxes", Tags: tags,
 		Summary: "List the sandboxes, newest first", Description: "None of them is woken.",
-	}, func(context.Context, *struct{}) (*answer[v1.SandboxList], error) {
-		list := v1.SandboxList{Sandboxes: []v1.Sandbox{}}
-		for _, s := range a.fleet.List() {
-			list.Sandboxes = append(list.Sandboxes, viewSandbox(s))
+	}, func(ctx context.Context, _ *struct{}) (*answer[v1.SandboxList], error) {
+		views, err := a.fleet.Everywhere(ctx)
+		list := v1.SandboxList{Sandboxes: make([]v1.Sandbox, 0, len(views))}
+		for _, v := range views {
+			list.Sandboxes = append(list.Sandboxes, sandboxOf(v))
 		}
-		return &answer[v1.SandboxList]{list}, nil
+		return &answer[v1.SandboxList]{list}, err
 	})
 	register(a, huma.Operation{
 		OperationID: "get-sandbox", Method: http.MethodGet, Path: "/v1/sandboxes/{sandbox_id}", Tags: tags,

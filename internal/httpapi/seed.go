@@ -221,12 +221,16 @@ type seedObject struct {
 	Ready  bool    `json:"ready"`
 }
 
-func (a *API) seedList(w http.ResponseWriter, _ *http.Request) {
+func (a *API) seedList(w http.ResponseWriter, r *http.Request) {
+	views, err := a.fleet.Everywhere(r.Context())
+	if err != nil {
+		writeDetail(w, r, err)
+		return
+	}
 	list := struct {
 		Sandboxes []seedEntry `json:"sandboxes"`
 	}{[]seedEntry{}}
-	for _, s := range a.fleet.List() {
-		v := s.View()
+	for _, v := range views {
 		list.Sandboxes = append(list.Sandboxes, seedEntry{v.SeedID, v.SeedID, "Running", v.KernelID != ""})
 	}
 	writeSeed(w, http.StatusOK, list)

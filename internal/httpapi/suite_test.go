@@ -12,6 +12,7 @@ import (
 	"github.com/caesarion/caesarion/internal/kernel/kerneltest"
 	"github.com/caesarion/caesarion/internal/sandbox"
 	"github.com/caesarion/caesarion/internal/sandbox/fake"
+	"github.com/caesarion/caesarion/internal/store/pgtest"
 )
 
 func TestMain(m *testing.M) {
@@ -51,10 +52,15 @@ func newDriver(tb testing.TB) sandbox.Driver {
 	return d
 }
 
+func kill(d sandbox.Driver, id sandbox.ID) error {
+	return d.(*fake.Driver).Host().Kill(id, "out_of_memory") //nolint:forcetypeassert // newDriver made it
+}
+
 func TestAPI(t *testing.T) {
-	httpapitest.Run(t, newDriver, httpapitest.Options{
-		Kill: func(d sandbox.Driver, id sandbox.ID) error {
-			return d.(*fake.Driver).Host().Kill(id, "out_of_memory") //nolint:forcetypeassert // newDriver made it
-		},
-	})
+	httpapitest.Run(t, newDriver, httpapitest.Options{Kill: kill})
+}
+
+// Nobody can tell by which replica he is answered.
+func TestAPIThroughAnotherReplica(t *testing.T) {
+	httpapitest.Run(t, newDriver, httpapitest.Options{Kill: kill, Postgres: pgtest.New(t)})
 }

@@ -71,6 +71,17 @@ func (m *Metrics) Handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
 }
 
+// Executions has the number of executions under way counted at each scrape. It
+// may be called once.
+func (m *Metrics) Executions(running func() int) {
+	if m == nil {
+		return
+	}
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "caesarion_executions_running", Help: "Executions of this server that have not ended, those that wait included.",
+	}, func() float64 { return float64(running()) }))
+}
+
 // Started notes that a sandbox was handed to its owner.
 func (m *Metrics) Started(start, template string, took time.Duration) {
 	if m != nil {

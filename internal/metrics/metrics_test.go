@@ -29,6 +29,7 @@ func TestWhatIsNotedIsScraped(t *testing.T) {
 	m.Asked("python", true)
 	m.Asked("python", false)
 	m.Evicted("python", "slow")
+	m.Executions(func() int { return 7 })
 	got := scrape(t, m)
 	for _, want := range []string{
 		`caesarion_sandbox_start_seconds_bucket{start="warm",template="python",le="0.0025"} 0`,
@@ -39,6 +40,7 @@ func TestWhatIsNotedIsScraped(t *testing.T) {
 		`caesarion_pool_hits_total{template="python"} 2`,
 		`caesarion_pool_misses_total{template="python"} 1`,
 		`caesarion_pool_evictions_total{reason="slow",template="python"} 1`,
+		`caesarion_executions_running 7`,
 		`go_goroutines `,
 	} {
 		if !strings.Contains(got, want+"\n") && !strings.Contains(got, "\n"+want) {
@@ -57,6 +59,7 @@ func TestTwoMetricsShareNothing(t *testing.T) {
 
 func TestNobodyToTellIsNoSpecialCase(t *testing.T) {
 	var m *metrics.Metrics
+	m.Executions(nil)
 	m.Started("warm", "python", 1)
 	m.Stage("check", "python", 1)
 	m.Pool("python", 1, 2)

@@ -218,6 +218,7 @@ func (s *Session) committed(c *commit, err error) {
 	close(c.done)
 	if err != nil {
 		s.breakLocked(err)
+		s.lostHold()
 		return
 	}
 	s.flushLocked()

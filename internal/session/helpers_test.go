@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"github.com/caesarion/caesarion/internal/sandbox/fake"
 	"github.com/caesarion/caesarion/internal/session"
 	"github.com/caesarion/caesarion/internal/store"
+	"github.com/caesarion/caesarion/internal/store/pgtest"
 )
 
 func TestMain(m *testing.M) {
@@ -70,7 +72,7 @@ func newWorld(tb testing.TB, withPython bool) *world {
 			tb.Error(err)
 		}
 	})
-	return &world{host: host, path: filepath.Join(tb.TempDir(), "caesarion.db")}
+	return &world{host: host, path: newDatabase(tb)}
 }
 
 // server is one process's view of the world.
@@ -87,7 +89,7 @@ func (w *world) start(tb testing.TB) *server {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	st, err := store.Open(tb.Context(), w.path, store.Options{})
+	st, err := openDatabase(tb.Context(), w.path)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -194,5 +196,27 @@ type rawJSON = json.RawMessage
 
 func openStore(tb testing.TB, path string) (*store.Store, error) {
 	tb.Helper()
-	return store.Open(tb.Context(), path, store.Options{})
+	return openDatabase(tb.Context(), path)
+}
+
+// Sessions are kept in SQLite and in Postgres. What breaks a file of SQLite on
+// purpose has nothing to break there.
+func TestAllOnPostgres(t *testing.T) {
+	pgtest.Again(t, "TestWhatCantBeKeptIsNotShown")
+}
+
+// newDatabase gives the path or the URL of a fresh database.
+func newDatabase(tb testing.TB) string {
+	tb.Helper()
+	if pgtest.Wanted() {
+		return pgtest.New(tb)
+	}
+	return filepath.Join(tb.TempDir(), "caesarion.db")
+}
+
+func openDatabase(ctx context.Context, at string) (*store.Store, error) {
+	if strings.HasPrefix(at, "postgres://") {
+		return store.OpenPostgres(ctx, at, store.Options{})
+	}
+	return store.Open(ctx, at, store.Options{})
 }

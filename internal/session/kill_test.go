@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -16,7 +15,6 @@ import (
 	"github.com/caesarion/caesarion/internal/fleet"
 	"github.com/caesarion/caesarion/internal/sandbox/fake"
 	"github.com/caesarion/caesarion/internal/session"
-	"github.com/caesarion/caesarion/internal/store"
 )
 
 // childEnv makes the test binary a server that writes until it is killed; it
@@ -36,7 +34,7 @@ func child() {
 	must(err)
 	fl, err := fleet.New(ctx, host.Driver(), nil, fleet.Options{})
 	must(err)
-	st, err := store.Open(ctx, os.Getenv(childEnv), store.Options{})
+	st, err := openDatabase(ctx, os.Getenv(childEnv))
 	must(err)
 	svc, err := session.New(ctx, fl, st, session.Options{})
 	must(err)
@@ -76,7 +74,7 @@ func child() {
 
 func TestAKillTakesBackNoNumberThatWasSeen(t *testing.T) {
 	for round := range 3 {
-		path := filepath.Join(t.TempDir(), "caesarion.db")
+		path := newDatabase(t)
 		cmd := exec.CommandContext(t.Context(), os.Args[0])
 		cmd.Env = append(os.Environ(), childEnv+"="+path)
 		cmd.Stderr = os.Stderr

@@ -11,11 +11,21 @@ type notifier struct {
 	mu      sync.Mutex
 	version int64
 	waiting map[*func()]bool
+	told    chan struct{} // has room for one: other replicas must hear of it; nil: there are none
 }
 
 func (n *notifier) init() { n.waiting = map[*func()]bool{} }
 
 func (n *notifier) notify() {
+	n.hear()
+	select {
+	case n.told <- struct{}{}:
+	default: // nobody to tell, or it is about to be told
+	}
+}
+
+// hear is notify of news that all replicas get.
+func (n *notifier) hear() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.version++

@@ -16,6 +16,7 @@ import (
 	v1 "github.com/caesarion/caesarion/api/v1"
 	"github.com/caesarion/caesarion/internal/errdefs"
 	"github.com/caesarion/caesarion/internal/fleet"
+	"github.com/caesarion/caesarion/internal/replica"
 	"github.com/caesarion/caesarion/internal/sandbox"
 	"github.com/caesarion/caesarion/internal/store"
 )
@@ -34,13 +35,14 @@ type Files interface {
 
 // Options configures a Service. The zero value is fit for use.
 type Options struct {
-	Files        Files         // nil: files live as long as their sandbox
-	DefaultModel func() string // model of a session that names none; nil: none
-	PurgeAfter   time.Duration // a deleted session can be restored so long; default 24 h
-	EvictAfter   time.Duration // a session nobody reads leaves memory after; default 10 min
-	MaxResting   int           // beyond so many that nobody reads, the longest unused leave after a tenth of that; default 64
-	EventBytes   int64         // events kept for readers that come back, in each session; default 16 MiB
-	Logger       *slog.Logger  // default: discard
+	Files        Files             // nil: files live as long as their sandbox
+	DefaultModel func() string     // model of a session that names none; nil: none
+	PurgeAfter   time.Duration     // a deleted session can be restored so long; default 24 h
+	EvictAfter   time.Duration     // a session nobody reads leaves memory after; default 10 min
+	MaxResting   int               // beyond so many that nobody reads, the longest unused leave after a tenth of that; default 64
+	Replicas     *replica.Registry // of this installation; nil: there is one server and all sessions are its own
+	EventBytes   int64             // events kept for readers that come back, in each session; default 16 MiB
+	Logger       *slog.Logger      // default: discard
 }
 
 // Service has the sessions of an installation.
@@ -59,6 +61,7 @@ type Service struct {
 	live    map[string]*Session
 	loading map[string]*loading
 	purged  map[string]bool // never to be loaded again
+	taken   func(*Session)  // see WhenTaken
 	naming  sync.Mutex      // held while a client's session is found or made
 
 	list notifier // the list of sessions changed
@@ -94,23 +97,32 @@ func New(ctx context.Context, fl *fleet.Fleet, st *store.Store, opts Options) (*
 	}
 	svc := &Service{fleet: fl, store: st, opts: opts, log: opts.Logger, live: map[string]*Session{}, loading: map[string]*loading{}, purged: map[string]bool{}}
 	svc.list.init()
-	svc.ctx, svc.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
-	open, err := st.OpenSessions(ctx)
-	if err != nil {
-		return nil, err
+	if opts.Replicas != nil {
+		svc.list.told = make(chan struct{}, 1)
 	}
-	for _, id := range open {
-		if _, err := svc.Get(ctx, id); err != nil {
-			svc.log.Error("a session can't be taken over", "session_id", id, "err", err)
+	svc.ctx, svc.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
+	if opts.Replicas == nil { // else as this one gets to own them: Take
+		open, err := st.OpenSessions(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for _, id := range open {
+			if _, err := svc.Get(ctx, id); err != nil {
+				svc.log.Error("a session can't be taken over", "session_id", id, "err", err)
+			}
 		}
 	}
 	fl.Farewell(svc.farewell)
 	svc.background(svc.janitor)
+	if opts.Replicas != nil {
+		svc.shareList()
+	}
 	return svc, nil
 }
 
 // Close lets go of all sessions. Runs and sandboxes go on for the next process.
 func (svc *Service) Close() error {
+	svc.opts.Replicas.Retire()
 	svc.mu.Lock()
 	svc.closed = true
 	svc.mu.Unlock()
@@ -148,8 +160,19 @@ func (svc *Service) background(fn func()) bool {
 	return true
 }
 
-// Get finds a session, also a deleted one.
+// Get finds a session, also a deleted one. It must be this replica's, or
+// nobody's.
 func (svc *Service) Get(ctx context.Context, id string) (*Session, error) {
+	if svc.opts.Replicas != nil && sessionID.MatchString(id) {
+		if err := svc.opts.Replicas.Take(ctx, id); err != nil {
+			return nil, err
+		}
+	}
+	return svc.get(ctx, id)
+}
+
+// get is Get of a session that is this replica's.
+func (svc *Service) get(ctx context.Context, id string) (*Session, error) {
 	svc.mu.Lock()
 	if svc.closed {
 		svc.mu.Unlock()
@@ -250,6 +273,9 @@ func (svc *Service) create(ctx context.Context, req v1.CreateSession, clientID s
 		view.Model = svc.opts.DefaultModel()
 	}
 	row := store.Session{ID: view.ID, ClientID: clientID, Title: title, CreatedAt: now, UpdatedAt: now, View: encode(view), State: encode(state{Auto: title == ""})}
+	if err := svc.opts.Replicas.Make(ctx, row.ID); err != nil {
+		return nil, err
+	}
 	s, err := svc.load(ctx, row)
 	if err != nil {
 		return nil, err
@@ -295,7 +321,7 @@ func cleanTitle(title string) (string, error) {
 // ByClientID finds the session that its client named so, and with create makes
 // it if there is none.
 func (svc *Service) ByClientID(ctx context.Context, name string, create bool) (*Session, error) {
-	if name == "" || len(name) > maxClientID || !utf8.ValidString(name) || strings.ContainsFunc(name, func(c rune) bool { return c < 0x20 || c == 0x7f }) {
+	if !goodClientID(name) {
 		return nil, errdefs.New(errdefs.ErrInvalid, "invalid-session", "A session id has 1 to %d printable characters.", maxClientID).WithHint("Use a random UUID, for instance.")
 	}
 	svc.naming.Lock()
@@ -311,7 +337,18 @@ func (svc *Service) ByClientID(ctx context.Context, name string, create bool) (*
 	case !errors.Is(err, errdefs.ErrNotFound) || !create:
 		return nil, err
 	}
-	return svc.create(ctx, v1.CreateSession{}, name, nil)
+	s, err := svc.create(ctx, v1.CreateSession{}, name, nil)
+	if err != nil && svc.opts.Replicas != nil {
+		// Another replica may have been asked at the same moment.
+		if row, e := svc.store.SessionByClientID(ctx, name); e == nil {
+			return svc.Get(ctx, row.ID)
+		}
+	}
+	return s, err
+}
+
+func goodClientID(name string) bool {
+	return name != "" && len(name) <= maxClientID && utf8.ValidString(name) && !strings.ContainsFunc(name, func(c rune) bool { return c < 0x20 || c == 0x7f })
 }
 
 // ListRequest asks for a page of sessions.
@@ -347,14 +384,21 @@ func (svc *Service) List(ctx context.Context, req ListRequest) (v1.SessionList, 
 		last := rows[len(rows)-1]
 		list.Next = base64.RawURLEncoding.EncodeToString(encode(store.Place{Pinned: last.Pinned, UpdatedAt: last.UpdatedAt, ID: last.ID}))
 	}
+	var elsewhere map[string]bool // have a sandbox, maybe of another replica
+	if svc.opts.Replicas != nil {
+		if elsewhere, err = svc.fleet.WithSandbox(ctx); err != nil {
+			return v1.SessionList{}, err
+		}
+	}
 	for _, row := range rows {
-		list.Sessions = append(list.Sessions, svc.viewOf(row))
+		list.Sessions = append(list.Sessions, svc.viewOf(row, elsewhere[row.ID]))
 	}
 	return list, nil
 }
 
-// viewOf gives a session of a list; what its sandbox does now is in memory.
-func (svc *Service) viewOf(row store.Session) v1.Session {
+// viewOf gives a session of a list; what its sandbox does now is in memory. Of
+// one that another replica may have it is what the row says.
+func (svc *Service) viewOf(row store.Session, elsewhere bool) v1.Session {
 	svc.mu.Lock()
 	s := svc.live[row.ID]
 	svc.mu.Unlock()
@@ -367,7 +411,7 @@ func (svc *Service) viewOf(row store.Session) v1.Session {
 	if v.Sandbox.State != "none" && v.Sandbox.State != "lost" {
 		if sb, ok := svc.fleet.BySession(row.ID); ok {
 			v.Sandbox = asleep(v.Sandbox, sb)
-		} else {
+		} else if !elsewhere || svc.opts.Replicas.Owns(row.ID) {
 			v.Sandbox = v1.SessionSandbox{State: "none", Limits: v.Sandbox.Limits}
 		}
 	}

@@ -53,51 +53,61 @@ func (f *File) values() []any {
 // Files reads all files of a session, and the sandbox that has them; "" if
 // none ever had.
 func (s *Store) Files(ctx context.Context, session string) (files []File, sandbox string, err error) {
-	files, err = collect(ctx, s.reader(), scanFile, `SELECT `+fileColumns+` FROM files WHERE session_id=?`, session)
+	files, err = collect(ctx, s, scanFile, `SELECT `+fileColumns+` FROM files WHERE session_id=?`, session)
 	if err != nil {
 		return nil, "", err
 	}
-	err = s.reader().QueryRowContext(ctx, `SELECT sandbox_id FROM files_sandbox WHERE session_id=?`, session).Scan(&sandbox)
+	err = s.one(ctx, `SELECT sandbox_id FROM files_sandbox WHERE session_id=?`, []any{session}, &sandbox)
 	if errors.Is(err, sql.ErrNoRows) {
 		err = nil
 	}
-	return files, sandbox, explainRead(err)
+	return files, sandbox, err
+}
+
+// FilesVersion gives a number that each change of a session's files raises by
+// one, so that a process knows whether another has changed them. With SQLite
+// there is no other, and it is always 0.
+func (s *Store) FilesVersion(ctx context.Context, session string) (version int64, err error) {
+	if !s.d.postgres {
+		return 0, nil
+	}
+	err = s.one(ctx, `SELECT version FROM files_sandbox WHERE session_id=?`, []any{session}, &version)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = nil
+	}
+	return version, err
 }
 
 // ChangeFiles writes a change of a session's files.
-func (s *Store) ChangeFiles(_ context.Context, session string, c FileChanges) error {
-	result := make(chan error, 1)
-	s.submit(func(t *tx) error { return c.write(t, session) }, func(err error) { result <- err })
-	return <-result // not given up with the context: the caller must know what became of it
+func (s *Store) ChangeFiles(ctx context.Context, session string, c FileChanges) error {
+	// Not given up with the context: the caller must know what became of it.
+	return s.change(context.WithoutCancel(ctx), session, func(t *tx) { c.write(t, session) })
 }
 
-func (c *FileChanges) write(t *tx, session string) error {
+// fileUpdate is what an upsert changes of a file.
+const fileUpdate = `DO UPDATE SET type=excluded.type, mode=excluded.mode, mtime=excluded.mtime, size=excluded.size, hash=excluded.hash, target=excluded.target, lost=excluded.lost`
+
+func (c *FileChanges) write(t *tx, session string) {
 	for _, path := range c.Delete {
-		if err := t.exec(`DELETE FROM files WHERE session_id=? AND path=?`, session, []byte(path)); err != nil {
-			return err
-		}
+		t.exec(`DELETE FROM files WHERE session_id=? AND `+t.d.pathIs, session, []byte(path))
 	}
 	for i := range c.Put {
-		args := append([]any{session}, c.Put[i].values()...)
-		if err := t.exec(`INSERT OR REPLACE INTO files (session_id, `+fileColumns+`) VALUES (?,?,?,?,?,?,?,?,?)`, args...); err != nil {
-			return err
-		}
+		t.exec(`INSERT INTO files (session_id, `+fileColumns+`) VALUES (?,?,?,?,?,?,?,?,?) ON CONFLICT (session_id, `+t.d.pathKey+`) `+fileUpdate,
+			append([]any{session}, c.Put[i].values()...)...)
 	}
 	for i := range c.Bin {
-		args := append([]any{session, micros(c.BinTime)}, c.Bin[i].values()...)
-		if err := t.exec(`INSERT OR REPLACE INTO files_bin (session_id, deleted_at, `+fileColumns+`) VALUES (?,?,?,?,?,?,?,?,?,?)`, args...); err != nil {
-			return err
-		}
+		t.exec(`INSERT INTO files_bin (session_id, deleted_at, `+fileColumns+`) VALUES (?,?,?,?,?,?,?,?,?,?) ON CONFLICT (session_id, deleted_at, `+t.d.pathKey+`) `+fileUpdate,
+			append([]any{session, micros(c.BinTime)}, c.Bin[i].values()...)...)
 	}
 	for _, path := range c.Unbin {
-		if err := t.exec(`DELETE FROM files_bin WHERE session_id=? AND deleted_at=? AND path=?`, session, micros(c.UnbinAt), []byte(path)); err != nil {
-			return err
-		}
+		t.exec(`DELETE FROM files_bin WHERE session_id=? AND deleted_at=? AND `+t.d.pathIs, session, micros(c.UnbinAt), []byte(path))
 	}
-	if c.Sandbox == "" {
-		return nil
+	switch {
+	case c.Sandbox != "":
+		t.exec(t.d.setSandbox, session, c.Sandbox)
+	case t.d.raiseFiles != "":
+		t.exec(t.d.raiseFiles, session)
 	}
-	return t.exec(`INSERT OR REPLACE INTO files_sandbox (session_id, sandbox_id) VALUES (?,?)`, session, c.Sandbox)
 }
 
 // BinnedFiles reads what was deleted last of a path and what is below it; the
@@ -107,46 +117,42 @@ func (s *Store) BinnedFiles(ctx context.Context, session, path string) ([]File, 
 	const within = `session_id=? AND (path=? OR (path > ? AND path < ?))`
 	args := []any{session, []byte(path), []byte(path + "/"), []byte(path + "0")}
 	var at sql.NullInt64
-	err := s.reader().QueryRowContext(ctx, `SELECT max(deleted_at) FROM files_bin WHERE `+within, args...).Scan(&at)
+	err := s.one(ctx, `SELECT max(deleted_at) FROM files_bin WHERE `+within, args, &at)
 	if err != nil || !at.Valid {
-		return nil, time.Time{}, explainRead(err)
+		return nil, time.Time{}, err
 	}
-	files, err := collect(ctx, s.reader(), scanFile, `SELECT `+fileColumns+` FROM files_bin WHERE `+within+` AND deleted_at=?`, append(args, at.Int64)...)
+	files, err := collect(ctx, s, scanFile, `SELECT `+fileColumns+` FROM files_bin WHERE `+within+` AND deleted_at=?`, append(args, at.Int64)...)
 	return files, time.UnixMicro(at.Int64).UTC(), err
 }
 
 // BinnedBytes counts the bytes of a session's bin.
 func (s *Store) BinnedBytes(ctx context.Context, session string) (int64, error) {
 	var n int64
-	err := s.reader().QueryRowContext(ctx, `SELECT coalesce(sum(size), 0) FROM files_bin WHERE session_id=? AND hash IS NOT NULL`, session).Scan(&n)
-	return n, explainRead(err)
+	err := s.one(ctx, `SELECT CAST(coalesce(sum(size), 0) AS BIGINT) FROM files_bin WHERE session_id=? AND hash IS NOT NULL`, []any{session}, &n)
+	return n, err
 }
 
 // EmptyFileBin forgets what was deleted before t, of all sessions.
 func (s *Store) EmptyFileBin(ctx context.Context, t time.Time) error {
-	return s.Write(ctx, func(ctx context.Context, tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, `DELETE FROM files_bin WHERE deleted_at < ?`, micros(t))
-		return err
-	})
+	return s.change(ctx, "", func(tx *tx) { tx.exec(`DELETE FROM files_bin WHERE deleted_at < ?`, micros(t)) })
 }
 
 // CopyFiles gives a session the files of another, in no sandbox.
 func (s *Store) CopyFiles(ctx context.Context, from, to string) error {
-	return s.Write(ctx, func(ctx context.Context, tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, `INSERT OR REPLACE INTO files (session_id, `+fileColumns+`) SELECT ?, `+fileColumns+` FROM files WHERE session_id=?`, to, from)
-		return err
+	return s.change(ctx, to, func(t *tx) {
+		t.exec(`INSERT INTO files (session_id, `+fileColumns+`) SELECT CAST(? AS TEXT), `+fileColumns+` FROM files WHERE session_id=? ON CONFLICT (session_id, `+t.d.pathKey+`) `+fileUpdate, to, from)
+		if t.d.raiseFiles != "" {
+			t.exec(t.d.raiseFiles, to)
+		}
 	})
 }
 
 // ForgetFiles removes the files of a session, and its bin.
 func (s *Store) ForgetFiles(ctx context.Context, session string) error {
-	return s.Write(ctx, func(ctx context.Context, tx *sql.Tx) error {
+	return s.change(ctx, "", func(t *tx) {
 		for _, q := range []string{`DELETE FROM files WHERE session_id=?`, `DELETE FROM files_bin WHERE session_id=?`, `DELETE FROM files_sandbox WHERE session_id=?`} {
-			if _, err := tx.ExecContext(ctx, q, session); err != nil {
-				return err
-			}
+			t.exec(q, session)
 		}
-		return nil
 	})
 }
 
@@ -154,7 +160,6 @@ func (s *Store) ForgetFiles(ctx context.Context, session string) error {
 // in its files or in its bin.
 func (s *Store) FileHashUsed(ctx context.Context, hash string) (bool, error) {
 	var used bool
-	err := s.reader().QueryRowContext(ctx,
-		`SELECT EXISTS (SELECT 1 FROM files WHERE hash=?) OR EXISTS (SELECT 1 FROM files_bin WHERE hash=?)`, []byte(hash), []byte(hash)).Scan(&used)
-	return used, explainRead(err)
+	err := s.one(ctx, `SELECT EXISTS (SELECT 1 FROM files WHERE hash=?) OR EXISTS (SELECT 1 FROM files_bin WHERE hash=?)`, []any{[]byte(hash), []byte(hash)}, &used)
+	return used, err
 }

@@ -69,7 +69,7 @@ type Batch struct {
 // order they come, each whole or not at all; done is called from the writer
 // and must not wait for the Store.
 func (s *Store) Submit(b Batch, done func(error)) {
-	s.submit(func(t *tx) error { return b.write(t) }, done)
+	s.submit(job{owner: b.SessionID, write: b.write, done: done})
 }
 
 // Commit writes a batch and returns once it is kept.
@@ -84,71 +84,52 @@ func (s *Store) Commit(ctx context.Context, b Batch) error {
 	}
 }
 
-func (b *Batch) write(t *tx) error {
+func (b *Batch) write(t *tx) {
 	if v := b.Session; v != nil {
-		if err := t.exec(`INSERT INTO sessions (id, client_id, title, pinned, created_at, updated_at, deleted_at, last_seq, pruned_seq, open, view, state)
+		t.exec(`INSERT INTO sessions (id, client_id, title, pinned, created_at, updated_at, deleted_at, last_seq, pruned_seq, open, view, state)
 			VALUES (?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (id) DO UPDATE SET
 			client_id=excluded.client_id, title=excluded.title, pinned=excluded.pinned, updated_at=excluded.updated_at, deleted_at=excluded.deleted_at,
 			last_seq=excluded.last_seq, pruned_seq=excluded.pruned_seq, open=excluded.open, view=excluded.view, state=excluded.state`,
 			v.ID, orNull(v.ClientID), v.Title, v.Pinned, micros(v.CreatedAt), micros(v.UpdatedAt), microsOrNull(v.DeletedAt),
-			v.LastSeq, v.PrunedSeq, v.Open, v.View, v.State); err != nil {
-			return err
-		}
+			v.LastSeq, v.PrunedSeq, v.Open, v.View, v.State)
 	}
 	for i := range b.Items {
-		if err := b.Items[i].write(t, b.SessionID); err != nil {
-			return err
-		}
+		b.Items[i].write(t, b.SessionID)
 	}
-	for _, e := range b.Events {
-		if err := t.exec(`INSERT INTO events (session_id, seq, type, line) VALUES (?,?,?,?)`, b.SessionID, e.Seq, e.Type, e.Line); err != nil {
-			return err
-		}
-	}
+	t.d.insertEvents(t, b.SessionID, b.Events)
 	// The log may be ahead of the rest of the row, which changes less often.
 	if n := len(b.Events); n > 0 && b.Session == nil {
-		if err := t.exec(`UPDATE sessions SET last_seq=? WHERE id=?`, b.Events[n-1].Seq, b.SessionID); err != nil {
-			return err
-		}
+		t.exec(`UPDATE sessions SET last_seq=? WHERE id=?`, b.Events[n-1].Seq, b.SessionID)
 	}
 	for _, e := range b.Executions {
-		if err := t.exec(`INSERT INTO executions (id, session_id, item_id, sandbox_id, seq) VALUES (?,?,?,?,?)
-			ON CONFLICT (id) DO UPDATE SET sandbox_id=excluded.sandbox_id, seq=excluded.seq`, e.ID, b.SessionID, e.ItemID, e.SandboxID, e.Seq); err != nil {
-			return err
-		}
+		t.exec(`INSERT INTO executions (id, session_id, item_id, sandbox_id, seq) VALUES (?,?,?,?,?)
+			ON CONFLICT (id) DO UPDATE SET sandbox_id=excluded.sandbox_id, seq=excluded.seq`, e.ID, b.SessionID, e.ItemID, e.SandboxID, e.Seq)
 	}
 	for _, id := range b.Ended {
-		if err := t.exec(`DELETE FROM executions WHERE id=?`, id); err != nil {
-			return err
-		}
+		t.exec(`DELETE FROM executions WHERE id=?`, id)
 	}
 	if b.PruneTo > 0 {
-		return t.exec(`DELETE FROM events WHERE session_id=? AND seq<=?`, b.SessionID, b.PruneTo)
+		t.exec(`DELETE FROM events WHERE session_id=? AND seq<=?`, b.SessionID, b.PruneTo)
 	}
-	return nil
 }
 
-func (it *Item) write(t *tx, session string) error {
-	var err error
+func (it *Item) write(t *tx, session string) {
 	if it.Keep {
-		err = t.exec(`INSERT INTO items (session_id, id, seq, tree, body) VALUES (?,?,?,?,?)
+		t.exec(`INSERT INTO items (session_id, id, seq, tree, body) VALUES (?,?,?,?,?)
 			ON CONFLICT (session_id, id) DO UPDATE SET seq=excluded.seq, tree=excluded.tree, body=excluded.body`,
 			session, it.ID, it.Seq, it.Tree, it.Body)
 	} else {
-		err = t.exec(`INSERT INTO items (session_id, id, seq, tree, body, outputs, short) VALUES (?,?,?,?,?,?,?)
+		t.exec(`INSERT INTO items (session_id, id, seq, tree, body, outputs, short) VALUES (?,?,?,?,?,?,?)
 			ON CONFLICT (session_id, id) DO UPDATE SET seq=excluded.seq, tree=excluded.tree, body=excluded.body, outputs=excluded.outputs, short=excluded.short`,
 			session, it.ID, it.Seq, it.Tree, it.Body, it.Outputs, it.Short)
 	}
-	if err != nil || it.Search == nil {
-		return err
+	if it.Search == nil {
+		return
 	}
-	if err := t.exec(`DELETE FROM search WHERE rowid=(SELECT n FROM items WHERE session_id=? AND id=?)`, session, it.ID); err != nil {
-		return err
+	t.exec(t.d.unindex, session, it.ID)
+	if *it.Search != "" {
+		t.exec(t.d.index, *it.Search, session, it.ID)
 	}
-	if *it.Search == "" {
-		return nil
-	}
-	return t.exec(`INSERT INTO search (rowid, text) SELECT n, ? FROM items WHERE session_id=? AND id=?`, *it.Search, session, it.ID)
 }
 
 const sessionColumns = `id, coalesce(client_id, ''), title, pinned, created_at, updated_at, coalesce(deleted_at, 0), last_seq, pruned_seq, open, view, state`
@@ -175,17 +156,17 @@ func (s *Store) SessionByClientID(ctx context.Context, name string) (Session, er
 }
 
 func (s *Store) oneSession(ctx context.Context, query, arg string) (Session, error) {
-	v, err := scanSession(s.read.QueryRowContext(ctx, query, arg).Scan)
+	v, err := scanSession(func(dest ...any) error { return s.one(ctx, query, []any{arg}, dest...) })
 	if errors.Is(err, sql.ErrNoRows) {
 		return v, errdefs.New(errdefs.ErrNotFound, "session-not-found", "There is no session %.80q.", arg).WithHint("GET /v1/sessions lists them; a deleted one is forgotten after a day.")
 	}
-	return v, explainRead(err)
+	return v, err
 }
 
 // Items reads the items of a session in the order they were made. Outputs is
 // the short form where there is one.
 func (s *Store) Items(ctx context.Context, session string) ([]Item, error) {
-	return collect(ctx, s.read, func(scan func(...any) error) (Item, error) {
+	return collect(ctx, s, func(scan func(...any) error) (Item, error) {
 		var it Item
 		var cut bool
 		err := scan(&it.ID, &it.Seq, &it.Tree, &it.Body, &it.Outputs, &cut)
@@ -199,42 +180,45 @@ func (s *Store) Items(ctx context.Context, session string) ([]Item, error) {
 // Outputs reads all outputs of an item, whole.
 func (s *Store) Outputs(ctx context.Context, session, item string) ([]byte, error) {
 	var out []byte
-	err := s.read.QueryRowContext(ctx, `SELECT outputs FROM items WHERE session_id=? AND id=?`, session, item).Scan(&out)
+	err := s.one(ctx, `SELECT outputs FROM items WHERE session_id=? AND id=?`, []any{session, item}, &out)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, errdefs.New(errdefs.ErrNotFound, "item-not-found", "The session has no item %.80q.", item).WithHint("Get the session again: the item may have been deleted.")
 	}
-	return out, explainRead(err)
+	return out, err
 }
 
 // Events reads events after number after up to number to, at most so many
-// bytes of them but at least one if there is one.
+// bytes of them but at least one if there is one. They may be fewer: who wants
+// more asks again.
 func (s *Store) Events(ctx context.Context, session string, after, to, maxBytes int64) ([]Event, error) {
-	rows, err := s.read.QueryContext(ctx, `SELECT seq, type, line FROM events WHERE session_id=? AND seq>? AND seq<=? ORDER BY seq`, session, after, to)
-	if err != nil {
-		return nil, explainRead(err)
+	args := []any{session, after, to}
+	if s.d.postgres {
+		args = append(args, maxBytes)
 	}
-	defer rows.Close()
 	var list []Event
-	for size := int64(0); size < maxBytes && rows.Next(); {
+	var size int64
+	err := s.query(ctx, func(rows *sql.Rows) (bool, error) {
 		var e Event
-		if err := rows.Scan(&e.Seq, &e.Type, &e.Line); err != nil {
-			return nil, explainRead(err)
-		}
+		err := s.scan(rows.Scan, []any{&e.Seq, &e.Type, &e.Line})
 		size += int64(len(e.Line)) + 64
 		list = append(list, e)
+		return size < maxBytes, err
+	}, func() { list, size = nil, 0 }, s.d.events, args...)
+	if err != nil {
+		return nil, err
 	}
-	return list, explainRead(rows.Err())
+	return list, nil
 }
 
 // EventsSize gives the bytes of a session's events after number after.
 func (s *Store) EventsSize(ctx context.Context, session string, after int64) (n, bytes int64, err error) {
-	err = s.read.QueryRowContext(ctx, `SELECT count(*), coalesce(sum(length(line)), 0) FROM events WHERE session_id=? AND seq>?`, session, after).Scan(&n, &bytes)
-	return n, bytes, explainRead(err)
+	err = s.one(ctx, `SELECT count(*), CAST(coalesce(sum(length(line)), 0) AS BIGINT) FROM events WHERE session_id=? AND seq>?`, []any{session, after}, &n, &bytes)
+	return n, bytes, err
 }
 
 // Executions reads the runs of a session that have not ended.
 func (s *Store) Executions(ctx context.Context, session string) ([]Execution, error) {
-	return collect(ctx, s.read, func(scan func(...any) error) (Execution, error) {
+	return collect(ctx, s, func(scan func(...any) error) (Execution, error) {
 		var e Execution
 		err := scan(&e.ID, &e.ItemID, &e.SandboxID, &e.Seq)
 		return e, err
@@ -244,26 +228,20 @@ func (s *Store) Executions(ctx context.Context, session string) ([]Execution, er
 // OpenSessions gives the sessions in which something ran when the store was
 // last written.
 func (s *Store) OpenSessions(ctx context.Context) ([]string, error) {
-	return collect(ctx, s.read, scanString, `SELECT id FROM sessions WHERE open=1`)
+	return collect(ctx, s, scanString, s.d.openSessions)
 }
 
 // DeletedBefore gives the sessions that were deleted before a time.
 func (s *Store) DeletedBefore(ctx context.Context, t time.Time) ([]string, error) {
-	return collect(ctx, s.read, scanString, `SELECT id FROM sessions WHERE deleted_at IS NOT NULL AND deleted_at<?`, micros(t))
+	return collect(ctx, s, scanString, `SELECT id FROM sessions WHERE deleted_at IS NOT NULL AND deleted_at<?`, micros(t))
 }
 
 // Purge removes a session with all it holds.
 func (s *Store) Purge(ctx context.Context, session string) error {
-	return s.Write(ctx, func(ctx context.Context, tx *sql.Tx) error {
-		for _, q := range []string{
-			`DELETE FROM search WHERE rowid IN (SELECT n FROM items WHERE session_id=?)`,
-			`DELETE FROM sessions WHERE id=?`, // the rest goes with it
-		} {
-			if _, err := tx.ExecContext(ctx, q, session); err != nil {
-				return err
-			}
+	return s.change(ctx, "", func(t *tx) {
+		for _, q := range s.d.purge {
+			t.exec(q, session)
 		}
-		return nil
 	})
 }
 
@@ -289,7 +267,7 @@ func (s *Store) Sessions(ctx context.Context, l List) ([]Session, error) {
 		where[0] = "deleted_at IS NOT NULL"
 	}
 	if words := strings.FieldsFunc(l.Query, separates); len(words) > 0 {
-		cond, more := searchCondition(words)
+		cond, more := s.d.searchCondition(words)
 		where, args = append(where, cond), append(args, more...)
 	}
 	if l.After.ID != "" {
@@ -297,7 +275,7 @@ func (s *Store) Sessions(ctx context.Context, l List) ([]Session, error) {
 		args = append(args, l.After.Pinned, micros(l.After.UpdatedAt), l.After.ID)
 	}
 	args = append(args, l.Limit)
-	return collect(ctx, s.read, scanSession,
+	return collect(ctx, s, scanSession,
 		`SELECT `+sessionColumns+` FROM sessions WHERE `+strings.Join(where, " AND ")+` ORDER BY pinned DESC, updated_at DESC, id DESC LIMIT ?`, args...)
 }
 
@@ -305,26 +283,29 @@ func (s *Store) Sessions(ctx context.Context, l List) ([]Session, error) {
 // index can't be asked for a NUL, for one.
 func separates(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }
 
-// searchCondition finds words in titles by LIKE and in items by the trigram
-// index, which needs three letters; shorter words are then looked for in what
-// the longer ones found, or in titles only.
-func searchCondition(words []string) (string, []any) {
-	var title, match []string
+// searchCondition finds words in titles one by one and in items by the index
+// of three letters; shorter words are looked for in titles only.
+func (d *dialect) searchCondition(words []string) (string, []any) {
+	var title, long []string
 	var args []any
 	for _, w := range words {
-		title = append(title, `title LIKE ? ESCAPE '\'`)
-		args = append(args, "%"+escapeLike.Replace(w)+"%")
+		title = append(title, `title `+d.like+` ? ESCAPE '\'`)
+		args = append(args, likePattern(w))
 		if len([]rune(w)) >= 3 {
-			match = append(match, `"`+strings.ReplaceAll(w, `"`, `""`)+`"`)
+			long = append(long, w)
 		}
 	}
 	cond := "(" + strings.Join(title, " AND ")
-	if len(match) > 0 {
-		cond += ` OR id IN (SELECT session_id FROM items WHERE n IN (SELECT rowid FROM search WHERE search MATCH ?))`
-		args = append(args, strings.Join(match, " AND "))
+	if len(long) > 0 {
+		match, more := d.match(long)
+		cond += ` OR id IN (SELECT session_id FROM items WHERE ` + match + `)`
+		args = append(args, more...)
 	}
 	return cond + ")", args
 }
+
+// likePattern is found in all that has the word.
+func likePattern(word string) string { return "%" + escapeLike.Replace(word) + "%" }
 
 var escapeLike = strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`)
 
@@ -332,32 +313,6 @@ func scanString(scan func(...any) error) (string, error) {
 	var v string
 	err := scan(&v)
 	return v, err
-}
-
-// collect reads all rows of a query.
-func collect[T any](ctx context.Context, db *sql.DB, read func(scan func(...any) error) (T, error), query string, args ...any) ([]T, error) {
-	rows, err := db.QueryContext(ctx, query, args...)
-	if err != nil {
-		return nil, explainRead(err)
-	}
-	defer rows.Close()
-	var list []T
-	for rows.Next() {
-		v, err := read(rows.Scan)
-		if err != nil {
-			return nil, explainRead(err)
-		}
-		list = append(list, v)
-	}
-	return list, explainRead(rows.Err())
-}
-
-func explainRead(err error) error {
-	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		return err
-	}
-	return errdefs.New(errdefs.ErrUnavailable, "store-failed", "The server could not read its database.").
-		WithHint("The server's log has the reason.").WithCause(err)
 }
 
 func micros(t time.Time) int64 { return t.UnixMicro() }

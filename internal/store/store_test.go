@@ -18,13 +18,21 @@ import (
 
 	"github.com/caesarion/caesarion/internal/errdefs"
 	"github.com/caesarion/caesarion/internal/store"
+	"github.com/caesarion/caesarion/internal/store/pgtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func open(tb testing.TB, path string) *store.Store {
+// database is one of the two that a test runs on.
+type database struct {
+	name string
+	at   string // path or URL
+}
+
+// open opens a database that is closed with the test.
+func (d database) open(tb testing.TB, opts store.Options) *store.Store {
 	tb.Helper()
-	s, err := store.Open(tb.Context(), path, store.Options{})
+	s, err := d.tryOpen(tb, opts)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -34,6 +42,21 @@ func open(tb testing.TB, path string) *store.Store {
 		}
 	})
 	return s
+}
+
+func (d database) tryOpen(tb testing.TB, opts store.Options) (*store.Store, error) {
+	if d.name == "Postgres" {
+		return store.OpenPostgres(tb.Context(), d.at, opts)
+	}
+	return store.Open(tb.Context(), d.at, opts)
+}
+
+// onBoth runs a test on a fresh database of each sort.
+func onBoth(t *testing.T, test func(*testing.T, database)) {
+	t.Run("SQLite", func(t *testing.T) {
+		test(t, database{"SQLite", filepath.Join(t.TempDir(), "a b?.db")}) // a name that an address must escape
+	})
+	t.Run("Postgres", func(t *testing.T) { test(t, database{"Postgres", pgtest.New(t)}) })
 }
 
 func session(id string) *store.Session {
@@ -56,8 +79,11 @@ func codeOf(err error) string {
 }
 
 func TestWhatIsWrittenIsReadAgain(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "a b?.db") // a name that an address must escape
-	s := open(t, path)
+	onBoth(t, whatIsWrittenIsReadAgain)
+}
+
+func whatIsWrittenIsReadAgain(t *testing.T, d database) {
+	s := d.open(t, store.Options{})
 	want := session("ses_a")
 	want.ClientID, want.Title, want.Pinned, want.Open = "client", "Title", true, true
 	text := "some words"
@@ -77,7 +103,7 @@ func TestWhatIsWrittenIsReadAgain(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	s = open(t, path)
+	s = d.open(t, store.Options{})
 	got, err := s.SessionByClientID(t.Context(), "client")
 	if err != nil || got.ID != "ses_a" || got.LastSeq != 3 || !got.Pinned || !got.Open || !got.CreatedAt.Equal(want.CreatedAt) {
 		t.Errorf("session = %+v, %v", got, err)
@@ -111,8 +137,10 @@ func TestWhatIsWrittenIsReadAgain(t *testing.T) {
 	}
 }
 
-func TestABatchIsWholeOrNotAtAll(t *testing.T) {
-	s := open(t, filepath.Join(t.TempDir(), "a.db"))
+func TestABatchIsWholeOrNotAtAll(t *testing.T) { onBoth(t, aBatchIsWholeOrNotAtAll) }
+
+func aBatchIsWholeOrNotAtAll(t *testing.T, d database) {
+	s := d.open(t, store.Options{})
 	put(t, s, store.Batch{SessionID: "ses_a", Session: session("ses_a"), Events: []store.Event{{Seq: 1, Type: "a", Line: []byte("x")}}})
 	// Many at once share a transaction; the one that can't be written fails alone.
 	var wg sync.WaitGroup
@@ -140,7 +168,11 @@ func TestABatchIsWholeOrNotAtAll(t *testing.T) {
 }
 
 func TestCallbacksComeInOrderAndAfterTheCommit(t *testing.T) {
-	s := open(t, filepath.Join(t.TempDir(), "a.db"))
+	onBoth(t, callbacksComeInOrderAndAfterTheCommit)
+}
+
+func callbacksComeInOrderAndAfterTheCommit(t *testing.T, d database) {
+	s := d.open(t, store.Options{})
 	put(t, s, store.Batch{SessionID: "ses_a", Session: session("ses_a")})
 	const n = 2000
 	order := make(chan int64, n)
@@ -168,7 +200,7 @@ func TestCallbacksComeInOrderAndAfterTheCommit(t *testing.T) {
 func TestUnusableDatabases(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "a.db")
-	if err := open(t, path).Close(); err != nil {
+	if err := (database{"SQLite", path}).open(t, store.Options{}).Close(); err != nil {
 		t.Fatal(err)
 	}
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
@@ -220,7 +252,11 @@ func TestUnusableDatabases(t *testing.T) {
 }
 
 func TestAClosedStoreAnswersNobodyUnderTheirLock(t *testing.T) {
-	s := open(t, filepath.Join(t.TempDir(), "a.db"))
+	onBoth(t, aClosedStoreAnswersNobodyUnderTheirLock)
+}
+
+func aClosedStoreAnswersNobodyUnderTheirLock(t *testing.T, d database) {
+	s := d.open(t, store.Options{})
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -238,8 +274,10 @@ func TestAClosedStoreAnswersNobodyUnderTheirLock(t *testing.T) {
 	}
 }
 
-func TestAfterCloseNothingIsWritten(t *testing.T) {
-	s := open(t, filepath.Join(t.TempDir(), "a.db"))
+func TestAfterCloseNothingIsWritten(t *testing.T) { onBoth(t, afterCloseNothingIsWritten) }
+
+func afterCloseNothingIsWritten(t *testing.T, d database) {
+	s := d.open(t, store.Options{})
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -253,8 +291,10 @@ func TestAfterCloseNothingIsWritten(t *testing.T) {
 
 // A search never fails and never finds what does not have the words, whatever
 // people type.
-func TestAnySearch(t *testing.T) {
-	s := open(t, filepath.Join(t.TempDir(), "a.db"))
+func TestAnySearch(t *testing.T) { onBoth(t, anySearch) }
+
+func anySearch(t *testing.T, d database) {
+	s := d.open(t, store.Options{})
 	rapid.Check(t, func(rt *rapid.T) {
 		text := rapid.StringN(0, 40, 200).Draw(rt, "text")
 		query := rapid.OneOf(rapid.StringN(0, 12, 60), rapid.SampledFrom([]string{`"`, `a"b`, "NEAR(a b)", "a* -b", "%", "_", `\`, "OR", "text:abc", "abc*"})).Draw(rt, "query")

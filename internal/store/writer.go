@@ -5,12 +5,48 @@ import (
 	"database/sql"
 	"errors"
 	"time"
+
+	"github.com/caesarion/caesarion/internal/errdefs"
 )
 
 // job is one thing to write; it is whole or not at all.
 type job struct {
-	fn   func(*tx) error
-	done func(error)
+	owner string // of this session the replica must be the owner; empty: anybody may
+	write func(*tx)
+	raw   func(context.Context, *sql.Tx) error // instead of write; SQLite only
+	done  func(error)
+}
+
+// tx gathers the statements of a job.
+type tx struct {
+	d     *dialect
+	stmts []statement
+}
+
+type statement struct {
+	query string
+	args  []any
+}
+
+func (t *tx) exec(query string, args ...any) {
+	query, args = t.d.bind(query, args)
+	t.stmts = append(t.stmts, statement{query, args})
+}
+
+func (j *job) statements(d *dialect) []statement {
+	t := &tx{d: d}
+	j.write(t)
+	return t.stmts
+}
+
+// writer makes transactions. It is used by one goroutine.
+type writer interface {
+	// transact writes jobs as one transaction. A job that fails alone gets its
+	// error in results; an error means that none was kept.
+	transact(jobs []job, results []error) error
+	// hurry says that the store closes: what fails is not tried for long.
+	hurry()
+	close() error
 }
 
 // One transaction takes at most so many jobs, so that the first of many does
@@ -20,14 +56,14 @@ const maxJobs = 512
 // submit queues a job. done is called once it is committed or has failed, never
 // by the caller's own goroutine, which may hold locks that done needs; it must
 // not wait for the Store.
-func (s *Store) submit(fn func(*tx) error, done func(error)) {
+func (s *Store) submit(j job) {
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
-		go done(ErrClosed)
+		go j.done(ErrClosed)
 		return
 	}
-	s.queue = append(s.queue, job{fn, done})
+	s.queue = append(s.queue, j)
 	// Under the lock: after Close has set closed, wake is closed.
 	select {
 	case s.wake <- struct{}{}:
@@ -36,12 +72,16 @@ func (s *Store) submit(fn func(*tx) error, done func(error)) {
 	s.mu.Unlock()
 }
 
-// Write runs fn in a transaction of the writer and returns once that is
-// committed. fn must only use the transaction. If ctx ends while it waits, the
-// write may still happen.
-func (s *Store) Write(ctx context.Context, fn func(ctx context.Context, tx *sql.Tx) error) error {
+// change queues what write gathers and returns once it is kept. If ctx ends
+// while it waits, the write may still happen.
+func (s *Store) change(ctx context.Context, owner string, write func(*tx)) error {
+	return s.wait(ctx, job{owner: owner, write: write})
+}
+
+func (s *Store) wait(ctx context.Context, j job) error {
 	result := make(chan error, 1)
-	s.submit(func(t *tx) error { return fn(t.ctx, t.Tx) }, func(err error) { result <- err })
+	j.done = func(err error) { result <- err }
+	s.submit(j)
 	select {
 	case err := <-result:
 		return err
@@ -50,26 +90,29 @@ func (s *Store) Write(ctx context.Context, fn func(ctx context.Context, tx *sql.
 	}
 }
 
-// tx is the writer's transaction.
-type tx struct {
-	*sql.Tx
-	ctx   context.Context //nolint:containedctx // lives as long as the transaction
-	stmts map[string]*sql.Stmt
-}
-
-// exec runs a statement that is prepared once for a transaction: a burst of
-// events runs the same one many times.
-func (t *tx) exec(query string, args ...any) error {
-	stmt, ok := t.stmts[query]
-	if !ok {
-		var err error
-		if stmt, err = t.PrepareContext(t.ctx, query); err != nil {
-			return err
-		}
-		t.stmts[query] = stmt
+// Write runs fn in a transaction and returns once that is committed. fn must
+// only use the transaction. With SQLite it is the writer's, between others;
+// with Postgres it is one of its own and is not tried again. If ctx ends while
+// it waits, the write may still happen.
+func (s *Store) Write(ctx context.Context, fn func(ctx context.Context, tx *sql.Tx) error) error {
+	if !s.d.postgres {
+		return s.wait(ctx, job{raw: fn})
 	}
-	_, err := stmt.ExecContext(t.ctx, args...)
-	return err
+	s.mu.Lock()
+	closed := s.closed
+	s.mu.Unlock()
+	if closed {
+		return ErrClosed
+	}
+	btx, err := s.db.BeginTx(ctx, nil)
+	if err != nil {
+		return explainWrite(err)
+	}
+	defer func() { _ = btx.Rollback() }() // after Commit it does nothing
+	if err := fn(ctx, btx); err != nil {
+		return explainWrite(err)
+	}
+	return explainWrite(btx.Commit())
 }
 
 func (s *Store) run() {
@@ -101,7 +144,7 @@ func (s *Store) drain() {
 func (s *Store) commit(jobs []job) {
 	results := make([]error, len(jobs))
 	start := time.Now()
-	if err := s.transact(jobs, results); err != nil {
+	if err := s.writer.transact(jobs, results); err != nil {
 		s.log.Error("nothing can be written to the database", "err", err)
 		for i := range results {
 			results[i] = errors.Join(results[i], err)
@@ -112,39 +155,13 @@ func (s *Store) commit(jobs []job) {
 	}
 	for i, j := range jobs {
 		if results[i] != nil {
-			s.log.Error("something could not be kept", "err", results[i])
+			if errdefs.CodeOf(results[i]) == codeMoved {
+				s.log.Warn("what belongs to a session of another replica is not kept", "session_id", j.owner)
+			} else {
+				s.log.Error("something could not be kept", "err", results[i])
+			}
 			results[i] = explainWrite(results[i])
 		}
 		j.done(results[i])
 	}
-}
-
-func (s *Store) transact(jobs []job, results []error) error {
-	ctx := context.Background() // a write is never given up half-way
-	btx, err := s.write.BeginTx(ctx, nil)
-	if err != nil {
-		return err
-	}
-	t := &tx{Tx: btx, ctx: ctx, stmts: map[string]*sql.Stmt{}}
-	defer func() { _ = btx.Rollback() }() // after Commit it does nothing
-	for i, j := range jobs {
-		if len(jobs) == 1 { // then the transaction is the savepoint
-			if results[0] = j.fn(t); results[0] != nil {
-				return nil
-			}
-			break
-		}
-		if _, err := btx.ExecContext(ctx, "SAVEPOINT job"); err != nil {
-			return err
-		}
-		if results[i] = j.fn(t); results[i] != nil {
-			if _, err := btx.ExecContext(ctx, "ROLLBACK TO job"); err != nil {
-				return err
-			}
-		}
-		if _, err := btx.ExecContext(ctx, "RELEASE job"); err != nil {
-			return err
-		}
-	}
-	return btx.Commit()
 }

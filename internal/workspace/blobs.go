@@ -1,14 +1,14 @@
 package workspace
 
 import (
+	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -16,18 +16,52 @@ import (
 	"github.com/caesarion/caesarion/internal/errdefs"
 )
 
+// Blobs keeps the bytes of files by their SHA-256 (32 bytes, as a string).
+//
+// All methods may be called concurrently. Bytes are named in the store only
+// after Sync, and deleted only when nobody names them; what is on its way
+// between the two is the business of who calls, as long as all callers are in
+// one process, and of the implementation where they are in several.
+type Blobs interface {
+	// Put keeps the bytes of a file, which is in the folder of staged files and
+	// may be moved away. Bytes that are there already are a success.
+	Put(ctx context.Context, hash string, size int64, from *os.File) error
+	// Sync returns once what was put can't be lost.
+	Sync(hashes []string) error
+	// Open opens bytes; a code says if they are not there. What is open stays
+	// readable while ctx lasts and nobody deletes it.
+	Open(ctx context.Context, hash string) (Blob, error)
+	Has(ctx context.Context, hash string) (bool, error)
+	// Delete removes bytes that nobody names, which used tells of each. An
+	// implementation for several processes leaves what another may be about to
+	// name. What is not there is a success.
+	Delete(ctx context.Context, hashes []string, used func(hash string) (bool, error)) error
+	// List calls fn for the bytes that may be garbage: at least for all that
+	// are, and at most for all there are.
+	List(ctx context.Context, fn func(hash string) error) error
+}
+
+// Blob is bytes that are open for reading.
+type Blob interface {
+	io.ReadSeekCloser
+	io.ReaderAt
+	Size() int64
+}
+
 // tmpPrefix begins the names of files that are not blobs yet.
 const tmpPrefix = "tmp-"
 
-// blobs is a folder of bytes that are named by their SHA-256.
-type blobs struct {
-	dir string
+// stage is where bytes arrive, and knows which of them somebody is about to
+// name.
+type stage struct {
+	Blobs
+	dir string // of files that are not blobs yet
 
 	mu   sync.Mutex
-	pins map[string]int // hashes that are about to be named in the store
+	pins map[string]int // hashes that are about to be named in the store, or are being read
 }
 
-func openBlobs(dir string) (*blobs, error) {
+func newStage(dir string, b Blobs) (*stage, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("workspace: %w", err)
@@ -40,22 +74,7 @@ func openBlobs(dir string) (*blobs, error) {
 			return nil, fmt.Errorf("workspace: %w", err)
 		}
 	}
-	return &blobs{dir: dir, pins: map[string]int{}}, nil
-}
-
-func (b *blobs) path(hash string) string {
-	name := hex.EncodeToString([]byte(hash))
-	return filepath.Join(b.dir, name[:2], name)
-}
-
-// open opens the bytes with a hash.
-func (b *blobs) open(hash string) (*os.File, error) {
-	f, err := os.Open(b.path(hash))
-	if err != nil {
-		return nil, errdefs.New(errdefs.ErrUnavailable, "file-damaged", "the server has lost the bytes of this file").
-			WithHint("the server's log has the reason").WithCause(err)
-	}
-	return f, nil
+	return &stage{Blobs: b, dir: dir, pins: map[string]int{}}, nil
 }
 
 // staged is bytes in a temporary file, on their way to become a blob.
@@ -67,9 +86,9 @@ type staged struct {
 
 var copyBuffers = sync.Pool{New: func() any { b := make([]byte, 256<<10); return &b }}
 
-// stage reads bytes into a temporary file. Not more than size may come; what
+// take reads bytes into a temporary file. Not more than size may come; what
 // is less is an error.
-func (b *blobs) stage(r io.Reader, size int64) (_ *staged, err error) {
+func (b *stage) take(r io.Reader, size int64) (_ *staged, err error) {
 	f, err := os.CreateTemp(b.dir, tmpPrefix)
 	if err != nil {
 		return nil, diskError(err)
@@ -102,66 +121,25 @@ func (s *staged) drop() {
 	_ = os.Remove(s.file.Name()) // else the next start does
 }
 
-// keep makes staged bytes a blob, safe on disk and pinned until unpin.
-func (b *blobs) keep(s *staged) error {
+// keep makes staged bytes a blob, pinned until unpin. Sync makes them safe.
+func (b *stage) keep(ctx context.Context, s *staged) error {
 	b.pin(s.hash)
-	err := b.settle(s)
+	err := b.Put(ctx, s.hash, s.size, s.file)
+	s.drop() // unless it was moved
 	if err != nil {
-		s.drop()
 		b.unpin(s.hash)
 		return diskError(err)
 	}
 	return nil
 }
 
-func (b *blobs) settle(s *staged) error {
-	target := b.path(s.hash)
-	if info, err := os.Stat(target); err == nil && info.Size() == s.size {
-		s.drop() // it is there already, by pin it stays
-		return nil
-	}
-	if err := s.file.Sync(); err != nil {
-		return err
-	}
-	if err := s.file.Close(); err != nil {
-		return err
-	}
-	err := os.Rename(s.file.Name(), target)
-	if errors.Is(err, fs.ErrNotExist) {
-		if err = os.Mkdir(filepath.Dir(target), 0o700); err == nil || errors.Is(err, fs.ErrExist) {
-			err = os.Rename(s.file.Name(), target)
-		}
-	}
-	return err
-}
-
-// syncDirs makes the names of new blobs safe.
-func (b *blobs) syncDirs(hashes []string) error {
-	dirs := map[string]bool{b.dir: true}
-	for _, h := range hashes {
-		dirs[filepath.Dir(b.path(h))] = true
-	}
-	for dir := range dirs {
-		f, err := os.Open(dir) //nolint:gosec // one of ours
-		if err != nil {
-			return diskError(err)
-		}
-		err = f.Sync()
-		_ = f.Close() // read only
-		if err != nil {
-			return diskError(err)
-		}
-	}
-	return nil
-}
-
-func (b *blobs) pin(hash string) {
+func (b *stage) pin(hash string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.pins[hash]++
 }
 
-func (b *blobs) unpin(hashes ...string) {
+func (b *stage) unpin(hashes ...string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, h := range hashes {
@@ -171,42 +149,76 @@ func (b *blobs) unpin(hashes ...string) {
 	}
 }
 
-// remove removes a blob unless it is pinned or used. The lock is held over
-// both, so that nobody pins it in between and takes it for being there.
-func (b *blobs) remove(hash string, used func() (bool, error)) error {
+// deleted is how many blobs are deleted together, while nobody else can pin any.
+const deleted = 100
+
+// remove removes blobs that are neither pinned nor used. The lock is held over
+// both, so that nobody pins one in between and takes it for being there.
+func (b *stage) remove(ctx context.Context, hashes []string, used func(hash string) (bool, error)) error {
+	for some := range slices.Chunk(hashes, deleted) {
+		if err := b.removeSome(ctx, some, used); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *stage) removeSome(ctx context.Context, hashes []string, used func(hash string) (bool, error)) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.pins[hash] > 0 {
+	free := make([]string, 0, len(hashes))
+	for _, hash := range hashes {
+		if b.pins[hash] == 0 {
+			free = append(free, hash)
+		}
+	}
+	if len(free) == 0 {
 		return nil
 	}
-	if in, err := used(); err != nil || in {
-		return err
-	}
-	return os.Remove(b.path(hash))
+	return b.Delete(ctx, free, used)
 }
 
 // sweep removes the blobs that are not used.
-func (b *blobs) sweep(used func(hash string) (bool, error)) error {
-	return filepath.WalkDir(b.dir, func(_ string, d fs.DirEntry, err error) error {
-		if err != nil {
-			if errors.Is(err, fs.ErrNotExist) {
-				return nil
-			}
+func (b *stage) sweep(ctx context.Context, used func(hash string) (bool, error)) error {
+	var some []string
+	flush := func() error {
+		err := b.removeSome(ctx, some, used)
+		some = some[:0]
+		return err
+	}
+	if err := b.List(ctx, func(hash string) error {
+		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if d.IsDir() || strings.HasPrefix(d.Name(), tmpPrefix) {
+		if some = append(some, hash); len(some) < deleted {
 			return nil
 		}
-		hash, err := hex.DecodeString(d.Name())
-		if err != nil || len(hash) != sha256.Size {
-			return nil //nolint:nilerr // not ours
-		}
-		err = b.remove(string(hash), func() (bool, error) { return used(string(hash)) })
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
+		return flush()
+	}); err != nil {
 		return err
-	})
+	}
+	return flush()
+}
+
+// open opens bytes and pins them until they are closed.
+func (b *stage) open(ctx context.Context, hash string) (Blob, error) {
+	b.pin(hash)
+	blob, err := b.Open(ctx, hash)
+	if err != nil {
+		b.unpin(hash)
+		return nil, err
+	}
+	return &pinned{Blob: blob, unpin: sync.OnceFunc(func() { b.unpin(hash) })}, nil
+}
+
+type pinned struct {
+	Blob
+	unpin func()
+}
+
+func (p *pinned) Close() error {
+	defer p.unpin()
+	return p.Blob.Close()
 }
 
 // readError remembers that reading failed, so that it is not taken for a failed write.
@@ -233,4 +245,9 @@ func diskError(err error) error {
 			WithHint("free space on the disk of the data directory").WithCause(err)
 	}
 	return fmt.Errorf("workspace: %w", err)
+}
+
+func errBlobLost(err error) error {
+	return errdefs.New(errdefs.ErrUnavailable, "file-damaged", "the server has lost the bytes of this file").
+		WithHint("the server's log has the reason").WithCause(err)
 }

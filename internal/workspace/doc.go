@@ -1,10 +1,14 @@
 // Package workspace keeps the files of sessions beyond the life of their
 // sandboxes.
 //
-//	sandbox ──Tree, Pack──▶ Sync ──▶ blobs/ab/cd… (bytes, by SHA-256)
-//	   ▲                     └─────▶ store.files  (paths, modes, times, hashes)
+//	sandbox ──Tree, Pack──▶ Sync ──▶ Blobs       (bytes, by SHA-256)
+//	   ▲                     └─────▶ store.files (paths, modes, times, hashes)
 //	   └──Unpack── Restore ◀──────────┘
-//	browser ──PUT──▶ uploads/ ──▶ blobs, store, and the sandbox if there is one
+//	browser ──PUT──▶ uploads/ ──▶ Blobs, store, and the sandbox if there is one
+//
+// Blobs is a folder on one machine, blobs/ab/cd…, or the Postgres database of
+// several servers. Bytes arrive on the local disk either way, and so do
+// uploads: an unfinished one begins anew when its server is lost.
 //
 // Kept is what is below /workspace and /uploaded_files, except caches. Names
 // come from sandboxes and are hostile: they stand in the database and in

@@ -27,7 +27,7 @@ func TestFoldersWithBrackets(t *testing.T) {
 	if err := os.WriteFile(left, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := openBlobs(dir); err != nil {
+	if _, err := newStage(dir, folder{dir}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(left); err == nil {

@@ -101,7 +101,7 @@ func (w *Workspace) put(ctx context.Context, session string, sb *fleet.Sandbox, 
 	defer r.Close() // ends the writer if the sandbox stops reading
 	written := make(chan []string, 1)
 	go func() {
-		damaged, err := w.pack(pipe, files, func(done int64) {
+		damaged, err := w.pack(ctx, pipe, files, func(done int64) {
 			if w.opts.Progress != nil {
 				w.opts.Progress(session, done, total)
 			}
@@ -132,7 +132,7 @@ func (w *Workspace) put(ctx context.Context, session string, sb *fleet.Sandbox, 
 	return damaged, nil
 }
 
-func (w *Workspace) pack(to io.Writer, files []store.File, progress func(int64)) (damaged []string, err error) {
+func (w *Workspace) pack(ctx context.Context, to io.Writer, files []store.File, progress func(int64)) (damaged []string, err error) {
 	out := tar.NewWriter(to)
 	var done int64
 	buf := copyBuffers.Get().(*[]byte) //nolint:forcetypeassert // the pool holds nothing else
@@ -153,12 +153,13 @@ func (w *Workspace) pack(to io.Writer, files []store.File, progress func(int64))
 			}
 			continue
 		}
-		blob, err := w.blobs.open(f.Hash)
-		if err == nil {
-			if info, statErr := blob.Stat(); statErr != nil || info.Size() != f.Size {
-				_ = blob.Close()
-				err = errdefs.New(errdefs.ErrUnavailable, "file-damaged", "the kept bytes have another size")
-			}
+		blob, err := w.blobs.open(ctx, f.Hash)
+		if err == nil && blob.Size() != f.Size {
+			_ = blob.Close()
+			err = errdefs.New(errdefs.ErrUnavailable, "file-damaged", "the kept bytes have another size")
+		}
+		if err != nil && errdefs.CodeOf(err) != "file-damaged" {
+			return damaged, err // the database is away: nothing is known of them
 		}
 		if err != nil {
 			w.log.Error("the bytes of a session's file are lost", "err", err)

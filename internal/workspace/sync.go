@@ -103,7 +103,7 @@ func (w *Workspace) take(ctx context.Context, st *state, sb *fleet.Sandbox, tree
 	}
 	defer w.blobs.unpin(pinned...)
 	if len(pinned) > 0 {
-		if err := w.blobs.syncDirs(pinned); err != nil {
+		if err := w.blobs.Sync(pinned); err != nil {
 			return nil, err
 		}
 	}
@@ -207,7 +207,7 @@ func (w *Workspace) fetch(ctx context.Context, sb *fleet.Sandbox, files []store.
 	for range savers {
 		wg.Go(func() {
 			for a := range queue {
-				err := w.blobs.keep(a.staged)
+				err := w.blobs.keep(ctx, a.staged)
 				mu.Lock()
 				if err != nil {
 					saveErr = errors.Join(saveErr, err)
@@ -247,7 +247,7 @@ func (w *Workspace) fetch(ctx context.Context, sb *fleet.Sandbox, files []store.
 				continue
 			}
 			room -= f.Size
-			s, err := w.blobs.stage(in, f.Size)
+			s, err := w.blobs.take(in, f.Size)
 			if err != nil {
 				return err
 			}

@@ -416,11 +416,11 @@ func (w *Workspace) complete(ctx context.Context, session, p string, file *os.Fi
 		}
 		f.Mtime = there.ModifiedAt.UnixNano()
 	}
-	if err := w.blobs.keep(&staged{file: file, hash: f.Hash, size: f.Size}); err != nil {
+	if err := w.blobs.keep(ctx, &staged{file: file, hash: f.Hash, size: f.Size}); err != nil {
 		return v1.File{}, nil, err
 	}
 	defer w.blobs.unpin(f.Hash)
-	if err := w.blobs.syncDirs([]string{f.Hash}); err != nil {
+	if err := w.blobs.Sync([]string{f.Hash}); err != nil {
 		return v1.File{}, nil, err
 	}
 	change := store.FileChanges{Put: append(dirs, f)}

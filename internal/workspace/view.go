@@ -4,10 +4,10 @@ import (
 	"archive/zip"
 	"compress/flate"
 	"context"
+	"encoding/hex"
 	"io"
 	"io/fs"
 	"net/url"
-	"os"
 	"path"
 	"slices"
 	"strings"
@@ -108,13 +108,13 @@ func (w *Workspace) Mark(ctx context.Context, session string, listing *v1.File) 
 
 // Kept is the bytes of a file as they are kept.
 type Kept struct {
-	*os.File
+	Blob
 	Name       string
 	ModifiedAt time.Time
 	ETag       string
 }
 
-// Open opens a file as it is kept.
+// Open opens a file as it is kept, for as long as ctx lasts.
 func (w *Workspace) Open(ctx context.Context, session, name string) (*Kept, error) {
 	p, err := cleanPath(name)
 	if err != nil {
@@ -149,12 +149,12 @@ func (w *Workspace) Open(ctx context.Context, session, name string) (*Kept, erro
 			WithHint("make it again by running the code that made it")
 	}
 	// What frees bytes waits for mu first, so they are there.
-	blob, err := w.blobs.open(f.Hash)
+	blob, err := w.blobs.open(ctx, f.Hash)
 	if err != nil {
 		w.log.Error("the bytes of a session's file are lost", "session_id", session, "err", err)
 		return nil, err
 	}
-	return &Kept{File: blob, Name: path.Base(p), ModifiedAt: time.Unix(0, f.Mtime), ETag: `"` + path.Base(w.blobs.path(f.Hash))[:32] + `"`}, nil
+	return &Kept{Blob: blob, Name: path.Base(p), ModifiedAt: time.Unix(0, f.Mtime), ETag: `"` + hex.EncodeToString([]byte(f.Hash))[:32] + `"`}, nil
 }
 
 // Archive gives a function that writes a folder as it is kept as zip. Links
@@ -190,7 +190,7 @@ func (w *Workspace) Archive(ctx context.Context, session, name string) (func(io.
 			if f.Path == p || f.Lost != "" {
 				continue
 			}
-			if err := w.archiveOne(z, f, f.Path[len(p)+1:]); err != nil {
+			if err := w.archiveOne(ctx, z, f, f.Path[len(p)+1:]); err != nil {
 				return err
 			}
 		}
@@ -198,7 +198,7 @@ func (w *Workspace) Archive(ctx context.Context, session, name string) (func(io.
 	}, nil
 }
 
-func (w *Workspace) archiveOne(z *zip.Writer, f store.File, inside string) error {
+func (w *Workspace) archiveOne(ctx context.Context, z *zip.Writer, f store.File, inside string) error {
 	head := &zip.FileHeader{Name: inside, Modified: time.Unix(0, f.Mtime).UTC(), Method: zip.Store}
 	switch f.Type {
 	case string(agentapi.TypeDir):
@@ -216,7 +216,7 @@ func (w *Workspace) archiveOne(z *zip.Writer, f store.File, inside string) error
 	}
 	head.Method = zip.Deflate
 	head.SetMode(fs.FileMode(f.Mode))
-	blob, err := w.blobs.open(f.Hash)
+	blob, err := w.blobs.open(ctx, f.Hash)
 	if err != nil {
 		return err
 	}

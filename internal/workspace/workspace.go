@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -23,6 +22,7 @@ type Options struct {
 	UploadExtensions []string      // such as ".csv", that may be uploaded; empty: all
 	BinFor           time.Duration // deleted files can be had back for so long; default 24 h
 	UploadsFor       time.Duration // unfinished uploads are kept for so long; default 24 h
+	Blobs            Blobs         // where bytes are kept; default: with the store if that is Postgres, else in a folder
 	Logger           *slog.Logger  // default: discard
 
 	// Progress is called while files are put into a sandbox, from one goroutine
@@ -68,7 +68,7 @@ type Workspace struct {
 	opts    Options
 	store   *store.Store
 	log     *slog.Logger
-	blobs   *blobs
+	blobs   *stage
 	uploads *uploads
 
 	mu     sync.Mutex
@@ -91,6 +91,7 @@ type state struct {
 
 	mu      sync.RWMutex // taken for writing by the holder of the turn only
 	loaded  bool
+	version int64                 // of the store's, when it was read or written last
 	files   map[string]store.File // by path
 	sandbox string                // that has them
 	cut     bool                  // the last listing had more files than are looked at
@@ -103,7 +104,8 @@ func (st *state) set(change func()) {
 	change()
 }
 
-// New makes a Workspace that keeps bytes below dir.
+// New makes a Workspace that keeps bytes below dir: all, or the ones that have
+// not yet arrived as a whole.
 func New(dir string, st *store.Store, opts Options) (*Workspace, error) {
 	opts.setDefaults()
 	for _, sub := range []string{"blobs", "uploads"} {
@@ -111,7 +113,15 @@ func New(dir string, st *store.Store, opts Options) (*Workspace, error) {
 			return nil, fmt.Errorf("workspace: %w", err)
 		}
 	}
-	b, err := openBlobs(filepath.Join(dir, "blobs"))
+	kept := opts.Blobs
+	switch {
+	case kept != nil:
+	case st.DB() != nil:
+		kept = database{st}
+	default:
+		kept = folder{filepath.Join(dir, "blobs")}
+	}
+	b, err := newStage(filepath.Join(dir, "blobs"), kept)
 	if err != nil {
 		return nil, err
 	}
@@ -149,12 +159,7 @@ func (w *Workspace) Sweep(ctx context.Context) error {
 	return errors.Join(
 		w.store.EmptyFileBin(ctx, now.Add(-w.opts.BinFor)),
 		w.uploads.sweep(now.Add(-w.opts.UploadsFor)),
-		w.blobs.sweep(func(hash string) (bool, error) {
-			if err := ctx.Err(); err != nil {
-				return true, err
-			}
-			return w.store.FileHashUsed(ctx, hash)
-		}),
+		w.blobs.sweep(ctx, func(hash string) (bool, error) { return w.store.FileHashUsed(ctx, hash) }),
 	)
 }
 
@@ -174,9 +179,13 @@ func (w *Workspace) enter(session string) *state {
 // look gives a session's state, loaded, to callers who change nothing.
 func (w *Workspace) look(ctx context.Context, session string) (*state, func(), error) {
 	for {
+		version, err := w.store.FilesVersion(ctx, session)
+		if err != nil {
+			return nil, nil, err
+		}
 		st := w.enter(session)
 		st.mu.RLock()
-		if st.loaded {
+		if st.loaded && st.version == version {
 			return st, func() {
 				st.mu.RUnlock()
 				w.leave(st)
@@ -184,7 +193,7 @@ func (w *Workspace) look(ctx context.Context, session string) (*state, func(), e
 		}
 		st.mu.RUnlock()
 		w.leave(st)
-		_, unlock, err := w.lock(ctx, session) // it loads
+		_, unlock, err := w.lock(ctx, session) // it loads, and waits for a change that is under way
 		if err != nil {
 			return nil, nil, err
 		}
@@ -205,11 +214,9 @@ func (w *Workspace) lock(ctx context.Context, session string) (*state, func(), e
 		w.leave(st)
 		return nil, nil, context.Cause(ctx)
 	}
-	if !st.loaded {
-		if err := w.load(ctx, st); err != nil {
-			unlock()
-			return nil, nil, err
-		}
+	if err := w.load(ctx, st); err != nil {
+		unlock()
+		return nil, nil, err
 	}
 	return st, unlock, nil
 }
@@ -235,7 +242,13 @@ func (w *Workspace) leave(st *state) {
 	}
 }
 
+// load reads a session's files, unless they are in memory as the store has
+// them: another server may have had the session meanwhile.
 func (w *Workspace) load(ctx context.Context, st *state) error {
+	version, err := w.store.FilesVersion(ctx, st.session)
+	if err != nil || st.loaded && st.version == version {
+		return err
+	}
 	files, sandbox, err := w.store.Files(ctx, st.session)
 	if err != nil {
 		return err
@@ -244,7 +257,7 @@ func (w *Workspace) load(ctx context.Context, st *state) error {
 	for _, f := range files {
 		byPath[f.Path] = f
 	}
-	st.set(func() { st.files, st.sandbox, st.loaded = byPath, sandbox, true })
+	st.set(func() { st.files, st.sandbox, st.version, st.loaded = byPath, sandbox, version, true })
 	return nil
 }
 
@@ -270,6 +283,9 @@ func (w *Workspace) change(ctx context.Context, st *state, c store.FileChanges) 
 		return err
 	}
 	st.set(func() {
+		if w.store.DB() != nil {
+			st.version++ // if others changed it, too, it is read again
+		}
 		for _, p := range c.Delete {
 			delete(st.files, p)
 		}
@@ -286,12 +302,9 @@ func (w *Workspace) change(ctx context.Context, st *state, c store.FileChanges) 
 
 // free removes the bytes with these hashes, unless somebody names them.
 func (w *Workspace) free(ctx context.Context, hashes []string) {
-	for _, hash := range hashes {
-		err := w.blobs.remove(hash, func() (bool, error) { return w.store.FileHashUsed(ctx, hash) })
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			w.log.Warn("bytes of a session's file are left for the next sweep", "err", err)
-			return
-		}
+	err := w.blobs.remove(ctx, hashes, func(hash string) (bool, error) { return w.store.FileHashUsed(ctx, hash) })
+	if err != nil {
+		w.log.Warn("bytes of a session's file are left for the next sweep", "err", err)
 	}
 }
 

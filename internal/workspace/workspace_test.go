@@ -4,6 +4,7 @@ import (
 	"archive/zip"
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -23,10 +24,14 @@ import (
 	"github.com/caesarion/caesarion/internal/sandbox"
 	"github.com/caesarion/caesarion/internal/sandbox/fake"
 	"github.com/caesarion/caesarion/internal/store"
+	"github.com/caesarion/caesarion/internal/store/pgtest"
 	"github.com/caesarion/caesarion/internal/workspace"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// Files are kept in a folder beside SQLite, and in Postgres.
+func TestAllOnPostgres(t *testing.T) { pgtest.Again(t) }
 
 // rig is a Workspace over real sandboxes (without Python) and a real store.
 type rig struct {
@@ -52,7 +57,12 @@ func newRig(t testing.TB, opts workspace.Options) *rig {
 	}
 	t.Cleanup(func() { _ = fl.Close() })
 	r := &rig{t: t, dir: t.TempDir(), fleet: fl, host: host, opts: opts}
-	if r.store, err = store.Open(t.Context(), filepath.Join(r.dir, "db"), store.Options{}); err != nil {
+	if pgtest.Wanted() {
+		r.store, err = store.OpenPostgres(t.Context(), pgtest.New(t), store.Options{BlobsFor: time.Nanosecond})
+	} else {
+		r.store, err = store.Open(t.Context(), filepath.Join(r.dir, "db"), store.Options{})
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = r.store.Close() })
@@ -160,6 +170,13 @@ func contents(t testing.TB, dir string) map[string]string {
 
 func blobCount(t testing.TB, r *rig) int {
 	t.Helper()
+	if db := r.store.DB(); db != nil {
+		n := 0
+		if err := db.QueryRowContext(t.Context(), `SELECT count(*) FROM blobs`).Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
 	found, err := filepath.Glob(filepath.Join(r.dir, "blobs", "*", "*"))
 	if err != nil {
 		t.Fatal(err)
@@ -409,13 +426,23 @@ func TestBlobsGoWithTheLastWhoNamesThem(t *testing.T) {
 		t.Errorf("%d blobs are left", n)
 	}
 	// What a crash leaves between blob and store goes at the next start.
-	garbage := filepath.Join(r.dir, "blobs", "ab", "ab"+strings.Repeat("0", 62))
-	write(t, garbage, "nobody names me")
+	if r.store.DB() != nil {
+		text := "nobody names me"
+		sum := sha256.Sum256([]byte(text))
+		if err := r.store.PutBlob(t.Context(), string(sum[:]), int64(len(text)), strings.NewReader(text)); err != nil {
+			t.Fatal(err)
+		}
+	} else {
+		write(t, filepath.Join(r.dir, "blobs", "ab", "ab"+strings.Repeat("0", 62)), "nobody names me")
+	}
+	if n := blobCount(t, r); n != 1 {
+		t.Fatalf("%d blobs", n)
+	}
 	if err := r.Sweep(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.Stat(garbage); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("garbage is still there: %v", err)
+	if n := blobCount(t, r); n != 0 {
+		t.Error("garbage is still there")
 	}
 }
 

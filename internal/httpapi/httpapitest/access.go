@@ -38,7 +38,7 @@ var accessTests = []test{
 			if path == "/v1/login" || path == "/v1/logout" {
 				continue // they are about the token itself
 			}
-			public := path == "/" || path == "/health" || path == "/api/health"
+			public := path == "/" || path == "/health" || path == "/api/health" || path == "/healthz" || path == "/readyz"
 			for _, m := range methods {
 				for _, token := range []string{"", "Bearer wrong", "Basic " + Token, "Bearer " + Token + "x", "Bearer"} {
 					a := s.do(t, m, fill.Replace(path), nil, header{"Authorization", token})

@@ -170,7 +170,7 @@ var fileTests = []test{
 						_, _ = pw.Write(make([]byte, 3<<20))
 						_ = pw.CloseWithError(errors.New("cut"))
 					}()
-					req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, s.URL+fileURL(id, file), pr)
+					req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, s.at("PUT", "")+fileURL(id, file), pr)
 					if err != nil {
 						t.Fatal(err)
 					}

@@ -68,7 +68,7 @@ func (s *Server) probe(t *testing.T, method, path, body string, headers ...heade
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, method, s.URL+path, strings.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, method, s.at(method, path)+path, strings.NewReader(body))
 	if err != nil {
 		t.Fatalf("%s %q: %v", method, path, err)
 	}
@@ -260,7 +260,7 @@ var hostileTests = []test{
 			if a.Status < 400 || a.Status > 499 || len(a.Body) > 1<<20 {
 				t.Errorf("%s: %d, %d bytes: %.300s", name, a.Status, len(a.Body), a.Body)
 			}
-			if d := time.Since(start); d > 10*time.Second {
+			if d := time.Since(start); d > time.Minute { // what grows with the square takes hours
 				t.Errorf("%s took %s", name, d)
 			}
 		}

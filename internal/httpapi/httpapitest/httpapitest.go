@@ -29,6 +29,7 @@ import (
 	"github.com/caesarion/caesarion/internal/fleet"
 	"github.com/caesarion/caesarion/internal/httpapi"
 	"github.com/caesarion/caesarion/internal/llm"
+	"github.com/caesarion/caesarion/internal/replica"
 	"github.com/caesarion/caesarion/internal/sandbox"
 	"github.com/caesarion/caesarion/internal/session"
 	"github.com/caesarion/caesarion/internal/store"
@@ -43,6 +44,10 @@ type Options struct {
 	Kill func(d sandbox.Driver, id sandbox.ID) error
 	// Data is the folder of sessions; default: one that goes with the test.
 	Data string
+	// Postgres is the URL of a database. With it there are two replicas: what
+	// the suite makes is the first one's, and everything else it asks the second,
+	// which forwards it.
+	Postgres string
 }
 
 // Token is what the server under test asks for.
@@ -60,6 +65,7 @@ type Server struct {
 	Driver   sandbox.Driver
 	opts     Options
 	stop     func()
+	front    *Server // another replica; nil: there is none
 }
 
 // Start serves the API of a driver on a free port of loopback.
@@ -68,40 +74,57 @@ func Start(tb testing.TB, driver sandbox.Driver, opts Options) *Server {
 	if opts.Image == "" {
 		opts.Image = "python"
 	}
-	fl, err := fleet.New(tb.Context(), driver, nil, fleet.Options{
-		Templates:    map[string]fleet.Template{"python": {Image: opts.Image, Limits: sandbox.Limits{MemoryBytes: 2 << 30}, PauseAfter: time.Hour}},
-		MaxSandboxes: 4, // the suite fills them all
-	})
-	if err != nil {
-		tb.Fatal(err)
-	}
 	if opts.Data == "" {
 		opts.Data = tb.TempDir()
 	}
-	st, err := store.Open(tb.Context(), filepath.Join(opts.Data, "caesarion.db"), store.Options{})
-	if err != nil {
-		tb.Fatal(err)
+	s := start(tb, driver, opts)
+	if opts.Postgres != "" {
+		front := opts
+		front.Data = tb.TempDir()
+		s.front = start(tb, driver, front)
 	}
+	return s
+}
+
+func start(tb testing.TB, driver sandbox.Driver, opts Options) *Server {
+	tb.Helper()
+	must := func(err error) {
+		tb.Helper()
+		if err != nil {
+			tb.Fatal(err)
+		}
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	must(err)
+	var st *store.Store
+	var replicas *replica.Registry
+	if opts.Postgres == "" {
+		st, err = store.Open(tb.Context(), filepath.Join(opts.Data, "caesarion.db"), store.Options{})
+		must(err)
+	} else {
+		id := replica.NewID("test")
+		st, err = store.OpenPostgres(tb.Context(), opts.Postgres, store.Options{Replica: id})
+		must(err)
+		replicas, err = replica.Open(tb.Context(), st.DB(), replica.Options{ID: id, Address: ln.Addr().String()})
+		must(err)
+	}
+	fl, err := fleet.New(tb.Context(), driver, nil, fleet.Options{
+		Templates:    map[string]fleet.Template{"python": {Image: opts.Image, Limits: sandbox.Limits{MemoryBytes: 2 << 30}, PauseAfter: time.Hour}},
+		MaxSandboxes: 4, // the suite fills them all
+		Replicas:     replicas,
+	})
+	must(err)
 	files, err := workspace.New(filepath.Join(opts.Data, "sessions"), st, workspace.Options{})
-	if err != nil {
-		tb.Fatal(err)
-	}
-	sessions, err := session.New(tb.Context(), fl, st, session.Options{Files: files})
-	if err != nil {
-		tb.Fatal(err)
-	}
+	must(err)
+	sessions, err := session.New(tb.Context(), fl, st, session.Options{Files: files, Replicas: replicas})
+	must(err)
 	answers, err := chat.New(sessions, llm.NewRegistry(nil, llm.RegistryOptions{}), chat.Options{})
-	if err != nil {
-		tb.Fatal(err)
-	}
+	must(err)
 	api := httpapi.New(fl, httpapi.Options{
 		Token: Token, Version: "test", AllowedHosts: []string{"sandboxes.example.com"}, Heartbeat: time.Second,
-		Sessions: sessions, Files: files, Chat: answers,
+		Sessions: sessions, Files: files, Chat: answers, Replicas: replicas, Secret: []byte("secret of the installation"),
 	})
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
-	}
+	replicas.Start(tb.Context(), sessions)
 	srv := api.Server()
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(ln) }()
@@ -112,6 +135,9 @@ func Start(tb testing.TB, driver sandbox.Driver, opts Options) *Server {
 			return
 		}
 		stopped = true
+		if s.front != nil {
+			s.front.stop()
+		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(tb.Context()), 10*time.Second)
 		defer cancel()
 		if err := srv.Shutdown(ctx); err != nil {
@@ -122,15 +148,37 @@ func Start(tb testing.TB, driver sandbox.Driver, opts Options) *Server {
 			tb.Errorf("serve: %v", err)
 		}
 		answers.Close()
-		for _, c := range []io.Closer{sessions, files, fl, st} {
+		for _, c := range []io.Closer{sessions, files, fl, replicas, st} {
 			if err := c.Close(); err != nil {
 				tb.Errorf("close %T: %v", c, err)
 			}
 		}
+		api.CloseIdle()
 		http.DefaultClient.CloseIdleConnections()
 	}
 	tb.Cleanup(s.stop)
 	return s
+}
+
+// at gives the address of the replica to ask: the one in front, except for what
+// makes something, and for what browsers say of where they are.
+func (s *Server) at(method, path string, headers ...header) string {
+	if s.front == nil {
+		return s.URL
+	}
+	for _, h := range headers {
+		switch h[0] {
+		case "Origin", "Host", "Cookie", "Sec-Fetch-Site", "Sec-Fetch-Dest", "Referer":
+			return s.URL
+		}
+	}
+	path, _, _ = strings.Cut(path, "?")
+	switch original := strings.TrimPrefix(path, "/api"); {
+	case method != http.MethodPost:
+	case path == "/v1/sandboxes", path == "/v1/sessions", path == "/v1/sessions/import", original == "/sandboxes", original == "/chat", strings.HasSuffix(path, "/initialize"):
+		return s.URL
+	}
+	return s.front.URL
 }
 
 // Stop ends the server and leaves the sandboxes.
@@ -150,7 +198,7 @@ type header [2]string
 func (s *Server) open(t testing.TB, method, path string, body io.Reader, headers ...header) *http.Response {
 	t.Helper()
 	// Clean-ups call this too, when the test's context has ended.
-	req, err := http.NewRequestWithContext(context.WithoutCancel(t.Context()), method, s.URL+path, body)
+	req, err := http.NewRequestWithContext(context.WithoutCancel(t.Context()), method, s.at(method, path, headers...)+path, body)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -36,7 +36,7 @@ var originTests = []test{
 			{{"Sec-Fetch-Site", "same-site"}, {"Sec-Fetch-Dest", "document"}, {"Sec-Fetch-Mode", "navigate"}},
 		}
 		for path, methods := range routes(t, s) {
-			public := path == "/" || path == "/health" || path == "/api/health" || path == "/v1/login" || path == "/v1/logout"
+			public := path == "/" || path == "/health" || path == "/api/health" || path == "/healthz" || path == "/readyz" || path == "/v1/login" || path == "/v1/logout"
 			for _, m := range methods {
 				for _, h := range foreign {
 					a := s.do(t, m, fill.Replace(path), nil, append([]header{{"Authorization", ""}, {"Cookie", cookie}}, h...)...)

@@ -5,11 +5,15 @@ import (
 
 	v1 "github.com/caesarion/caesarion/api/v1"
 	"github.com/caesarion/caesarion/internal/sandbox"
+	"github.com/caesarion/caesarion/internal/store/pgtest"
 )
 
 // testRestart ends a server while code runs and starts another on the same driver.
 func testRestart(t *testing.T, driver sandbox.Driver, opts Options) {
 	opts.Data = t.TempDir()
+	if opts.Postgres != "" {
+		opts.Postgres = pgtest.New(t) // the suite's own replicas know nothing of this driver, and would take over what these leave
+	}
 	first := Start(t, driver, opts)
 	sb := into[v1.Sandbox](t, first.send(t, "POST", "/v1/sandboxes", v1.CreateSandbox{Labels: map[string]string{"keep": "me"}}), 201)
 	key := header{v1.HeaderIdempotencyKey, "over-a-restart"}

@@ -1,0 +1,171 @@
+package agent
+
+import (
+	"io/fs"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/caesarion/caesarion/internal/agentapi"
+	"github.com/caesarion/caesarion/internal/errdefs"
+)
+
+// In a pod the folders that can be written to lie on the node's disk, and
+// nothing keeps them small but the node itself: it counts once in a while, and
+// then ends the whole sandbox. Until then code could fill the disk that others
+// need. So the agent keeps the limit (Options.OwnDisk):
+//
+//   - no file may become larger than all of it (RLIMIT_FSIZE);
+//   - while something runs and the disk gets fuller, files are counted; over the
+//     limit nothing may write to files any more, until enough was deleted.
+//
+// Code that raises its own soft limit gets around the second; the node's count
+// remains.
+const (
+	// diskFresh is how long what was counted is good enough for a question.
+	diskFresh = 10 * time.Second
+	// diskMost bounds how many files one count looks at: user code makes as many
+	// as it likes. What is beyond is not counted.
+	diskMost = 50_000
+	// diskPause is the least time between two counts by the watch, and diskShare
+	// the part of its time that counting may take.
+	diskPause = 500 * time.Millisecond
+	diskShare = 20
+	// diskStep is by how much the disk gets fuller, whoever it is, before files
+	// are counted again; or a part of the limit, if that is more.
+	diskStep = 16 << 20
+	diskPart = 16
+)
+
+// diskUse counts the files of a sandbox whose folders lie on a disk that others
+// use too.
+type diskUse struct {
+	over atomic.Bool // more than the limit: nobody writes
+
+	mu    sync.Mutex
+	at    time.Time // when they were counted
+	bytes int64
+	next  time.Time // the earliest time of the next count by the watch
+	free  int64     // of the disk, at the last count by the watch
+}
+
+// read gives the bytes that the files below the roots take on the disk.
+func (u *diskUse) read(roots []fileRoot, fresh time.Duration) int64 {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.at.IsZero() || time.Since(u.at) > fresh {
+		u.countLocked(roots)
+	}
+	return u.bytes
+}
+
+func (u *diskUse) countLocked(roots []fileRoot) {
+	begin := time.Now()
+	var sum int64
+	left := diskMost
+	seen := make(map[[2]uint64]bool) // files with several names
+	for _, root := range roots {
+		_ = filepath.WalkDir(root.real, func(_ string, e fs.DirEntry, err error) error {
+			if left--; left < 0 {
+				return fs.SkipAll
+			}
+			if err != nil {
+				return nil //nolint:nilerr // gone meanwhile, or nothing that may be read: it is not counted
+			}
+			info, err := e.Info()
+			if err != nil {
+				return nil //nolint:nilerr // see above
+			}
+			st, ok := info.Sys().(*syscall.Stat_t)
+			if !ok {
+				return nil
+			}
+			if st.Nlink > 1 && !info.IsDir() {
+				id := [2]uint64{uint64(st.Dev), st.Ino} //nolint:unconvert // Dev's type differs between architectures
+				if seen[id] {
+					return nil
+				}
+				seen[id] = true
+			}
+			sum += st.Blocks * 512 // stat(2): units of 512 bytes
+			return nil
+		})
+	}
+	u.at, u.bytes = time.Now(), sum
+	u.next = u.at.Add(max(diskPause, diskShare*u.at.Sub(begin)))
+}
+
+// diskLimit gives the limit that the agent itself keeps; 0: none.
+func (a *Agent) diskLimit() int64 {
+	if conf := a.conf.Load(); conf != nil && a.opts.OwnDisk {
+		return conf.DiskBytes
+	}
+	return 0
+}
+
+// watchDisk counts if the disk got fuller, and has nobody write any more when
+// the limit is reached, or again when it no longer is.
+func (a *Agent) watchDisk() {
+	limit := a.diskLimit()
+	var st unix.Statfs_t
+	if limit <= 0 || unix.Statfs(a.real(agentapi.WorkspaceDir), &st) != nil {
+		return
+	}
+	free := int64(st.Bavail) * st.Bsize //nolint:gosec // below 2^63 on any disk
+	u := &a.disk
+	u.mu.Lock()
+	was := u.over.Load()
+	if !was && u.free != 0 && u.free-free < max(diskStep, limit/diskPart) || time.Now().Before(u.next) {
+		u.mu.Unlock()
+		return
+	}
+	u.countLocked(a.roots)
+	u.free = free
+	over := u.bytes > limit
+	u.over.Store(over)
+	u.mu.Unlock()
+	if over || was {
+		a.holdWrites(over)
+	}
+}
+
+// holdWrites has every process of user code fail to write to files (EFBIG), or
+// lets them write again.
+func (a *Agent) holdWrites(hold bool) {
+	r, err := a.look()
+	if err != nil {
+		return
+	}
+	for _, p := range r.procs {
+		var lim unix.Rlimit
+		if unix.Prlimit(p.pid, unix.RLIMIT_FSIZE, nil, &lim) != nil {
+			continue // gone already
+		}
+		lim.Cur = lim.Max
+		if hold {
+			lim.Cur = 0
+		}
+		_ = unix.Prlimit(p.pid, unix.RLIMIT_FSIZE, &lim, nil)
+	}
+}
+
+// ownRoom refuses an upload that does not fit into the limit that the agent keeps.
+func (a *Agent) ownRoom(size int64) error {
+	limit := a.diskLimit()
+	if limit <= 0 {
+		return nil
+	}
+	fresh := diskFresh
+	if used := a.disk.read(a.roots, fresh); used+max(size, 0) > limit/2 {
+		fresh = diskPause // it may be close: what was counted long ago is not good enough
+	}
+	if used := a.disk.read(a.roots, fresh); used+max(size, 0) > limit {
+		return errdefs.New(errdefs.ErrExhausted, "disk-full", "the upload has %d bytes, and the sandbox's disk has %d left", max(size, 0), max(limit-used, 0)).
+			WithHint("delete files that are not needed")
+	}
+	return nil
+}
