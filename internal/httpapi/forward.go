@@ -311,7 +311,12 @@ type onceBody struct {
 	end  atomic.Bool // all of it was read
 }
 
+// Read gives the end again by itself: a transport looks once more whether what it
+// sent was all, and by then the owner may have answered, which closes the body.
 func (b *onceBody) Read(p []byte) (int, error) {
+	if b.end.Load() {
+		return 0, io.EOF
+	}
 	b.read.Store(true)
 	n, err := b.from.Read(p)
 	if errors.Is(err, io.EOF) {
