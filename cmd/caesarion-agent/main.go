@@ -115,8 +115,17 @@ func run(ctx context.Context, args []string, stdout *os.File) error {
 	if err != nil {
 		return err
 	}
+	out, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:"+strconv.Itoa(agentapi.ProxyPort))
+	if err == nil {
+		opts.Proxy = out.Addr().String()
+	} else {
+		opts.Logger.Warn("programs have no proxy", "err", err)
+	}
 	a := agent.New(opts)
 	defer a.Close()
+	if out != nil {
+		go func() { _ = a.ServeProxy(ctx, out) }() // ends with the agent
+	}
 	serving := make(chan error, 1)
 	go func() { serving <- a.Serve(ctx, l) }()
 	if *prestart {

@@ -124,6 +124,7 @@ func (a *Agent) handOver(ctx context.Context, id string) {
 
 // becomeCopy makes this sandbox, which is a copy of another, one of its own.
 func (a *Agent) becomeCopy(ctx context.Context) {
+	a.egress.shutDoor()
 	a.mu.Lock()
 	keepers := slices.Collect(maps.Values(a.kernels))
 	for _, p := range a.processes {

@@ -51,7 +51,10 @@ type Options struct {
 	// OwnDisk says that the disk below the folders that can be written to is also
 	// used by others: the agent counts the files and keeps the limit, see disk.go.
 	OwnDisk bool
-	Logger  *slog.Logger
+	// Proxy is the address on which ServeProxy serves, which programs are told;
+	// empty: they have none.
+	Proxy  string
+	Logger *slog.Logger
 }
 
 // Agent serves one sandbox.
@@ -64,6 +67,7 @@ type Agent struct {
 	mux     *http.ServeMux
 
 	previews *previews
+	egress   *egress
 
 	spawning    sync.RWMutex // held for reading from the start of a child until its owner is known
 	configureMu sync.Mutex   // one Configure at a time
@@ -106,7 +110,7 @@ func New(opts Options) *Agent {
 	if opts.Limits != nil {
 		a.conf.Store(opts.Limits)
 	}
-	a.watch, a.previews = newWatch(a), newPreviews()
+	a.watch, a.previews, a.egress = newWatch(a), newPreviews(), newEgress(a)
 	a.mux = a.newMux()
 	for _, dir := range []string{agentapi.WorkspaceDir, agentapi.UploadsDir, "/tmp", opts.Home} {
 		// Best effort: an image may have them, owned by somebody else.
@@ -138,7 +142,7 @@ func (a *Agent) realDir(dir string) string {
 
 // environ gives the environment of a new process.
 func (a *Agent) environ(extra map[string]string) []string {
-	env := slices.Clone(a.opts.Environ)
+	env := slices.Concat(a.opts.Environ, a.egress.env)
 	env = append(env, "HOME="+a.real(a.opts.Home))
 	if conf := a.conf.Load(); conf != nil {
 		env = appendEnv(env, conf.Env)
@@ -201,6 +205,7 @@ func (a *Agent) configure(ctx context.Context, conf agentapi.Configure) error {
 		ts := syscall.NsecToTimeval(conf.UnixTimeNanos)
 		_ = syscall.Settimeofday(&ts)
 	}
+	a.egress.promise(conf.Env[agentapi.NetworkEnv] != "")
 	if conf.Clone {
 		a.becomeCopy(ctx)
 	}
@@ -410,6 +415,7 @@ func (a *Agent) Close() {
 	}
 	wg.Wait()
 	a.wg.Wait()
+	a.egress.close()
 	a.watch.close()
 	a.mu.Lock()
 	defer a.mu.Unlock()

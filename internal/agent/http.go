@@ -50,6 +50,7 @@ var routes = map[string]handler{
 	"POST /files/move":                postMove,
 	"POST /processes":                 postProcess,
 	"DELETE /processes/{id}":          deleteProcess,
+	"POST /egress":                    postEgress,
 }
 
 func (a *Agent) newMux() *http.ServeMux {

@@ -63,6 +63,7 @@ type output struct {
 	late      int // bytes after the end
 	lateCount int
 	sealed    bool // too much late output: the rest is dropped
+	noticed   string
 }
 
 // chunk is some text of one stream.
@@ -115,6 +116,17 @@ func (o *output) text(name string, p []byte) {
 		} else {
 			o.timer.Reset(gather)
 		}
+	}
+}
+
+// notice takes a line of the agent's own. One that is said again is not shown again.
+func (o *output) notice(line string) {
+	o.mu.Lock()
+	again := o.noticed == line
+	o.noticed = line
+	o.mu.Unlock()
+	if !again {
+		o.text("stderr", []byte(line))
 	}
 }
 

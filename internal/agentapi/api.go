@@ -41,6 +41,7 @@
 //	DELETE /files?path=                  204; folders with all they hold
 //	POST   /processes                    Run → NDJSON of event.Event
 //	DELETE /processes/{id}               204: kills the process and its children
+//	POST   /egress                       Egress → 101, then HTTP/2 with the agent as the client, see EgressProtocol
 //
 // Failures are RFC 9457 problems with the same codes the product's own API
 // uses (Problem). What an agent says is foreign: the Client caps sizes and
@@ -54,6 +55,10 @@ import (
 
 // Port is where the agent listens on the sandbox's own loopback.
 const Port = 44772
+
+// ProxyPort is where programs of the sandbox find the agent's proxy, on the
+// same loopback: their only way out, see EgressProtocol.
+const ProxyPort = 44773
 
 // ReadyLine is what the agent writes on its standard output, as one line,
 // once it listens. Drivers wait for it: dialling earlier would be refused,

@@ -218,17 +218,24 @@ func (h *Host) serve(dir string, spec sandbox.Spec) (*life, error) {
 	if err != nil {
 		return nil, fmt.Errorf("fake: %w", err)
 	}
+	out, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("fake: %w", err), l.Close())
+	}
 	ctx, stop := context.WithCancel(context.Background())
 	li := &life{
 		addr: l.Addr().String(), stop: stop, served: make(chan struct{}),
 		agent: agent.New(agent.Options{
 			Root: dir, Python: h.opts.Python, ProgramDir: h.opts.ProgramDir, Home: "/home/user", Version: "fake", Logger: h.opts.Logger,
-			Preload: spec.Preload,
+			Preload: spec.Preload, Proxy: out.Addr().String(),
 		}),
 	}
 	go func() {
 		defer close(li.served)
+		var proxy sync.WaitGroup
+		proxy.Go(func() { _ = li.agent.ServeProxy(ctx, out) })
 		_ = li.agent.Serve(ctx, l) // ends when the sandbox does
+		proxy.Wait()
 	}()
 	return li, nil
 }
