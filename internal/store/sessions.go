@@ -15,6 +15,8 @@ import (
 type Session struct {
 	ID        string
 	ClientID  string // name its client gave it; empty: none
+	OwnerUser string // whose it is; empty: nobody's
+	OwnerOrg  string
 	Title     string
 	Pinned    bool
 	CreatedAt time.Time
@@ -86,11 +88,11 @@ func (s *Store) Commit(ctx context.Context, b Batch) error {
 
 func (b *Batch) write(t *tx) {
 	if v := b.Session; v != nil {
-		t.exec(`INSERT INTO sessions (id, client_id, title, pinned, created_at, updated_at, deleted_at, last_seq, pruned_seq, open, view, state)
-			VALUES (?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (id) DO UPDATE SET
+		t.exec(`INSERT INTO sessions (id, client_id, owner_user, owner_org, title, pinned, created_at, updated_at, deleted_at, last_seq, pruned_seq, open, view, state)
+			VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (id) DO UPDATE SET
 			client_id=excluded.client_id, title=excluded.title, pinned=excluded.pinned, updated_at=excluded.updated_at, deleted_at=excluded.deleted_at,
 			last_seq=excluded.last_seq, pruned_seq=excluded.pruned_seq, open=excluded.open, view=excluded.view, state=excluded.state`,
-			v.ID, orNull(v.ClientID), v.Title, v.Pinned, micros(v.CreatedAt), micros(v.UpdatedAt), microsOrNull(v.DeletedAt),
+			v.ID, orNull(v.ClientID), v.OwnerUser, v.OwnerOrg, v.Title, v.Pinned, micros(v.CreatedAt), micros(v.UpdatedAt), microsOrNull(v.DeletedAt),
 			v.LastSeq, v.PrunedSeq, v.Open, v.View, v.State)
 	}
 	for i := range b.Items {
@@ -132,12 +134,12 @@ func (it *Item) write(t *tx, session string) {
 	}
 }
 
-const sessionColumns = `id, coalesce(client_id, ''), title, pinned, created_at, updated_at, coalesce(deleted_at, 0), last_seq, pruned_seq, open, view, state`
+const sessionColumns = `id, coalesce(client_id, ''), owner_user, owner_org, title, pinned, created_at, updated_at, coalesce(deleted_at, 0), last_seq, pruned_seq, open, view, state`
 
 func scanSession(scan func(...any) error) (Session, error) {
 	var v Session
 	var created, updated, deleted int64
-	err := scan(&v.ID, &v.ClientID, &v.Title, &v.Pinned, &created, &updated, &deleted, &v.LastSeq, &v.PrunedSeq, &v.Open, &v.View, &v.State)
+	err := scan(&v.ID, &v.ClientID, &v.OwnerUser, &v.OwnerOrg, &v.Title, &v.Pinned, &created, &updated, &deleted, &v.LastSeq, &v.PrunedSeq, &v.Open, &v.View, &v.State)
 	v.CreatedAt, v.UpdatedAt = time.UnixMicro(created).UTC(), time.UnixMicro(updated).UTC()
 	if deleted != 0 {
 		v.DeletedAt = time.UnixMicro(deleted).UTC()
@@ -258,6 +260,25 @@ type List struct {
 	Deleted bool   // the deleted ones, instead of those that are not
 	After   Place
 	Limit   int
+	Owners  *Owners // nil: of everybody
+}
+
+// Owners are those whose sessions a list has.
+type Owners struct {
+	Org     string
+	User    string // empty: all of the organisation
+	Unowned bool   // and those that nobody owns
+}
+
+func (o *Owners) condition() (string, []any) {
+	cond, args := "(owner_org=? AND owner_org<>''", []any{o.Org}
+	if o.User != "" {
+		cond, args = cond+" AND owner_user=?", append(args, o.User)
+	}
+	if o.Unowned {
+		cond += " OR owner_org='' AND owner_user=''"
+	}
+	return cond + ")", args
 }
 
 // Sessions reads a page of sessions: pinned ones first, then the latest.
@@ -268,6 +289,10 @@ func (s *Store) Sessions(ctx context.Context, l List) ([]Session, error) {
 	}
 	if words := strings.FieldsFunc(l.Query, separates); len(words) > 0 {
 		cond, more := s.d.searchCondition(words)
+		where, args = append(where, cond), append(args, more...)
+	}
+	if l.Owners != nil {
+		cond, more := l.Owners.condition()
 		where, args = append(where, cond), append(args, more...)
 	}
 	if l.After.ID != "" {

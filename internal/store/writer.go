@@ -155,9 +155,12 @@ func (s *Store) commit(jobs []job) {
 	}
 	for i, j := range jobs {
 		if results[i] != nil {
-			if errdefs.CodeOf(results[i]) == codeMoved {
+			_, refused := errors.AsType[*errdefs.Error](results[i])
+			switch {
+			case errdefs.CodeOf(results[i]) == codeMoved:
 				s.log.Warn("what belongs to a session of another replica is not kept", "session_id", j.owner)
-			} else {
+			case refused && j.raw != nil: // it was the caller's own decision
+			default:
 				s.log.Error("something could not be kept", "err", results[i])
 			}
 			results[i] = explainWrite(results[i])

@@ -1,0 +1,6 @@
+package accounts
+
+import "time"
+
+// SetNow gives Options a clock.
+func (o *Options) SetNow(now func() time.Time) { o.now = now }
