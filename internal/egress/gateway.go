@@ -1,0 +1,193 @@
+package egress
+
+import (
+	"crypto/x509"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"net/url"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/caesarion/caesarion/internal/errdefs"
+)
+
+// Client is the sandbox at the other end of a door. Its functions may be called
+// concurrently and must be quick.
+type Client struct {
+	Sandbox, Session, Template, User, Org string
+
+	Policy  func() Policy       // asked anew for every connection; nil refuses everything
+	Account func(n int64) error // told of bytes as they pass, of 0 before a connection; an error is a limit reached
+	Used    func()              // told now and then that bytes pass
+}
+
+// Index is where packages come from.
+type Index struct {
+	URL   string   // simple index, with credentials if it needs them; default https://pypi.org/simple
+	Files []string // further hosts ("files.example.com", "10.0.0.9:8081") that its pages may name and that may be private
+}
+
+// Options configures a Gateway. The zero value reaches public addresses only,
+// keeps its authority in memory and caches no packages.
+type Options struct {
+	Resolver     Resolver         // default: this machine's
+	AllowPrivate []netip.Prefix   // company networks that policies may name
+	Refuse       []netip.Prefix   // further networks that nobody may reach
+	Own          []netip.AddrPort // where this server listens; refused whatever AllowPrivate says
+	Upstream     *url.URL         // company proxy, http or https, with credentials if it needs them
+	CACerts      []byte           // company authorities, PEM; trusted beside the system's
+	Index        Index
+	Dir          string // keeps the installation's authority; servers of one installation share it
+	CacheDir     string // keeps package files; "" keeps none
+	CacheBytes   int64  // default 10 GiB
+	MaxBytes     int64  // bytes of a sandbox's life if its policy has no bound; default 10 GiB, negative: none
+	Logger       *slog.Logger
+	Registerer   prometheus.Registerer
+}
+
+const (
+	defaultCacheBytes = 10 << 30
+	defaultMaxBytes   = 10 << 30
+)
+
+// Gateway decides for the sandboxes of one server. See the package's comment.
+type Gateway struct {
+	resolver Resolver
+	guard    *guard
+	upstream *url.URL
+	roots    *x509.CertPool
+	ca       *authority
+	mirror   *mirror
+	maxBytes int64
+	count    *counters
+	log      *slog.Logger
+
+	mu     sync.Mutex // guards usages
+	usages map[string]*usage
+}
+
+// New makes a Gateway.
+func New(o Options) (*Gateway, error) {
+	g := &Gateway{
+		resolver: o.Resolver,
+		upstream: o.Upstream,
+		maxBytes: o.MaxBytes,
+		log:      o.Logger,
+		usages:   make(map[string]*usage),
+		guard: &guard{
+			allow:  plainPrefixes(o.AllowPrivate),
+			refuse: plainPrefixes(o.Refuse),
+			own:    slices.Clone(o.Own),
+		},
+	}
+	if g.resolver == nil {
+		g.resolver = absolute{&net.Resolver{PreferGo: true}}
+	}
+	if g.log == nil {
+		g.log = slog.New(slog.DiscardHandler)
+	}
+	switch {
+	case g.maxBytes == 0:
+		g.maxBytes = defaultMaxBytes
+	case g.maxBytes < 0:
+		g.maxBytes = 0
+	}
+	if u := o.Upstream; u != nil && (u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "") {
+		return nil, errdefs.New(errdefs.ErrInvalid, "egress-proxy-invalid", "the company proxy %s is not an http or https address", u.Redacted()).
+			WithHint("write http://proxy.example.com:3128")
+	}
+	var err error
+	if g.roots, err = x509.SystemCertPool(); err != nil {
+		g.roots = x509.NewCertPool()
+	}
+	if len(o.CACerts) > 0 && !g.roots.AppendCertsFromPEM(o.CACerts) {
+		return nil, errdefs.New(errdefs.ErrInvalid, "egress-ca-certs-invalid", "the company's certificates hold no certificate").
+			WithHint("give PEM files that begin with -----BEGIN CERTIFICATE-----")
+	}
+	if g.ca, err = newAuthority(o.Dir); err != nil {
+		return nil, err
+	}
+	g.count = newCounters(o.Registerer)
+	if g.mirror, err = newMirror(g, o); err != nil {
+		return nil, err
+	}
+	return g, nil
+}
+
+// plainPrefixes writes v4-mapped prefixes as IPv4 ones, as addresses are.
+func plainPrefixes(ps []netip.Prefix) []netip.Prefix {
+	out := make([]netip.Prefix, 0, len(ps))
+	for _, p := range ps {
+		if p.Addr().Is4In6() && p.Bits() >= 96 {
+			p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
+		}
+		if p.IsValid() {
+			out = append(out, p.Masked())
+		}
+	}
+	return out
+}
+
+// CA is the installation's authority, PEM, which sandboxes are to trust.
+func (g *Gateway) CA() []byte { return slices.Clone(g.ca.pem) }
+
+// Close ends what the gateway does in the background. Doors end by their own
+// contexts, before.
+func (g *Gateway) Close() error { return g.mirror.close() }
+
+// Forget drops the figures of a sandbox that is gone.
+func (g *Gateway) Forget(sandbox string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if u := g.usages[sandbox]; u != nil && u.doors == 0 {
+		delete(g.usages, sandbox)
+	}
+}
+
+// Used gives the bytes of a sandbox so far, both directions.
+func (g *Gateway) Used(sandbox string) int64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if u := g.usages[sandbox]; u != nil {
+		return u.bytes.Load()
+	}
+	return 0
+}
+
+// join finds the figures of a sandbox, or begins them.
+func (g *Gateway) join(sandbox string) *usage {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	u := g.usages[sandbox]
+	if u == nil || sandbox == "" {
+		u = newUsage()
+	}
+	u.doors++
+	if sandbox == "" {
+		return u
+	}
+	g.usages[sandbox] = u
+	for id, old := range g.usages {
+		if old.doors == 0 && time.Since(old.left) > keptFor {
+			delete(g.usages, id)
+		}
+	}
+	return u
+}
+
+func (g *Gateway) part(u *usage) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	u.doors--
+	if u.doors == 0 {
+		u.left = time.Now()
+		u.forgetNames()
+	}
+}
+
+var _ io.Closer = (*Gateway)(nil)
