@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/caesarion/caesarion/internal/errdefs"
+	"github.com/caesarion/caesarion/internal/identity"
 	"github.com/caesarion/caesarion/internal/sandbox"
 	"github.com/caesarion/caesarion/internal/sandbox/pool"
 )
@@ -30,6 +31,8 @@ type CreateRequest struct {
 	PauseAfter       time.Duration // 0: the template's; negative: never
 	Snapshot         string        // id or name of a snapshot to make it from; empty: none
 	Session          string        // the session it belongs to; empty: none
+	Owner            identity.Owner
+	Sees             func(identity.Owner) bool // whose snapshots are there for the caller; nil: everybody's
 }
 
 // Leaser gives running sandboxes: the warm pool of one machine or of a cluster.
@@ -82,7 +85,7 @@ func (f *Fleet) Create(ctx context.Context, req CreateRequest) (*Sandbox, error)
 		Template: name,
 		Image:    t.Image,
 		Limits:   limits,
-		Env:      environment(t, req),
+		Env:      f.withNetwork(environment(t, req), name),
 		Labels:   rec.labels(),
 	}})
 	if err != nil {
@@ -130,6 +133,7 @@ func (f *Fleet) plan(ctx context.Context, req CreateRequest, t Template) (record
 		used:     now,
 		seedID:   f.newSeedID(ctx),
 		session:  req.Session,
+		owner:    req.Owner,
 		user:     maps.Clone(req.Labels),
 		strict:   req.IdleTimeout > 0 && req.IdleTimeout < t.IdleTimeout,
 		pause:    cmp.Or(req.PauseAfter, t.PauseAfter),

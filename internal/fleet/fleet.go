@@ -268,6 +268,7 @@ func (f *Fleet) attach(info sandbox.Info, rec record, client *agentapi.Client) (
 	}
 	f.mu.Unlock()
 	f.work.Go(s.watch)
+	s.holdDoor()
 	return s, nil
 }
 
@@ -309,7 +310,13 @@ func (f *Fleet) Get(id sandbox.ID) (*Sandbox, error) {
 	case was:
 		return nil, old.goneError()
 	}
-	return nil, errdefs.New(errdefs.ErrNotFound, "sandbox-not-found", "There is no sandbox %.80q.", string(id)).
+	return nil, NotFound(string(id))
+}
+
+// NotFound is what is said of a sandbox that is not there, or not there for who
+// asks.
+func NotFound(id string) error {
+	return errdefs.New(errdefs.ErrNotFound, "sandbox-not-found", "There is no sandbox %.80q.", id).
 		WithHint("GET /v1/sandboxes lists those there are.")
 }
 

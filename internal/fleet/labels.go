@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/caesarion/caesarion/internal/identity"
 	"github.com/caesarion/caesarion/internal/sandbox"
 	"github.com/caesarion/caesarion/internal/sandbox/pool"
 )
@@ -26,6 +27,8 @@ const (
 	labelStrict  = "caesarion.idle_strict"          // "1": unused for its idle time it goes, asleep or awake
 	labelStart   = "caesarion.start"                // pool.Start
 	labelRestart = "caesarion.restarted"            // RFC 3339, a space, the code: see Restarted
+	labelUser    = "caesarion.owner_user"           // whose it is; absent: nobody's
+	labelOrg     = "caesarion.owner_org"
 	userPrefix   = "user."
 )
 
@@ -43,6 +46,7 @@ type record struct {
 	strict    bool
 	start     pool.Start
 	restarted *Restarted // never changed in place
+	owner     identity.Owner
 	user      map[string]string
 }
 
@@ -60,6 +64,8 @@ func (r record) labels() map[string]string {
 	put(labelSeed, r.seedID)
 	put(labelSession, r.session)
 	put(labelStart, string(r.start))
+	put(labelUser, r.owner.User)
+	put(labelOrg, r.owner.Org)
 	if r.strict {
 		m[labelStrict] = "1"
 	}
@@ -93,6 +99,7 @@ func recordOf(info sandbox.Info, t Template) record {
 		pause:     labelMillis(l[labelPause], t.PauseAfter),
 		strict:    l[labelStrict] == "1",
 		start:     pool.Start(l[labelStart]),
+		owner:     ownerOf(l),
 		user:      map[string]string{},
 	}
 	r.expires = labelTime(l[labelExpires], info.CreatedAt.Add(r.life))
@@ -112,6 +119,11 @@ func recordOf(info sandbox.Info, t Template) record {
 		}
 	}
 	return r
+}
+
+// ownerOf gives whose a sandbox or a snapshot is, by its labels.
+func ownerOf(labels map[string]string) identity.Owner {
+	return identity.Owner{User: labels[labelUser], Org: labels[labelOrg]}
 }
 
 func (r record) clone() record {

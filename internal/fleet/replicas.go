@@ -267,7 +267,7 @@ func (f *Fleet) Everywhere(ctx context.Context) ([]View, error) {
 func (f *Fleet) viewOf(info sandbox.Info) View {
 	rec := recordOf(info, f.templateOf(info.Template))
 	v := View{
-		ID: info.ID, SeedID: rec.seedID, Session: rec.session, Template: info.Template, Image: info.Image, State: info.State,
+		ID: info.ID, SeedID: rec.seedID, Session: rec.session, Owner: rec.owner, Template: info.Template, Image: info.Image, State: info.State,
 		Limits: info.Limits, Labels: rec.user, KernelID: rec.kernelID, ExecutionTimeout: rec.execution, IdleTimeout: rec.idle,
 		CreatedAt: info.CreatedAt, LastUsedAt: rec.used, ExpiresAt: rec.expires.UTC(), Start: rec.start, Restarted: rec.restarted,
 	}

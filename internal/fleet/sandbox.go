@@ -11,6 +11,7 @@ import (
 	"github.com/caesarion/caesarion/internal/agentapi"
 	"github.com/caesarion/caesarion/internal/errdefs"
 	"github.com/caesarion/caesarion/internal/event"
+	"github.com/caesarion/caesarion/internal/identity"
 	"github.com/caesarion/caesarion/internal/sandbox"
 	"github.com/caesarion/caesarion/internal/sandbox/pool"
 )
@@ -31,6 +32,7 @@ type Sandbox struct {
 	id      sandbox.ID
 	seedID  string
 	session string
+	owner   identity.Owner
 	info    sandbox.Info // as it was created
 	client  *agentapi.Client
 
@@ -59,6 +61,7 @@ type View struct {
 	ID               sandbox.ID
 	SeedID           string
 	Session          string
+	Owner            identity.Owner // zero: nobody's
 	Template         string
 	Image            string
 	State            sandbox.State
@@ -83,6 +86,7 @@ func newSandbox(f *Fleet, info sandbox.Info, rec record, client *agentapi.Client
 		id:      info.ID,
 		seedID:  rec.seedID,
 		session: rec.session,
+		owner:   rec.owner,
 		info:    info,
 		rec:     rec.clone(),
 		turn:    make(chan struct{}, 1),
@@ -105,6 +109,9 @@ func newSandbox(f *Fleet, info sandbox.Info, rec record, client *agentapi.Client
 // ID gives the sandbox's identifier.
 func (s *Sandbox) ID() sandbox.ID { return s.id }
 
+// Owner says whose it is.
+func (s *Sandbox) Owner() identity.Owner { return s.owner }
+
 // View gives the sandbox at this moment.
 func (s *Sandbox) View() View {
 	s.mu.Lock()
@@ -113,6 +120,7 @@ func (s *Sandbox) View() View {
 		ID:               s.id,
 		SeedID:           s.seedID,
 		Session:          s.session,
+		Owner:            s.owner,
 		Template:         s.info.Template,
 		Image:            s.info.Image,
 		State:            s.sleep.state,

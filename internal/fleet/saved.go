@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/caesarion/caesarion/internal/errdefs"
+	"github.com/caesarion/caesarion/internal/identity"
 	"github.com/caesarion/caesarion/internal/sandbox"
 	"github.com/caesarion/caesarion/internal/sandbox/pool"
 )
@@ -97,12 +98,12 @@ func (s *Sandbox) Snapshot(ctx context.Context, name string) (sandbox.Snapshot, 
 	return snap, nil
 }
 
-// takeName takes a snapshot's name away from older ones, which would get it
+// takeName takes a snapshot's name away from older ones of its owner, which would get it
 // back when this one is deleted. Where that fails the newest still has it.
 func (f *Fleet) takeName(ctx context.Context, snap sandbox.Snapshot) {
 	list, err := f.saver.Snapshots(ctx)
 	for _, old := range list {
-		if old.Name == snap.Name && old.ID != snap.ID && old.CreatedAt.Before(snap.CreatedAt) && !pool.Own(old) {
+		if old.Name == snap.Name && old.ID != snap.ID && SnapshotOwner(old) == SnapshotOwner(snap) && old.CreatedAt.Before(snap.CreatedAt) && !pool.Own(old) {
 			err = errors.Join(err, f.saver.RenameSnapshot(ctx, old.ID, ""))
 		}
 	}
@@ -206,7 +207,7 @@ func (f *Fleet) restore(ctx context.Context, id sandbox.SnapshotID, template str
 // createFrom makes a sandbox from a snapshot, with its files alone if its
 // memory can't be used.
 func (f *Fleet) createFrom(ctx context.Context, req CreateRequest) (*Sandbox, error) {
-	snap, err := f.Snapshot(ctx, req.Snapshot)
+	snap, err := f.SnapshotFor(ctx, req.Snapshot, req.Sees)
 	if err != nil {
 		return nil, err
 	}
@@ -233,7 +234,7 @@ func (f *Fleet) createFrom(ctx context.Context, req CreateRequest) (*Sandbox, er
 	if req.Labels == nil {
 		rec.user = recordOf(sandbox.Info{Labels: snap.Labels}, t).user
 	}
-	spec := sandbox.Spec{Image: snap.Image, Limits: limits, Env: environment(t, req)}
+	spec := sandbox.Spec{Image: snap.Image, Limits: limits, Env: f.withNetwork(environment(t, req), snap.Template)}
 	s, err := f.restore(ctx, snap.ID, snap.Template, spec, rec, false)
 	if code, ok := filesLeft(err); ok {
 		f.log.Warn("memory of a snapshot can't be used, a sandbox is started with its files", "snapshot_id", string(snap.ID), "err", err)
@@ -268,20 +269,41 @@ func (f *Fleet) Snapshots(ctx context.Context) ([]sandbox.Snapshot, error) {
 		return pool.Own(s) || s.Labels[labelFork] != ""
 	})
 	slices.SortFunc(list, func(a, b sandbox.Snapshot) int { return b.CreatedAt.Compare(a.CreatedAt) })
-	names := map[string]bool{}
+	type named struct {
+		owner identity.Owner
+		name  string
+	}
+	names := map[named]bool{}
 	for i := range list {
-		if name := list[i].Name; names[name] {
+		if key := (named{SnapshotOwner(list[i]), list[i].Name}); names[key] {
 			list[i].Name = ""
 		} else {
-			names[name] = true
+			names[key] = true
 		}
 	}
 	return list, nil
 }
 
+// SnapshotOwner says whose a snapshot is.
+func SnapshotOwner(s sandbox.Snapshot) identity.Owner { return ownerOf(s.Labels) }
+
+// SnapshotsFor lists those of owners that somebody sees; nil: everybody's.
+func (f *Fleet) SnapshotsFor(ctx context.Context, sees func(identity.Owner) bool) ([]sandbox.Snapshot, error) {
+	list, err := f.Snapshots(ctx)
+	if sees != nil {
+		list = slices.DeleteFunc(list, func(s sandbox.Snapshot) bool { return !sees(SnapshotOwner(s)) })
+	}
+	return list, err
+}
+
 // Snapshot finds a snapshot by id or name.
 func (f *Fleet) Snapshot(ctx context.Context, idOrName string) (sandbox.Snapshot, error) {
-	list, err := f.Snapshots(ctx)
+	return f.SnapshotFor(ctx, idOrName, nil)
+}
+
+// SnapshotFor finds one of owners that somebody sees; nil: everybody's.
+func (f *Fleet) SnapshotFor(ctx context.Context, idOrName string, sees func(identity.Owner) bool) (sandbox.Snapshot, error) {
+	list, err := f.SnapshotsFor(ctx, sees)
 	if err != nil {
 		return sandbox.Snapshot{}, err
 	}

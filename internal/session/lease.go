@@ -182,7 +182,7 @@ func (s *Session) makeSandbox(st *starting) {
 }
 
 func (s *Session) createSandbox(ctx context.Context, template string) (*fleet.Sandbox, error) {
-	sb, err := s.svc.fleet.Create(ctx, fleet.CreateRequest{Template: template, Session: s.id})
+	sb, err := s.svc.fleet.Create(ctx, fleet.CreateRequest{Template: template, Session: s.id, Owner: s.owner})
 	if err != nil {
 		return nil, err
 	}

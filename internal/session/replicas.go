@@ -34,6 +34,7 @@ func (svc *Service) KeyOf(ctx context.Context, name string) (string, bool, error
 	if !goodClientID(name) {
 		return "", false, nil
 	}
+	name = ownName(ctx, name)
 	row, err := svc.store.SessionByClientID(ctx, name)
 	switch {
 	case err == nil:

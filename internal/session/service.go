@@ -16,6 +16,7 @@ import (
 	v1 "github.com/caesarion/caesarion/api/v1"
 	"github.com/caesarion/caesarion/internal/errdefs"
 	"github.com/caesarion/caesarion/internal/fleet"
+	"github.com/caesarion/caesarion/internal/identity"
 	"github.com/caesarion/caesarion/internal/replica"
 	"github.com/caesarion/caesarion/internal/sandbox"
 	"github.com/caesarion/caesarion/internal/store"
@@ -243,7 +244,7 @@ const (
 	maxClientID = 128
 )
 
-// Create makes a session.
+// Create makes a session, which is whose the context is.
 func (svc *Service) Create(ctx context.Context, req v1.CreateSession) (*Session, error) {
 	return svc.create(ctx, req, "", nil)
 }
@@ -272,7 +273,8 @@ func (svc *Service) create(ctx context.Context, req v1.CreateSession, clientID s
 	case svc.opts.DefaultModel != nil:
 		view.Model = svc.opts.DefaultModel()
 	}
-	row := store.Session{ID: view.ID, ClientID: clientID, Title: title, CreatedAt: now, UpdatedAt: now, View: encode(view), State: encode(state{Auto: title == ""})}
+	owner := identity.From(ctx).Owner()
+	row := store.Session{ID: view.ID, ClientID: clientID, OwnerUser: owner.User, OwnerOrg: owner.Org, Title: title, CreatedAt: now, UpdatedAt: now, View: encode(view), State: encode(state{Auto: title == ""})}
 	if err := svc.opts.Replicas.Make(ctx, row.ID); err != nil {
 		return nil, err
 	}
@@ -319,11 +321,12 @@ func cleanTitle(title string) (string, error) {
 }
 
 // ByClientID finds the session that its client named so, and with create makes
-// it if there is none.
+// it if there is none. Everybody has names of his own.
 func (svc *Service) ByClientID(ctx context.Context, name string, create bool) (*Session, error) {
 	if !goodClientID(name) {
 		return nil, errdefs.New(errdefs.ErrInvalid, "invalid-session", "A session id has 1 to %d printable characters.", maxClientID).WithHint("Use a random UUID, for instance.")
 	}
+	name = ownName(ctx, name)
 	svc.naming.Lock()
 	defer svc.naming.Unlock()
 	row, err := svc.store.SessionByClientID(ctx, name)
@@ -347,6 +350,14 @@ func (svc *Service) ByClientID(ctx context.Context, name string, create bool) (*
 	return s, err
 }
 
+// ownName gives a client's name of a session as it is kept: with whose it is.
+func ownName(ctx context.Context, name string) string {
+	if o := identity.From(ctx).Owner(); o != (identity.Owner{}) {
+		return o.Org + "/" + o.User + "/" + name
+	}
+	return name
+}
+
 func goodClientID(name string) bool {
 	return name != "" && len(name) <= maxClientID && utf8.ValidString(name) && !strings.ContainsFunc(name, func(c rune) bool { return c < 0x20 || c == 0x7f })
 }
@@ -357,6 +368,7 @@ type ListRequest struct {
 	Limit   int
 	Cursor  string
 	Deleted bool
+	Filter  *identity.Filter // nil: everybody's
 }
 
 const maxPage = 200
@@ -367,6 +379,9 @@ func (svc *Service) List(ctx context.Context, req ListRequest) (v1.SessionList, 
 		req.Limit = 50
 	}
 	q := store.List{Query: req.Query, Deleted: req.Deleted, Limit: req.Limit + 1}
+	if f := req.Filter; f != nil && !f.All {
+		q.Owners = &store.Owners{Org: f.Org, User: f.User, Unowned: f.Unowned}
+	}
 	if req.Cursor != "" {
 		raw, err := base64.RawURLEncoding.DecodeString(req.Cursor)
 		if err != nil || json.Unmarshal(raw, &q.After) != nil || q.After.ID == "" {
@@ -501,7 +516,11 @@ func (svc *Service) forget(ctx context.Context, id string) error {
 	return svc.store.Purge(ctx, id)
 }
 
-func errGone(id string) error {
+func errGone(id string) error { return NotFound(id) }
+
+// NotFound is what is said of a session that is not there, or not there for who
+// asks.
+func NotFound(id string) error {
 	return errdefs.New(errdefs.ErrNotFound, "session-not-found", "There is no session %.80q.", id).WithHint("GET /v1/sessions lists them; a deleted one is forgotten after a day.")
 }
 

@@ -11,6 +11,7 @@ import (
 	v1 "github.com/caesarion/caesarion/api/v1"
 	"github.com/caesarion/caesarion/internal/errdefs"
 	"github.com/caesarion/caesarion/internal/event"
+	"github.com/caesarion/caesarion/internal/identity"
 	"github.com/caesarion/caesarion/internal/store"
 )
 
@@ -19,6 +20,7 @@ type Session struct {
 	svc    *Service
 	id     string
 	client string // name its client gave it
+	owner  identity.Owner
 	log    *event.Log
 	start  int64 // the log has the events after this number; older ones are in the store only
 
@@ -59,6 +61,9 @@ type state struct {
 // ID gives the session's identifier.
 func (s *Session) ID() string { return s.id }
 
+// Owner says whose it is.
+func (s *Session) Owner() identity.Owner { return s.owner }
+
 // View gives the session without its items.
 func (s *Session) View() v1.Session {
 	s.mu.Lock()
@@ -88,7 +93,7 @@ func (s *Session) sessionRowLocked() store.Session {
 		st.Selected = s.tree.root.selected.item.ID
 	}
 	row := store.Session{
-		ID: s.id, ClientID: s.client, Title: v.Title, Pinned: v.Pinned, CreatedAt: v.CreatedAt, UpdatedAt: v.UpdatedAt,
+		ID: s.id, ClientID: s.client, OwnerUser: s.owner.User, OwnerOrg: s.owner.Org, Title: v.Title, Pinned: v.Pinned, CreatedAt: v.CreatedAt, UpdatedAt: v.UpdatedAt,
 		LastSeq: s.seq, PrunedSeq: s.pruned, Open: s.openLocked(), View: encode(v), State: encode(st),
 	}
 	if v.DeletedAt != nil {
@@ -123,7 +128,7 @@ func (svc *Service) load(ctx context.Context, row store.Session) (*Session, erro
 		return nil, err
 	}
 	s := &Session{
-		svc: svc, id: row.ID, client: row.ClientID, start: row.LastSeq, seq: row.LastSeq, pruned: row.PrunedSeq,
+		svc: svc, id: row.ID, client: row.ClientID, owner: identity.Owner{User: row.OwnerUser, Org: row.OwnerOrg}, start: row.LastSeq, seq: row.LastSeq, pruned: row.PrunedSeq,
 		log:  event.NewLog(event.LogOptions{MaxBytes: min(liveBytes, svc.opts.EventBytes), MaxRecords: liveRecords}),
 		tree: newTree(), used: time.Now(),
 	}
