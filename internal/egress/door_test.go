@@ -29,7 +29,7 @@ func TestATunnelCarriesBothDirectionsAndHalfClose(t *testing.T) {
 			var a *agent
 			switch how {
 			case "unix":
-				a = open(t, g, list(t, "allowed.test:*"))
+				a = open(t, g, allowing(t, "allowed.test:*"))
 			case "tcp":
 				l, err := net.Listen("tcp", "127.0.0.1:0")
 				if err != nil {
@@ -37,10 +37,10 @@ func TestATunnelCarriesBothDirectionsAndHalfClose(t *testing.T) {
 				}
 				defer l.Close()
 				near, far := connect(t, l)
-				a = openOn(t, g, list(t, "allowed.test:*"), near, far)
+				a = openOn(t, g, allowing(t, "allowed.test:*"), near, far)
 			case "pipe":
 				near, far := net.Pipe()
-				a = openOn(t, g, list(t, "allowed.test:*"), near, far)
+				a = openOn(t, g, allowing(t, "allowed.test:*"), near, far)
 			}
 			c := a.tunnel(at("allowed.test", port))
 			br := bufio.NewReader(c)
@@ -73,7 +73,7 @@ func TestTheProgramHearsTheLastByteAfterItHasClosed(t *testing.T) {
 		fmt.Fprintf(c, "got %d", len(b))
 	})
 	_, o := hosts(port)
-	a := open(t, newGateway(t, o), list(t, "allowed.test:*"))
+	a := open(t, newGateway(t, o), allowing(t, "allowed.test:*"))
 	c := a.tunnel(at("allowed.test", port))
 	c.Write([]byte("hello"))
 	c.CloseWrite()
@@ -89,7 +89,7 @@ func TestAResetOutsideIsAResetInside(t *testing.T) {
 		c.(*net.TCPConn).SetLinger(0)
 	})
 	_, o := hosts(port)
-	a := open(t, newGateway(t, o), list(t, "allowed.test:*"))
+	a := open(t, newGateway(t, o), allowing(t, "allowed.test:*"))
 	c := a.tunnel(at("allowed.test", port))
 	io.ReadFull(c, make([]byte, 4))
 	c.Write([]byte("go"))
@@ -104,7 +104,7 @@ func TestWhatIsAllowedAndWhatIsRefused(t *testing.T) {
 	_, o := hosts(port)
 	o.Logger = logger
 	g := newGateway(t, o)
-	a := open(t, g, list(t, "allowed.test:*", "*.wild.test:*", "127.0.0.1:*", "10.0.0.7:5432", "missing.test"))
+	a := open(t, g, allowing(t, "allowed.test:*", "*.wild.test:*", "127.0.0.1:*", "10.0.0.7:5432", "missing.test"))
 	a.tunnel(at("allowed.test", port))
 	a.tunnel(at("ALLOWED.test.", port))
 	a.tunnel(at("x.wild.test", port))
@@ -154,7 +154,7 @@ func TestPlainHTTPIsForwarded(t *testing.T) {
 	lg, logger := newLog()
 	_, o := hosts(port)
 	o.Logger = logger
-	a := open(t, newGateway(t, o), list(t, "allowed.test:*", "169.254.169.254:*"))
+	a := open(t, newGateway(t, o), allowing(t, "allowed.test:*", "169.254.169.254:*"))
 	got := a.do(http.MethodPost, "http://"+at("allowed.test", port)+"/a%2fb/secretpath?q=;1&x=%20", strings.NewReader("body"), "Proxy-Authorization", "Basic x", "User-Agent", "curl/8")
 	if want := fmt.Sprintf("POST allowed.test:%d /a%%2fb/secretpath?q=;1&x=%%20 body", port); got.Status != 200 || got.Body != want {
 		t.Errorf("got %+v, want %q", got, want)
@@ -188,7 +188,7 @@ func TestANameThatChangesBetweenLookUpAndDialIsNotDialled(t *testing.T) {
 		}
 		return addrs("127.0.0.1"), nil
 	}}
-	a := open(t, newGateway(t, Options{Resolver: z}), list(t, "rebind.test:*"))
+	a := open(t, newGateway(t, Options{Resolver: z}), allowing(t, "rebind.test:*"))
 	for range 3 {
 		if got := a.refused(at("rebind.test", port)); got.Code != codeAddress {
 			t.Errorf("%+v", got)
@@ -249,7 +249,7 @@ func TestTheDoorEndsWithItsContextAndCutsWhatRuns(t *testing.T) {
 	near, far := sockets(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- g.Serve(ctx, far, list(t, "allowed.test:*")) }()
+	go func() { done <- g.Serve(ctx, far, allowing(t, "allowed.test:*")) }()
 	a := &agent{tb: t}
 	b := openClient(t, near)
 	a.conn = b

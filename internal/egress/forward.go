@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"strconv"
-	"sync/atomic"
 	"time"
 )
 
@@ -21,10 +20,12 @@ func (d *door) forward(s *stream, w http.ResponseWriter, r *http.Request, t targ
 	counted := scheme == "http"
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
-	var last atomic.Int64
-	idle := newIdleTimer(p.IdleTimeout, &last, func() {
+	rc := http.NewResponseController(w)
+	idle := newIdleTimer(p.IdleTimeout, func() {
 		s.refused(limited(codeIdle, "nothing passed for %s", p.IdleTimeout))
 		cancel()
+		// The answer that nothing came goes out, what waits for the program does not wait on.
+		_ = rc.SetWriteDeadline(time.Now().Add(time.Second)) //nolint:errcheck // without it the write ends with the door
 	})
 	defer idle.stop()
 	watch := func(b io.ReadCloser, count func(int) *Refusal) io.ReadCloser {

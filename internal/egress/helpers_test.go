@@ -105,7 +105,7 @@ func rules(tb testing.TB, ss ...string) []Rule {
 	return out
 }
 
-func list(tb testing.TB, ss ...string) Client {
+func allowing(tb testing.TB, ss ...string) Client {
 	p := Policy{Mode: List, Allow: rules(tb, ss...)}
 	return Client{Sandbox: "sbx_test", Session: "ses_test", Template: "python", User: "ada", Policy: func() Policy { return p }}
 }

@@ -40,10 +40,10 @@ func (s *stream) tunnel(w http.ResponseWriter, r *http.Request, out net.Conn, p 
 	if rc.Flush() != nil {
 		return
 	}
-	var last atomic.Int64
-	idle := newIdleTimer(p.IdleTimeout, &last, func() {
+	idle := newIdleTimer(p.IdleTimeout, func() {
 		s.refused(limited(codeIdle, "nothing passed for %s", p.IdleTimeout))
-		out.Close() //nolint:errcheck,gosec // to end what waits
+		out.Close()                              //nolint:errcheck,gosec // to end what waits for the outside
+		_ = rc.SetWriteDeadline(time.Unix(1, 0)) //nolint:errcheck // and what waits for the program
 	})
 	defer idle.stop()
 
@@ -113,15 +113,15 @@ func pump(dst io.Writer, src io.Reader, count func(int) *Refusal, flush func() e
 // idleTimer calls a function when nothing was touched for some time. A touch
 // costs one store, not a timer.
 type idleTimer struct {
-	last  *atomic.Int64
+	last  atomic.Int64
 	after atomic.Int64
 	timer *time.Timer
 	mu    sync.Mutex // guards ended and the timer's rearming
 	ended bool
 }
 
-func newIdleTimer(after time.Duration, last *atomic.Int64, do func()) *idleTimer {
-	t := &idleTimer{last: last}
+func newIdleTimer(after time.Duration, do func()) *idleTimer {
+	t := &idleTimer{}
 	t.after.Store(int64(after))
 	t.touch()
 	t.mu.Lock()
@@ -132,7 +132,7 @@ func newIdleTimer(after time.Duration, last *atomic.Int64, do func()) *idleTimer
 		if t.ended {
 			return
 		}
-		if rest := t.after.Load() - (time.Now().UnixNano() - last.Load()); rest > 0 {
+		if rest := t.after.Load() - (time.Now().UnixNano() - t.last.Load()); rest > 0 {
 			t.timer.Reset(time.Duration(rest))
 			return
 		}
