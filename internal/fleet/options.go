@@ -53,7 +53,9 @@ type Options struct {
 	// Replicas says which sandboxes are this replica's; nil: there is one server
 	// and they all are.
 	Replicas *replica.Registry
-	Logger   *slog.Logger
+	// Egress lets programs out; nil: no sandbox has a network.
+	Egress Egress
+	Logger *slog.Logger
 
 	memory func() (total, available int64) // default: machine.Memory
 }

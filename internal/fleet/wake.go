@@ -51,6 +51,9 @@ func (s *Sandbox) Resume(ctx context.Context) error {
 
 // dial opens a connection to the agent, for which the sandbox must be awake.
 func (s *Sandbox) dial(ctx context.Context) (net.Conn, error) {
+	if err := s.leaveAsleep(ctx); err != nil {
+		return nil, err
+	}
 	// Going to sleep waits for the calls under way: these must not wait for it.
 	s.mu.Lock()
 	awake := s.sleep.state == StatePausing && !s.sleep.held
