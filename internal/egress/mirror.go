@@ -285,7 +285,7 @@ func (m *mirror) token(u string, sum, metaSum []byte) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	copy(b, mac)
+	copy(b[:macSize], mac)
 	return base64.RawURLEncoding.EncodeToString(b), nil
 }
 
