@@ -249,5 +249,7 @@ type ModelList struct {
 
 // Login trades the token for a cookie, which a page's scripts can't read.
 type Login struct {
-	Token string `json:"token"`
+	Token    string `json:"token,omitempty" maxLength:"1000" doc:"The server's token, where there are no accounts"`
+	Email    string `json:"email,omitempty" maxLength:"254" doc:"Where there are accounts"`
+	Password string `json:"password,omitempty" maxLength:"1000"`
 }

@@ -5,7 +5,9 @@ import (
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
@@ -19,6 +21,7 @@ import (
 
 	v1 "github.com/caesarion/caesarion/api/v1"
 	"github.com/caesarion/caesarion/internal/errdefs"
+	"github.com/caesarion/caesarion/internal/identity"
 	"github.com/caesarion/caesarion/internal/replica"
 )
 
@@ -39,6 +42,7 @@ import (
 const (
 	headerOwner    = "Caesarion-Owner"     // id of the process that is asked
 	headerKey      = "Caesarion-Key"       // what it is asked about
+	headerWho      = "Caesarion-Principal" // who asks for it
 	headerHop      = "Caesarion-Hop"       // proof that a replica asks
 	headerNotOwner = "Caesarion-Not-Owner" // answer: ask somebody else
 )
@@ -99,16 +103,27 @@ func (f *forwarder) Get() []byte {
 func (f *forwarder) Put(b []byte) { f.buffers.Put(&b) }
 
 // prove gives what only a replica can say of a request.
-func (f *forwarder) prove(owner, key, method, uri string) string {
+func (f *forwarder) prove(owner, key, who, method, uri string) string {
 	mac := hmac.New(sha256.New, f.key)
-	for _, s := range []string{owner, key, method, uri} {
+	for _, s := range []string{owner, key, who, method, uri} {
 		mac.Write([]byte(s + "\n")) // never fails; none of them has a newline
 	}
 	return hex.EncodeToString(mac.Sum(nil))
 }
 
+// writeWho gives who asks as one word, which readWho reads.
+func writeWho(p identity.Principal) string {
+	text, _ := json.Marshal(p) // plain values
+	return base64.RawURLEncoding.EncodeToString(text)
+}
+
+func readWho(word string) (p identity.Principal, ok bool) {
+	text, err := base64.RawURLEncoding.DecodeString(word)
+	return p, err == nil && json.Unmarshal(text, &p) == nil
+}
+
 // hop takes what another replica forwarded. That one has checked host, origin
-// and token; everything else goes through outside.
+// and who asks; everything else goes through outside.
 func (a *API) hop(outside, route http.Handler) http.Handler {
 	f := a.forward
 	if f == nil {
@@ -120,13 +135,16 @@ func (a *API) hop(outside, route http.Handler) http.Handler {
 			outside.ServeHTTP(w, r)
 			return
 		}
-		owner, key := r.Header.Get(headerOwner), r.Header.Get(headerKey)
-		if f.key == nil || !hmac.Equal([]byte(proof), []byte(f.prove(owner, key, r.Method, r.RequestURI))) {
+		owner, key, who := r.Header.Get(headerOwner), r.Header.Get(headerKey), r.Header.Get(headerWho)
+		asks, ok := readWho(who)
+		if f.key == nil || !ok || !hmac.Equal([]byte(proof), []byte(f.prove(owner, key, who, r.Method, r.RequestURI))) {
 			a.fail(w, r, errdefs.New(errdefs.ErrForbidden, "hop-invalid", "This request says that a replica of the server forwarded it, and can't prove it.").
 				WithHint("Leave the header %s out. All replicas need the same secret.", headerHop))
 			return
 		}
 		note(r.Context(), slog.String("forwarded_by", r.RemoteAddr))
+		noteWho(r, asks)
+		r = r.WithContext(identity.With(r.Context(), asks))
 		if owner == f.replicas.ID() && a.draining.Err() == nil {
 			if o, err := f.replicas.Own(r.Context(), key); err == nil && o.Mine {
 				body := &onceBody{from: r.Body}
@@ -287,7 +305,7 @@ func (f *forwarder) rewrite(w http.ResponseWriter, p *httputil.ProxyRequest, key
 	p.Out.Host = p.In.Host
 	// The token was checked here, and need not be on one more line.
 	h := p.Out.Header
-	for _, name := range []string{"Authorization", "X-Api-Key", "Cookie", headerOwner, headerKey, headerHop} {
+	for _, name := range []string{"Authorization", "X-Api-Key", "Cookie", headerOwner, headerKey, headerWho, headerHop} {
 		h.Del(name)
 	}
 	if q := u.Query(); q.Has("token") {
@@ -297,7 +315,9 @@ func (f *forwarder) rewrite(w http.ResponseWriter, p *httputil.ProxyRequest, key
 	h.Set(v1.HeaderRequestID, w.Header().Get(v1.HeaderRequestID))
 	h.Set(headerOwner, o.ID)
 	h.Set(headerKey, key)
-	h.Set(headerHop, f.prove(o.ID, key, p.Out.Method, u.RequestURI()))
+	who := writeWho(identity.From(p.In.Context()))
+	h.Set(headerWho, who)
+	h.Set(headerHop, f.prove(o.ID, key, who, p.Out.Method, u.RequestURI()))
 	if hasBody(p.In) {
 		h.Set("Expect", "100-continue")
 	}

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"reflect"
 	"strings"
 	"time"
@@ -15,6 +16,8 @@ import (
 	"github.com/caesarion/caesarion/internal/chat"
 	"github.com/caesarion/caesarion/internal/errdefs"
 	"github.com/caesarion/caesarion/internal/fleet"
+	"github.com/caesarion/caesarion/internal/identity/accounts"
+	"github.com/caesarion/caesarion/internal/identity/oidc"
 	"github.com/caesarion/caesarion/internal/llm"
 	"github.com/caesarion/caesarion/internal/replica"
 	"github.com/caesarion/caesarion/internal/session"
@@ -37,6 +40,13 @@ type Options struct {
 	Chat         *chat.Service        // answers messages in sessions; nil: nobody does
 	Page         fs.FS                // the built page; nil: none, / answers programs only
 	PageLive     bool                 // the page's files change while the server runs, for development
+	// Accounts says who calls, instead of the token, which then is that of the
+	// installation's operator; nil: there is one user.
+	Accounts  *accounts.Service
+	Providers []*oidc.Provider // of sign-ins, in the order that people see them
+	PublicURL string           // where browsers reach this server; default: as they say
+	// TrustedProxies are believed where a request comes from.
+	TrustedProxies []netip.Prefix
 	// Ready says what keeps this server from serving; nil: nothing ever does.
 	Ready func(context.Context) error
 	// Replicas says which replica owns what a request is about; nil: there is
@@ -59,7 +69,8 @@ type API struct {
 	seeds seedState
 	page  *pageFiles
 
-	forward *forwarder // nil: there is this server only
+	access  map[string]access // by the patterns of routes
+	forward *forwarder        // nil: there is this server only
 
 	draining context.Context // ends with Drain
 	drain    context.CancelFunc
@@ -100,11 +111,18 @@ func New(fl *fleet.Fleet, opts Options) *API {
 	a.modelRoutes()
 	a.seedRoutes()
 	a.loginRoutes()
+	a.signInRoutes()
+	a.accountRoutes()
+	a.keyRoutes()
+	a.userRoutes()
+	a.auditRoutes()
 	a.pageRoutes()
 	a.specRoutes()
 	a.forward = newForwarder(opts, a.draining)
+	checkAccess(a.huma.OpenAPI())
+	a.access = accessByPattern(a.huma.OpenAPI())
 	route := http.HandlerFunc(a.route)
-	a.chain = a.observe(a.hop(a.checkHost(a.checkOrigin(a.checkToken(a.toOwner(route)))), route))
+	a.chain = a.observe(a.hop(a.checkHost(a.checkOrigin(a.checkToken(a.authorize(a.toOwner(route), true)))), a.authorize(route, false)))
 	return a
 }
 

@@ -108,9 +108,12 @@ func (a *API) loginRoutes() {
 	register(a, huma.Operation{
 		OperationID: "login", Method: http.MethodPost, Path: "/v1/login", Tags: []string{tagServer}, Security: []map[string][]string{},
 		DefaultStatus: http.StatusNoContent,
-		Summary:       "Trade the token for a cookie",
-		Description:   "For pages in a browser. The cookie does what the token does, for requests of this server's own pages, for 30 days; scripts can't read it.",
-	}, func(_ context.Context, in *LoginInput) (*cookieAnswer, error) {
+		Summary:       "Trade the token, or address and password, for a cookie",
+		Description:   "For pages in a browser. The cookie does what the token does, for requests of this server's own pages, for 30 days; scripts can't read it. Where there are accounts it is the user's, is always new, and ends after a week without use.\n\nFailures: 401 `token-wrong`, `sign-in-failed`; 429 `sign-in-throttled`; 503 `sign-in-busy`.",
+	}, func(ctx context.Context, in *LoginInput) (*cookieAnswer, error) {
+		if a.opts.Accounts != nil {
+			return a.signInWith(ctx, in)
+		}
 		if a.opts.AuthNone {
 			return &cookieAnswer{}, nil
 		}
@@ -124,8 +127,12 @@ func (a *API) loginRoutes() {
 		OperationID: "logout", Method: http.MethodPost, Path: "/v1/logout", Tags: []string{tagServer}, Security: []map[string][]string{},
 		DefaultStatus: http.StatusNoContent,
 		Summary:       "Remove the cookie of a login",
-		Description:   "From this browser. The token stays valid; for another one, start the server with another token.",
-	}, func(_ context.Context, in *Raw) (*cookieAnswer, error) {
+		Description:   "From this browser. The token stays valid; for another one, start the server with another token. Where there are accounts the sign-in ends.",
+	}, func(ctx context.Context, in *Raw) (*cookieAnswer, error) {
+		if a.opts.Accounts != nil {
+			a.forgetLogin(ctx, in.r)
+			return &cookieAnswer{[]http.Cookie{*a.newLogin(in.r, "")}}, nil
+		}
 		c := a.cookie(in.r) //nolint:gosec // see there
 		c.Value, c.MaxAge = "", -1
 		return &cookieAnswer{[]http.Cookie{*c}}, nil

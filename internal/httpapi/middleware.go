@@ -15,6 +15,7 @@ import (
 
 	v1 "github.com/caesarion/caesarion/api/v1"
 	"github.com/caesarion/caesarion/internal/errdefs"
+	"github.com/caesarion/caesarion/internal/identity"
 	"github.com/caesarion/caesarion/internal/sandbox"
 )
 
@@ -176,14 +177,24 @@ func (a *API) checkOrigin(next http.Handler) http.Handler {
 	})
 }
 
-// public is what needs no token: it says that the server lives and no more, or
-// is about the token itself.
+// public is what needs nobody: it says that the server lives and no more, or is
+// about signing in.
 var public = map[string]bool{"/": true, "/health": true, "/api/health": true, "/healthz": true, "/readyz": true, "/v1/login": true, "/v1/logout": true}
 
+// signIn tells what is public as well where there are accounts.
+func (a *API) signIn(r *http.Request) bool {
+	p := r.URL.Path
+	return a.opts.Accounts != nil && (p == "/v1/sign-in" || strings.HasPrefix(p, "/v1/sign-in/"))
+}
+
+// checkToken finds out who asks.
 func (a *API) checkToken(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		who := identity.Local()
 		switch {
-		case public[r.URL.Path] || a.isPage(r):
+		case public[r.URL.Path] || a.isPage(r) || a.signIn(r):
+			next.ServeHTTP(w, r)
+			return
 		case a.opts.AuthNone:
 			// Everybody on this machine may call, so a page of another origin
 			// must not call in a person's name, not even to read. A link that
@@ -192,12 +203,19 @@ func (a *API) checkToken(next http.Handler) http.Handler {
 				a.fail(w, r, errdefs.New(errdefs.ErrForbidden, "cross-origin", "A page of another origin may not do this.").WithHint("Open the address that the server printed. A program sends the token, and neither Origin nor Sec-Fetch-Site."))
 				return
 			}
+		case a.opts.Accounts != nil:
+			var err error
+			if who, err = a.principal(r); err != nil {
+				a.fail(w, r, err)
+				return
+			}
+			noteWho(r, who)
 		case !a.tokenGood(tokenOf(r)) && !a.cookieGood(r):
 			a.fail(w, r, errdefs.New(errdefs.ErrUnauthenticated, "unauthenticated", "The token is missing or wrong.").
 				WithHint("Send it as \"Authorization: Bearer TOKEN\" or \"X-API-Key: TOKEN\". The server printed it at start and keeps it in its data directory."))
 			return
 		}
-		next.ServeHTTP(w, r)
+		next.ServeHTTP(w, r.WithContext(identity.With(r.Context(), who)))
 	})
 }
 

@@ -175,7 +175,7 @@ func (a *API) index(w http.ResponseWriter, r *http.Request) {
 		token := query.Get("token")
 		query.Del("token")
 		to := url.URL{Path: r.URL.Path, RawQuery: query.Encode()}
-		if a.opts.AuthNone || a.tokenGood(token) {
+		if a.opts.Accounts == nil && (a.opts.AuthNone || a.tokenGood(token)) {
 			a.setCookie(w, r)
 		} else {
 			to.Fragment = "token-refused" // the page says so

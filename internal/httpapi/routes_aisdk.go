@@ -115,11 +115,11 @@ func (a *API) aisdkSession(ctx context.Context, name string, create bool) (*sess
 		return nil, errNoSessions()
 	}
 	if strings.HasPrefix(name, "ses_") {
-		if s, err := a.opts.Sessions.Get(ctx, name); err == nil {
+		if s, err := a.session(ctx, name); err == nil {
 			return s, nil
 		}
 	}
-	return a.opts.Sessions.ByClientID(ctx, name, create)
+	return a.named(ctx, name, create)
 }
 
 func (a *API) aisdkStart(ctx context.Context, req aisdk.Request) (*session.Session, started, error) {

@@ -75,6 +75,9 @@ func (a *API) chatRoutes() {
 		note(ctx, slog.String("session_id", in.SessionID))
 		svc, err := a.chatService()
 		if err == nil {
+			_, err = a.session(ctx, in.SessionID)
+		}
+		if err == nil {
 			_, err = svc.Stop(ctx, in.SessionID)
 		}
 		return nil, err
@@ -88,6 +91,9 @@ func (a *API) chatRoutes() {
 	},
 	) (*struct{}, error) {
 		svc, err := a.chatService()
+		if err == nil {
+			_, err = a.session(ctx, in.SessionID)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -98,6 +104,9 @@ func (a *API) chatRoutes() {
 func (a *API) startTurn(ctx context.Context, sessionID string, start func(*chat.Service) (chat.Sent, error)) (*accepted202[chat.Sent], error) {
 	note(ctx, slog.String("session_id", sessionID))
 	svc, err := a.chatService()
+	if err == nil {
+		_, err = a.session(ctx, sessionID)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -19,7 +19,6 @@ import (
 	"github.com/caesarion/caesarion/internal/event"
 	"github.com/caesarion/caesarion/internal/fleet"
 	"github.com/caesarion/caesarion/internal/httpapi/nbformat"
-	"github.com/caesarion/caesarion/internal/sandbox"
 )
 
 const executeOperation = "execute"
@@ -136,12 +135,6 @@ func (a *API) executionRoutes() {
 		}
 		return nil, e.Sandbox().Explain(e.Input(ctx, in.Body.Value))
 	})
-}
-
-// remembered finds a sandbox, also one that is gone, for reading.
-func (a *API) remembered(ctx context.Context, id string) (*fleet.Sandbox, error) {
-	note(ctx, slog.String("sandbox_id", id))
-	return a.fleet.Remembered(sandbox.ID(id))
 }
 
 func (a *API) execution(ctx context.Context, p ExecutionPath) (*fleet.Execution, error) {

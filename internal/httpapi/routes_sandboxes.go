@@ -33,12 +33,6 @@ type SandboxPath struct {
 	SandboxID string `path:"sandbox_id" maxLength:"64" doc:"Identifier of the sandbox" example:"sbx_4kq2m7v6xqz5wd3hn2rjt0abcd"`
 }
 
-// sandbox finds the sandbox of a request.
-func (a *API) sandbox(ctx context.Context, id string) (*fleet.Sandbox, error) {
-	note(ctx, slog.String("sandbox_id", id))
-	return a.fleet.Get(sandbox.ID(id))
-}
-
 func (a *API) infoRoutes() {
 	register(a, huma.Operation{
 		OperationID: "get-info", Method: http.MethodGet, Path: "/v1/info", Tags: []string{tagServer},
@@ -120,7 +114,7 @@ func (a *API) info(ctx context.Context) v1.Info {
 
 func (a *API) count(ctx context.Context) v1.SandboxesCount {
 	var n v1.SandboxesCount
-	list, _ := a.fleet.Everywhere(ctx) // none of them, if they can't be listed
+	list, _ := a.everywhere(ctx) // none of them, if they can't be listed
 	for _, v := range list {
 		n.Alive++
 		if v.State == sandbox.StatePaused {
@@ -175,7 +169,7 @@ func (a *API) sandboxRoutes() {
 		if body.Limits != nil {
 			req.Limits = sandbox.Limits(*body.Limits)
 		}
-		s, err := a.fleet.Create(ctx, req)
+		s, err := a.create(ctx, req)
 		if err != nil {
 			return nil, err
 		}
@@ -186,7 +180,7 @@ func (a *API) sandboxRoutes() {
 		OperationID: "list-sandboxes", Method: http.MethodGet, Path: "/v1/sandboxes", Tags: tags,
 		Summary: "List the sandboxes, newest first", Description: "None of them is woken.",
 	}, func(ctx context.Context, _ *struct{}) (*answer[v1.SandboxList], error) {
-		views, err := a.fleet.Everywhere(ctx)
+		views, err := a.everywhere(ctx)
 		list := v1.SandboxList{Sandboxes: make([]v1.Sandbox, 0, len(views))}
 		for _, v := range views {
 			list.Sandboxes = append(list.Sandboxes, sandboxOf(v))

@@ -10,6 +10,7 @@ import (
 
 	v1 "github.com/caesarion/caesarion/api/v1"
 	"github.com/caesarion/caesarion/internal/errdefs"
+	"github.com/caesarion/caesarion/internal/identity"
 	"github.com/caesarion/caesarion/internal/session"
 )
 
@@ -24,15 +25,6 @@ type SessionPath struct {
 type ItemPath struct {
 	SessionPath
 	ItemID string `path:"item_id" maxLength:"64" doc:"Identifier of the item"`
-}
-
-// session finds the session of a request.
-func (a *API) session(ctx context.Context, id string) (*session.Session, error) {
-	note(ctx, slog.String("session_id", id))
-	if a.opts.Sessions == nil {
-		return nil, errNoSessions()
-	}
-	return a.opts.Sessions.Get(ctx, id)
 }
 
 func errNoSessions() error {
@@ -65,7 +57,8 @@ func (a *API) sessionRoutes() {
 		if err != nil {
 			return nil, err
 		}
-		list, err := svc.List(ctx, session.ListRequest{Query: in.Query, Limit: in.Limit, Cursor: in.Cursor, Deleted: in.Deleted})
+		filter := identity.From(ctx).Filter()
+		list, err := svc.List(ctx, session.ListRequest{Query: in.Query, Limit: in.Limit, Cursor: in.Cursor, Deleted: in.Deleted, Filter: &filter})
 		return &answer[v1.SessionList]{list}, err
 	})
 	register(a, huma.Operation{

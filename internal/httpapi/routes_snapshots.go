@@ -2,12 +2,12 @@ package httpapi
 
 import (
 	"context"
-	"log/slog"
 	"net/http"
 
 	"github.com/danielgtaylor/huma/v2"
 
 	v1 "github.com/caesarion/caesarion/api/v1"
+	"github.com/caesarion/caesarion/internal/identity"
 	"github.com/caesarion/caesarion/internal/sandbox"
 )
 
@@ -29,7 +29,7 @@ func (a *API) snapshotRoutes() {
 		OperationID: "list-snapshots", Method: http.MethodGet, Path: "/v1/snapshots", Tags: tags,
 		Summary: "List the snapshots, newest first", Description: "Where the driver can make none the list is empty.",
 	}, func(ctx context.Context, _ *struct{}) (*answer[v1.SnapshotList], error) {
-		snapshots, err := a.fleet.Snapshots(ctx)
+		snapshots, err := a.fleet.SnapshotsFor(ctx, identity.From(ctx).Owns)
 		if err != nil {
 			return nil, err
 		}
@@ -43,8 +43,7 @@ func (a *API) snapshotRoutes() {
 		OperationID: "get-snapshot", Method: http.MethodGet, Path: "/v1/snapshots/{snapshot}", Tags: tags,
 		Summary: "Get a snapshot", Description: "Failures: 404 `snapshot-not-found`.",
 	}, func(ctx context.Context, in *SnapshotPath) (*answer[v1.Snapshot], error) {
-		note(ctx, slog.String("snapshot", in.Snapshot))
-		s, err := a.fleet.Snapshot(ctx, in.Snapshot)
+		s, err := a.snapshot(ctx, in.Snapshot)
 		if err != nil {
 			return nil, err
 		}
@@ -54,7 +53,10 @@ func (a *API) snapshotRoutes() {
 		OperationID: "delete-snapshot", Method: http.MethodDelete, Path: "/v1/snapshots/{snapshot}", Tags: tags, DefaultStatus: http.StatusNoContent,
 		Summary: "Delete a snapshot", Description: "Sandboxes that were made from it stay. Failures: 404 `snapshot-not-found`.",
 	}, func(ctx context.Context, in *SnapshotPath) (*struct{}, error) {
-		note(ctx, slog.String("snapshot", in.Snapshot))
-		return nil, a.fleet.DeleteSnapshot(ctx, in.Snapshot)
+		s, err := a.snapshot(ctx, in.Snapshot)
+		if err != nil {
+			return nil, err
+		}
+		return nil, a.fleet.DeleteSnapshot(ctx, string(s.ID))
 	})
 }

@@ -16,7 +16,7 @@ import (
 	v1 "github.com/caesarion/caesarion/api/v1"
 	"github.com/caesarion/caesarion/internal/errdefs"
 	"github.com/caesarion/caesarion/internal/fleet"
-	"github.com/caesarion/caesarion/internal/sandbox"
+	"github.com/caesarion/caesarion/internal/identity"
 )
 
 // The original's API, at the root and under /api. Paths, keys, their order and
@@ -199,9 +199,12 @@ func seedField(w http.ResponseWriter, r *http.Request, name string, most int64) 
 func (a *API) seedSandbox(ctx context.Context, name string) (*fleet.Sandbox, error) {
 	note(ctx, slog.String("sandbox_id", name))
 	if s, ok := a.fleet.BySeedID(name); ok {
+		if !identity.From(ctx).Owns(s.Owner()) {
+			return nil, fleet.NotFound(name)
+		}
 		return s, nil
 	}
-	return a.fleet.Get(sandbox.ID(name))
+	return a.sandbox(ctx, name)
 }
 
 // seedEntry is the original's sandbox object in a list.
@@ -222,7 +225,7 @@ type seedObject struct {
 }
 
 func (a *API) seedList(w http.ResponseWriter, r *http.Request) {
-	views, err := a.fleet.Everywhere(r.Context())
+	views, err := a.everywhere(r.Context())
 	if err != nil {
 		writeDetail(w, r, err)
 		return
@@ -245,7 +248,7 @@ func (a *API) seedCreate(w http.ResponseWriter, r *http.Request) {
 		writeSeed(w, http.StatusBadRequest, detail{"Only Python sandboxes are supported."})
 		return
 	}
-	s, err := a.fleet.Create(r.Context(), fleet.CreateRequest{})
+	s, err := a.create(r.Context(), fleet.CreateRequest{})
 	if err != nil {
 		writeDetail(w, r, err)
 		return

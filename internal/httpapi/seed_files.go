@@ -16,6 +16,7 @@ import (
 	"github.com/caesarion/caesarion/internal/agentapi"
 	"github.com/caesarion/caesarion/internal/errdefs"
 	"github.com/caesarion/caesarion/internal/fleet"
+	"github.com/caesarion/caesarion/internal/identity"
 )
 
 func (a *API) seedUpload(w http.ResponseWriter, r *http.Request) {
@@ -223,7 +224,7 @@ func (a *API) seedSession(r *http.Request, name string) (seedID string, exists b
 	if a.opts.Sessions == nil {
 		return a.seedOwnSession(r, name)
 	}
-	s, err := a.opts.Sessions.ByClientID(r.Context(), name, true)
+	s, err := a.named(r.Context(), name, true)
 	if err != nil {
 		return "", false, err
 	}
@@ -240,13 +241,23 @@ func (a *API) seedSession(r *http.Request, name string) (seedID string, exists b
 // seedBySession finds the living sandbox of a session.
 func (a *API) seedBySession(ctx context.Context, name string) (*fleet.Sandbox, bool) {
 	if a.opts.Sessions == nil {
-		return a.fleet.BySession(name)
+		s, ok := a.fleet.BySession(ownSession(ctx, name))
+		return s, ok && identity.From(ctx).Owns(s.Owner())
 	}
-	s, err := a.opts.Sessions.ByClientID(ctx, name, false)
+	s, err := a.named(ctx, name, false)
 	if err != nil {
 		return nil, false
 	}
 	return s.LiveSandbox()
+}
+
+// ownSession gives a client's name of a session as its sandbox has it: everybody
+// has names of his own.
+func ownSession(ctx context.Context, name string) string {
+	if o := identity.From(ctx).Owner(); o != (identity.Owner{}) {
+		return o.Org + "/" + o.User + "/" + name
+	}
+	return name
 }
 
 // seedOwnSession is seedSession where no sessions are kept.
@@ -254,8 +265,9 @@ func (a *API) seedOwnSession(r *http.Request, session string) (name string, exis
 	if session == "" || len(session) > maxSessionID || !utf8.ValidString(session) || strings.ContainsFunc(session, func(c rune) bool { return c < 0x20 || c == 0x7f }) {
 		return "", false, errdefs.New(errdefs.ErrInvalid, "invalid-session", "A session id has 1 to %d printable characters.", maxSessionID)
 	}
+	session = ownSession(r.Context(), session)
 	a.seeds.mu.Lock()
-	if s, ok := a.fleet.BySession(session); ok {
+	if s, ok := a.fleet.BySession(session); ok && identity.From(r.Context()).Owns(s.Owner()) {
 		a.seeds.mu.Unlock()
 		return s.View().SeedID, true, nil
 	}
@@ -281,7 +293,7 @@ func (a *API) seedOwnSession(r *http.Request, session string) (name string, exis
 	// Others may wait for it: it is made even if this caller leaves.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), createTimeout)
 	defer cancel()
-	s, err := a.fleet.Create(ctx, fleet.CreateRequest{Session: session})
+	s, err := a.create(ctx, fleet.CreateRequest{Session: session})
 	if err != nil {
 		return "", false, err
 	}

@@ -32,6 +32,8 @@ var tagTexts = []*huma.Tag{
 	{Name: tagKernels, Description: "Python processes that run code and keep its variables. `default` stands for the default kernel."},
 	{Name: tagFiles, Description: "Files and folders of a sandbox. Paths are absolute, or relative to /workspace."},
 	{Name: tagProcesses, Description: "Commands beside the kernels."},
+	{Name: tagAccounts, Description: "Who one is: signing in, API keys. Only where the server has accounts."},
+	{Name: tagAdmin, Description: "Users, organisations and the audit, for admins and operators. Only where the server has accounts."},
 	{Name: tagServer, Description: "The installation itself."},
 	{Name: tagOriginal, Description: "What clients of the original Caesarion use. Errors have FastAPI's shape. See docs/compatibility.md."},
 }

@@ -11,6 +11,7 @@ package httpapitest
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -28,6 +29,8 @@ import (
 	"github.com/caesarion/caesarion/internal/event"
 	"github.com/caesarion/caesarion/internal/fleet"
 	"github.com/caesarion/caesarion/internal/httpapi"
+	"github.com/caesarion/caesarion/internal/identity/accounts"
+	"github.com/caesarion/caesarion/internal/identity/oidc"
 	"github.com/caesarion/caesarion/internal/llm"
 	"github.com/caesarion/caesarion/internal/replica"
 	"github.com/caesarion/caesarion/internal/sandbox"
@@ -48,6 +51,10 @@ type Options struct {
 	// the suite makes is the first one's, and everything else it asks the second,
 	// which forwards it.
 	Postgres string
+	// Accounts has users; without, there is the token.
+	Accounts     bool
+	Providers    []*oidc.Provider
+	MaxSandboxes int // default 4
 }
 
 // Token is what the server under test asks for.
@@ -61,6 +68,7 @@ type Server struct {
 	URL      string
 	Fleet    *fleet.Fleet
 	Sessions *session.Service
+	Accounts *accounts.Service // nil: there are none
 	API      *httpapi.API
 	Driver   sandbox.Driver
 	opts     Options
@@ -110,7 +118,7 @@ func start(tb testing.TB, driver sandbox.Driver, opts Options) *Server {
 	}
 	fl, err := fleet.New(tb.Context(), driver, nil, fleet.Options{
 		Templates:    map[string]fleet.Template{"python": {Image: opts.Image, Limits: sandbox.Limits{MemoryBytes: 2 << 30}, PauseAfter: time.Hour}},
-		MaxSandboxes: 4, // the suite fills them all
+		MaxSandboxes: cmp.Or(opts.MaxSandboxes, 4), // the suite fills them all
 		Replicas:     replicas,
 	})
 	must(err)
@@ -120,7 +128,12 @@ func start(tb testing.TB, driver sandbox.Driver, opts Options) *Server {
 	must(err)
 	answers, err := chat.New(sessions, llm.NewRegistry(nil, llm.RegistryOptions{}), chat.Options{})
 	must(err)
+	var users *accounts.Service
+	if opts.Accounts {
+		users = accounts.New(tb.Context(), st, accounts.Options{Hash: accounts.HashOptions{Time: 1, Memory: 64}})
+	}
 	api := httpapi.New(fl, httpapi.Options{
+		Accounts: users, Providers: opts.Providers,
 		Token: Token, Version: "test", AllowedHosts: []string{"sandboxes.example.com"}, Heartbeat: time.Second,
 		Sessions: sessions, Files: files, Chat: answers, Replicas: replicas, Secret: []byte("secret of the installation"),
 	})
@@ -128,7 +141,7 @@ func start(tb testing.TB, driver sandbox.Driver, opts Options) *Server {
 	srv := api.Server()
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(ln) }()
-	s := &Server{URL: "http://" + ln.Addr().String(), Fleet: fl, Sessions: sessions, API: api, Driver: driver, opts: opts}
+	s := &Server{URL: "http://" + ln.Addr().String(), Fleet: fl, Sessions: sessions, Accounts: users, API: api, Driver: driver, opts: opts}
 	stopped := false
 	s.stop = func() {
 		if stopped {
@@ -148,6 +161,11 @@ func start(tb testing.TB, driver sandbox.Driver, opts Options) *Server {
 			tb.Errorf("serve: %v", err)
 		}
 		answers.Close()
+		if users != nil {
+			if err := users.Close(); err != nil {
+				tb.Errorf("close accounts: %v", err)
+			}
+		}
 		for _, c := range []io.Closer{sessions, files, fl, replicas, st} {
 			if err := c.Close(); err != nil {
 				tb.Errorf("close %T: %v", c, err)

@@ -37,8 +37,8 @@ type Membership struct {
 // Organisation is a group of users that shares nothing with others.
 type Organisation struct {
 	ID, Name  string
-	CreatedAt time.Time
 	Users     int64
+	CreatedAt time.Time
 }
 
 func errNoUser(id string) error {
