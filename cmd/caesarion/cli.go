@@ -80,7 +80,7 @@ func (c *cli) BeforeResolve(ctx *kong.Context) error {
 		return err
 	}
 	ctx.AddResolver(file)
-	c.Serve.Templates, c.Serve.Models = file.Templates, file.Models
+	c.Serve.Templates, c.Serve.Models, c.Serve.Egress = file.Templates, file.Models, file.Egress
 	return nil
 }
 

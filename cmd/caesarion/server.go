@@ -45,6 +45,7 @@ type server struct {
 	certificate string // SHA-256 of the TLS certificate, "" without TLS
 	token       config.Secret
 	driver      sandbox.Driver
+	gateway     *gateway // nil: no sandbox has a network
 
 	store    *store.Store      // nil: this server keeps no sessions
 	replicas *replica.Registry // nil: there is no other server
@@ -70,7 +71,8 @@ type serverOptions struct {
 	log      *slog.Logger
 	models   *llm.Registry // nil: none
 	metrics  *metrics.Metrics
-	sessions bool // keep sessions in the data directory, which then is locked
+	listens  net.Addr // where the server does
+	sessions bool     // keep sessions in the data directory, which then is locked
 }
 
 // startServer starts in the order of the picture in doc.go and returns once
@@ -87,7 +89,7 @@ func startServer(ctx context.Context, opts serverOptions) (*server, error) {
 
 	s := &server{certificate: certificate, token: opts.token, ended: make(chan error, 1)}
 	undo.Add(func() { _ = s.close() })
-	opts.metrics = metrics.New()
+	opts.metrics, opts.listens = metrics.New(), listener.Addr()
 	if opts.sessions {
 		if s.store, s.replicas, err = openStore(ctx, opts); err != nil {
 			return nil, err
@@ -121,6 +123,13 @@ func startServer(ctx context.Context, opts serverOptions) (*server, error) {
 func (s *server) openSandboxes(ctx context.Context, opts serverOptions) error {
 	fleetOpts := fleetOptions(opts.cfg, opts.base.DataDir, opts.log)
 	fleetOpts.Replicas = s.replicas
+	gate, err := openGateway(opts.cfg, opts.base.DataDir, opts.listens, opts.metrics, opts.log)
+	if err != nil {
+		return err
+	}
+	if s.gateway = gate; gate != nil {
+		fleetOpts.Egress = gate
+	}
 	if opts.cfg.Driver == config.DriverKubernetes {
 		if err := s.openPods(ctx, opts, &fleetOpts); err != nil {
 			return err
@@ -143,7 +152,6 @@ func (s *server) openSandboxes(ctx context.Context, opts serverOptions) error {
 		}
 		s.pool = warm
 	}
-	var err error
 	if s.fleet, err = fleet.New(ctx, s.driver, s.pool, fleetOpts); err != nil {
 		return err
 	}
@@ -193,6 +201,10 @@ func (s *server) closeSandboxes() error {
 	if s.fleet != nil {
 		err = errors.Join(err, s.fleet.Close())
 		s.fleet = nil
+	}
+	if s.gateway != nil {
+		err = errors.Join(err, s.gateway.Close())
+		s.gateway = nil
 	}
 	err = errors.Join(err, s.replicas.Close()) // what it had is written by now
 	s.replicas = nil

@@ -38,6 +38,7 @@ type Server struct {
 	KeepMemory     Duration `help:"How long a sleeping sandbox keeps its variables; after that only its files are kept." default:"7d" placeholder:"TIME" env:"CAESARION_KEEP_MEMORY"`
 	KeepFiles      Duration `help:"How long a sleeping sandbox keeps its files; after that it is deleted." default:"30d" placeholder:"TIME" env:"CAESARION_KEEP_FILES"`
 	DiskQuota      Bytes    `help:"What sleeping sandboxes and snapshots may take on disk, together; 0 takes a quarter of the data directory's disk, or half of what is free if that is less." default:"0" placeholder:"SIZE" env:"CAESARION_DISK_QUOTA"`
+	Network        string   `help:"What sandboxes may reach whose template does not say: none, packages (pip and uv) or open (every public address)." default:"none" enum:"none,packages,open" placeholder:"WHAT" env:"CAESARION_NETWORK"`
 	WebDir         string   `help:"Serve the page from this folder instead of the built-in one, read anew each time: for work on the page." placeholder:"DIR" type:"existingdir" env:"CAESARION_WEB_DIR"`
 
 	Driver           string `help:"Where sandboxes run: gvisor (on this machine) or kubernetes (as pods)." default:"gvisor" enum:"gvisor,kubernetes" placeholder:"NAME" env:"CAESARION_DRIVER"`
@@ -69,6 +70,9 @@ type Server struct {
 	// none, there may still be EnvironmentModel or those of this machine.
 	Models []Model `kong:"-"`
 
+	// Egress is how sandboxes get out, as far as their templates allow.
+	Egress Egress `kong:"-"`
+
 	// Templates are what sandboxes are made from, by name. There is always
 	// one named DefaultTemplate.
 	Templates map[string]Template `kong:"-"`
@@ -92,6 +96,7 @@ type Template struct {
 	PoolSize         PoolSize          `yaml:"pool_size"`            // sandboxes kept ready
 	Preload          []string          `yaml:"preload"`              // modules that kernels have imported before they are handed out
 	Env              map[string]string `yaml:"env,omitempty"`        // for kernels and processes
+	Network          Network           `yaml:"network,omitempty"`    // what they may reach
 	Kubernetes       map[string]any    `yaml:"kubernetes,omitempty"` // what only pods have; the driver reads it
 }
 
@@ -196,7 +201,7 @@ func Load(base Base) (Server, error) {
 	if _, err := parser.Parse(nil); err != nil {
 		return Server{}, fmt.Errorf("config: %w", err)
 	}
-	srv.Templates, srv.Models = file.Templates, file.Models
+	srv.Templates, srv.Models, srv.Egress = file.Templates, file.Models, file.Egress
 	return srv.Server, srv.Validate()
 }
 

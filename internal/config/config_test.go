@@ -28,7 +28,7 @@ func valid() config.Server {
 	return config.Server{
 		Listen: "127.0.0.1:8000", Auth: "token", MaxSandboxes: 0, OnExit: "keep",
 		Snapshots: true, KeepMemory: config.Seconds(7 * 24 * 3600), KeepFiles: config.Seconds(30 * 24 * 3600),
-		Driver: "gvisor", Migrate: true, KubeInstallation: "caesarion", PoolNightZone: "UTC",
+		Network: "none", Driver: "gvisor", Migrate: true, KubeInstallation: "caesarion", PoolNightZone: "UTC",
 		DiscoverModels: true, ChatMaxRounds: 25, ChatRoundTimeout: config.Seconds(300), ChatToolTimeout: config.Seconds(300),
 		WeatherBaseURL: "https://api.open-meteo.com",
 		Templates:      map[string]config.Template{config.DefaultTemplate: standard()},

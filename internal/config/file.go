@@ -27,6 +27,7 @@ type File struct {
 	Path      string
 	Templates map[string]Template // complete: defaults filled in, DefaultTemplate there
 	Models    []Model
+	Egress    Egress
 
 	values map[string]yaml.Node
 }
@@ -63,12 +64,12 @@ func parse(path string, text []byte) (*File, error) {
 	}
 	known := Keys()
 	for _, key := range slices.Sorted(maps.Keys(file.values)) {
-		if key != templatesKey && key != modelsKey && !slices.Contains(known, key) {
-			return nil, fmt.Errorf("config: %s:%d: unknown key %q; allowed are %s, %s and %s",
-				path, file.values[key].Line, key, strings.Join(known, ", "), modelsKey, templatesKey)
+		if key != templatesKey && key != modelsKey && key != egressKey && !slices.Contains(known, key) {
+			return nil, fmt.Errorf("config: %s:%d: unknown key %q; allowed are %s, %s, %s and %s",
+				path, file.values[key].Line, key, strings.Join(known, ", "), egressKey, modelsKey, templatesKey)
 		}
 	}
-	if err := file.readModels(text); err != nil {
+	if err := errors.Join(file.readModels(text), file.readEgress(text)); err != nil {
 		return nil, err
 	}
 	return file, file.readTemplates(text)
@@ -199,7 +200,7 @@ func printYAML(w io.Writer, base Base, srv Server) error {
 			}
 		}
 	}
-	if err := errors.Join(add(modelsKey, srv.Models), add(templatesKey, srv.Templates)); err != nil {
+	if err := errors.Join(add(egressKey, srv.Egress), add(modelsKey, srv.Models), add(templatesKey, srv.Templates)); err != nil {
 		return err
 	}
 	var out bytes.Buffer

@@ -100,6 +100,9 @@ func (s *Server) Validate() error {
 	if err := s.validateCluster(); err != nil {
 		return err
 	}
+	if err := s.validateEgress(); err != nil {
+		return err
+	}
 	if err := s.validateChat(); err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/caesarion/caesarion/internal/agentapi"
 	"github.com/caesarion/caesarion/internal/errdefs"
+	"github.com/caesarion/caesarion/internal/identity"
 	"github.com/caesarion/caesarion/internal/sandbox"
 )
 
@@ -29,8 +30,8 @@ type Outbound struct {
 	Sandbox  sandbox.ID
 	Session  string // empty: none
 	Template string
-	Labels   map[string]string // as the record has them
-	Used     func()            // called now and then while bytes flow
+	Owner    identity.Owner
+	Used     func() // called now and then while bytes flow
 }
 
 const (
@@ -122,12 +123,9 @@ func (s *Sandbox) serveDoor() error {
 		return err
 	}
 	defer conn.Close()
-	s.mu.Lock()
-	labels := s.rec.labels()
-	s.mu.Unlock()
 	begun := time.Now()
 	err = out.Serve(s.ctx, conn, Outbound{
-		Sandbox: s.id, Session: s.session, Template: s.info.Template, Labels: labels,
+		Sandbox: s.id, Session: s.session, Template: s.info.Template, Owner: s.owner,
 		Used: func() { s.used.Store(time.Now().UnixNano()) },
 	})
 	if err != nil && time.Since(begun) < doorSteady {

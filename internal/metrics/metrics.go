@@ -63,6 +63,14 @@ func New() *Metrics {
 	return m
 }
 
+// Registerer takes metrics of other packages; nil without Metrics.
+func (m *Metrics) Registerer() prometheus.Registerer {
+	if m == nil {
+		return nil
+	}
+	return m.registry
+}
+
 // Handler answers GET /metrics in Prometheus' text format.
 func (m *Metrics) Handler() http.Handler {
 	if m == nil {

@@ -1,0 +1,161 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"path/filepath"
+
+	"github.com/caesarion/caesarion/internal/config"
+	"github.com/caesarion/caesarion/internal/egress"
+	"github.com/caesarion/caesarion/internal/fleet"
+	"github.com/caesarion/caesarion/internal/metrics"
+)
+
+// egressDir holds, in the data directory, the installation's authority and the
+// package files that sandboxes asked for.
+const egressDir = "egress"
+
+// gateway is what a fleet lets programs out by: a policy for each template.
+type gateway struct {
+	*egress.Gateway
+	policies map[string]egress.Policy
+	names    map[string]string // of the networks; those without one are left out
+	certs    []byte
+}
+
+var _ fleet.Egress = (*gateway)(nil)
+
+// openGateway makes the way out of this server's sandboxes; nil if no template
+// has a network.
+func openGateway(cfg config.Server, dataDir string, listens net.Addr, m *metrics.Metrics, log *slog.Logger) (*gateway, error) {
+	g := &gateway{policies: map[string]egress.Policy{}, names: map[string]string{}}
+	secrets := false
+	for _, name := range cfg.SortedTemplates() {
+		network := cfg.NetworkOf(name)
+		policy, err := policyOf(network)
+		if err != nil {
+			return nil, fmt.Errorf("templates.%s.network: %w", name, err)
+		}
+		switch {
+		case policy.Mode != egress.None:
+			g.names[name] = policy.Mode.String()
+		case policy.Packages:
+			g.names[name] = config.NetworkPackages
+		default:
+			continue
+		}
+		g.policies[name] = policy
+		secrets = secrets || len(policy.Secrets) > 0
+	}
+	if len(g.names) == 0 {
+		return nil, nil //nolint:nilnil // there is nothing to open
+	}
+	opts := egress.Options{
+		Own:        ownAddresses(listens),
+		Dir:        filepath.Join(dataDir, egressDir),
+		CacheDir:   filepath.Join(dataDir, egressDir, "packages"),
+		CacheBytes: int64(cfg.Egress.Cache),
+		MaxBytes:   int64(cfg.Egress.MaxBytes),
+		Logger:     log,
+		Registerer: m.Registerer(),
+		Index:      egress.Index{Files: cfg.Egress.PackageHosts},
+	}
+	for _, text := range cfg.Egress.AllowPrivate {
+		prefix, err := netip.ParsePrefix(text)
+		if err != nil {
+			return nil, fmt.Errorf("egress.allow_private: %w", err)
+		}
+		opts.AllowPrivate = append(opts.AllowPrivate, prefix)
+	}
+	var err error
+	if opts.Upstream, err = cfg.Egress.ProxyURL(); err != nil {
+		return nil, err
+	}
+	if opts.Index.URL, err = cfg.Egress.IndexURL(); err != nil {
+		return nil, err
+	}
+	if opts.CACerts, err = cfg.Egress.Certificates(); err != nil {
+		return nil, err
+	}
+	if g.Gateway, err = egress.New(opts); err != nil {
+		return nil, err
+	}
+	g.certs = opts.CACerts
+	if secrets { // else its certificates are never seen
+		g.certs = append(append(g.certs, '\n'), g.CA()...)
+	}
+	return g, nil
+}
+
+// policyOf turns settings into a policy.
+func policyOf(n config.Network) (egress.Policy, error) {
+	p := egress.Policy{Packages: n.Packages, MaxConns: n.MaxConns, MaxBytes: int64(n.MaxBytes)}
+	switch {
+	case n.Name == config.NetworkPackages:
+		p.Packages = true
+	case n.Name == config.NetworkOpen:
+		p.Mode = egress.Open
+	case n.Name == "" && len(n.Allow)+len(n.Secrets) > 0:
+		p.Mode = egress.List
+	}
+	for _, text := range n.Allow {
+		rule, err := egress.ParseRule(text)
+		if err != nil {
+			return p, err
+		}
+		p.Allow = append(p.Allow, rule)
+	}
+	for _, s := range n.Secrets {
+		rule, err := egress.ParseRule(s.Host)
+		if err != nil {
+			return p, err
+		}
+		secret := egress.Secret{Name: s.Name, Host: rule, Placeholder: s.Placeholder, Value: s.Value}
+		for _, place := range s.In {
+			secret.In |= map[string]egress.Place{"headers": egress.InHeaders, "query": egress.InQuery, "body": egress.InBody}[place]
+		}
+		p.Secrets = append(p.Secrets, secret)
+		p.Allow = append(p.Allow, rule) // a secret for a host that can't be reached helps nobody
+	}
+	return p, nil
+}
+
+// ownAddresses gives the addresses under which this server itself is reached.
+func ownAddresses(listens net.Addr) []netip.AddrPort {
+	tcp, ok := listens.(*net.TCPAddr)
+	if !ok {
+		return nil
+	}
+	at := tcp.AddrPort()
+	if !at.Addr().IsUnspecified() {
+		return []netip.AddrPort{at}
+	}
+	own := []netip.AddrPort{at}
+	addrs, _ := net.InterfaceAddrs() // without them loopback and private networks are refused all the same
+	for _, a := range addrs {
+		if ip, ok := a.(*net.IPNet); ok {
+			if addr, ok := netip.AddrFromSlice(ip.IP); ok {
+				own = append(own, netip.AddrPortFrom(addr.Unmap(), at.Port()))
+			}
+		}
+	}
+	return own
+}
+
+// Network implements fleet.Egress.
+func (g *gateway) Network(template string) string { return g.names[template] }
+
+// CACerts implements fleet.Egress.
+func (g *gateway) CACerts() []byte { return g.certs }
+
+// Serve implements fleet.Egress.
+func (g *gateway) Serve(ctx context.Context, conn net.Conn, from fleet.Outbound) error {
+	return g.Gateway.Serve(ctx, conn, egress.Client{
+		Sandbox: string(from.Sandbox), Session: from.Session, Template: from.Template, User: from.Owner.User, Org: from.Owner.Org,
+		Policy: func() egress.Policy { return g.policies[from.Template] },
+		Used:   from.Used,
+	})
+}
