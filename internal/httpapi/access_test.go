@@ -47,3 +47,5 @@ func TestRights(t *testing.T) { httpapitest.Rights(t, newDriver, httpapitest.Opt
 func TestRightsThroughAnotherReplica(t *testing.T) {
 	httpapitest.Rights(t, newDriver, httpapitest.Options{Kill: kill, Postgres: pgtest.New(t)})
 }
+
+func TestSignIn(t *testing.T) { httpapitest.SignIn(t, newDriver, httpapitest.Options{Kill: kill}) }

@@ -176,7 +176,7 @@ func (p *Provider) Finish(ctx context.Context, s State, redirect, state, code st
 			more := map[string]any{}
 			if info.Claims(&more) == nil {
 				for k, v := range more {
-					if _, there := claims[k]; !there {
+					if was := claims[k]; was == nil {
 						claims[k] = v
 					}
 				}
