@@ -73,7 +73,7 @@ func (g *Gateway) Serve(ctx context.Context, conn net.Conn, c Client) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	p := d.policy()
-	d.out = g.newRouted(p.IdleTimeout, p.DialTimeout, func(ctx context.Context, t target) (*route, *Refusal) {
+	d.out = g.newRouted(p.DialTimeout, func(ctx context.Context, t target) (*route, *Refusal) {
 		gr, ref := d.policy().grantFor(t, c)
 		if ref != nil {
 			return nil, ref

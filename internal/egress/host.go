@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/net/idna"
 )
@@ -88,8 +89,15 @@ func parseHost(s string) (target, bool) {
 			return target{}, false
 		}
 	}
+	if !utf8.ValidString(s) {
+		return target{}, false
+	}
 	name, err := names.ToASCII(s)
 	if err != nil {
+		return target{}, false
+	}
+	// What it becomes must stay what it is.
+	if again, err := names.ToASCII(name); err != nil || again != name {
 		return target{}, false
 	}
 	name = strings.TrimSuffix(strings.ToLower(name), ".")

@@ -79,10 +79,11 @@ func newMirror(g *Gateway, o Options) (*mirror, error) {
 			m.trusted[t] = true
 		}
 	}
-	m.routes = g.newRouted(indexIdle, indexDial, func(ctx context.Context, t target) (*route, *Refusal) {
+	m.routes = g.newRouted(indexDial, func(ctx context.Context, t target) (*route, *Refusal) {
 		return g.route(ctx, nil, t, grant{listed: true, exact: true}, m.trusted[t])
 	})
 	m.routes.http.ForceAttemptHTTP2 = true
+	m.routes.http.ResponseHeaderTimeout = indexIdle
 	m.routes.http.MaxIdleConns, m.routes.http.MaxIdleConnsPerHost = 32, 16
 	m.client = &http.Client{Transport: indexCredentials{m}, CheckRedirect: func(r *http.Request, via []*http.Request) error {
 		if len(via) > maxRedirects {

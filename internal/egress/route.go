@@ -250,12 +250,13 @@ type halfCloser interface{ CloseWrite() error }
 // routed is a transport that judges each request's host and dials what was
 // judged. Connections it keeps are those of one door, or of the mirror.
 type routed struct {
-	http  *http.Transport
-	route func(ctx context.Context, t target) (*route, *Refusal)
+	http    *http.Transport
+	dialFor time.Duration // for the look-up, and again for connecting
+	route   func(ctx context.Context, t target) (*route, *Refusal)
 }
 
-func (g *Gateway) newRouted(idle, dialFor time.Duration, by func(context.Context, target) (*route, *Refusal)) *routed {
-	return &routed{route: by, http: &http.Transport{
+func (g *Gateway) newRouted(dialFor time.Duration, by func(context.Context, target) (*route, *Refusal)) *routed {
+	return &routed{route: by, dialFor: dialFor, http: &http.Transport{
 		Proxy: func(r *http.Request) (*url.URL, error) {
 			rt, ok := r.Context().Value(routeKey{}).(*route)
 			if !ok {
@@ -280,7 +281,6 @@ func (g *Gateway) newRouted(idle, dialFor time.Duration, by func(context.Context
 		},
 		TLSClientConfig:        &tls.Config{RootCAs: g.roots, MinVersion: tls.VersionTLS12},
 		TLSHandshakeTimeout:    dialFor,
-		ResponseHeaderTimeout:  idle,
 		IdleConnTimeout:        30 * time.Second,
 		MaxIdleConns:           16,
 		MaxIdleConnsPerHost:    8,
@@ -300,7 +300,9 @@ func (r *routed) RoundTrip(req *http.Request) (*http.Response, error) {
 	if !ok {
 		return nil, denied(codeBadHost, "%s is not a host", strconv.Quote(printable(req.URL.Host, 80)))
 	}
-	rt, ref := r.route(req.Context(), t)
+	ctx, cancel := context.WithTimeout(req.Context(), r.dialFor)
+	defer cancel()
+	rt, ref := r.route(ctx, t)
 	if ref != nil {
 		return nil, ref
 	}

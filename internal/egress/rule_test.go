@@ -146,7 +146,7 @@ func TestWhatTheOperatorOpensAndWhatStaysClosed(t *testing.T) {
 // Whatever a program asks for, what is matched is what is dialled: an address
 // in any spelling is that address, and a name never ends up as one.
 func FuzzTarget(f *testing.F) {
-	for _, s := range []string{"example.com:443", "127.0.0.1:80", "[::1]:80", "0x7f.1:80", "１２７.1:80", "a.b.:1", "xn--a.com:80", "[fe80::1%25a]:1", "ß.de:443", "a\u200d.com:443"} {
+	for _, s := range []string{"example.com:443", "127.0.0.1:80", "[::1]:80", "0x7f.1:80", "１２７.1:80", "a.b.:1", "xn--a.com:80", "[fe80::1%25a]:1", "ß.de:443", "a\u200d.com:443", "\xbc0:1"} {
 		f.Add(s)
 	}
 	rule, err := ParseRule("*.example.com:*")
@@ -180,7 +180,7 @@ func FuzzTarget(f *testing.F) {
 }
 
 func FuzzRule(f *testing.F) {
-	for _, s := range []string{"pypi.org", "*.example.com:80-90", "[::1]:443", "10.0.0.1:*", "bücher.example"} {
+	for _, s := range []string{"pypi.org", "*.example.com:80-90", "[::1]:443", "10.0.0.1:*", "bücher.example", "\xc30"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"html"
 	"io"
 	"mime"
 	"net/http"
@@ -105,6 +106,8 @@ func (in *injection) mask(v, placeholder string) {
 	add(v)
 	add(url.QueryEscape(v))
 	add(url.PathEscape(v))
+	add(html.EscapeString(v))
+	add(strings.ReplaceAll(html.EscapeString(v), "+", "&#43;"))
 	if b, err := json.Marshal(v); err == nil {
 		add(strings.Trim(string(b), `"`))
 	}

@@ -17,7 +17,7 @@ const (
 	// Look-ups a second of names that only a wildcard or Open allows. A name can
 	// carry bytes to whoever runs the domain, so this is the width of that pipe.
 	// Names that a rule spells out, and those looked up just before, are free.
-	lookupRate, lookupBurst = 1, 100
+	lookupRate, lookupBurst = 2, 100
 	// Index pages a second that are not in the mirror's memory: their names reach
 	// the index. A large set of requirements asks for some hundreds.
 	pageRate, pageBurst = 5, 400
