@@ -29,7 +29,7 @@ def _build(wire, envelope):
 
     from traitlets.config import Config
 
-    from . import comms, figures, hooks, identity, requests, tables
+    from . import comms, figures, hooks, identity, network, requests, tables
     from .kernel import Kernel
     from .loop import Loop
     from .shell import ZMQInteractiveShell
@@ -62,6 +62,7 @@ def _build(wire, envelope):
     imports.after("comm", lambda module: comms.attach(kernel, module))
     figures.watch(imports)
     identity.watch(imports)
+    network.watch(imports)
     tables.watch(shell)
     hooks.watch_processes(kernel.before_fork, kernel.after_system, kernel.forget)
     return kernel
