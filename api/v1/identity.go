@@ -79,9 +79,11 @@ type BrowserLoginList struct {
 
 // CreateKey asks for an API key.
 type CreateKey struct {
-	Name      string   `json:"name" maxLength:"200" doc:"What it is for" example:"nightly report"`
-	Scopes    []string `json:"scopes,omitempty" maxItems:"50" doc:"What it may do; absent: all that its user may"`
-	ExpiresMS *int64   `json:"expires_ms,omitempty" minimum:"0" doc:"It is valid for so long; 0: for ever; absent: 90 days"`
+	Name           string   `json:"name" maxLength:"200" doc:"What it is for" example:"nightly report"`
+	Scopes         []string `json:"scopes,omitempty" maxItems:"50" doc:"What it may do; absent: all that its user may"`
+	ExpiresMS      *int64   `json:"expires_ms,omitempty" minimum:"0" doc:"It is valid for so long; 0: for ever; absent: 90 days"`
+	UserID         string   `json:"user_id,omitempty" maxLength:"254" doc:"For another user, by id or address; only operators may"`
+	OrganisationID string   `json:"organisation_id,omitempty" maxLength:"64" doc:"In which organisation of that user; absent: the first"`
 }
 
 // RotateKey asks for a key in the place of another.

@@ -46,6 +46,8 @@ type cli struct {
 	Snapshot   snapshotCmd   `cmd:"" help:"List and delete saved states of sandboxes."`
 	Image      imageCmd      `cmd:"" help:"Build, import and list sandbox images."`
 	Model      modelCmd      `cmd:"" help:"List and test language models."`
+	User       userCmd       `cmd:"" help:"Make, list and change the users of a server with accounts."`
+	Key        keyCmd        `cmd:"" help:"Make, list and revoke API keys."`
 	Migrate    migrateCmd    `cmd:"" help:"Bring the Postgres database up to date."`
 	Doctor     doctorCmd     `cmd:"" help:"Say what this machine can enforce, and what it lacks."`
 	Version    versionCmd    `cmd:"" help:"Print the version."`
@@ -80,7 +82,7 @@ func (c *cli) BeforeResolve(ctx *kong.Context) error {
 		return err
 	}
 	ctx.AddResolver(file)
-	c.Serve.Templates, c.Serve.Models, c.Serve.Egress = file.Templates, file.Models, file.Egress
+	c.Serve.Templates, c.Serve.Models, c.Serve.Egress, c.Serve.SignIn = file.Templates, file.Models, file.Egress, file.SignIn
 	return nil
 }
 

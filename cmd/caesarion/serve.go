@@ -66,7 +66,7 @@ func (c *serveCmd) Run(ctx context.Context, g *globals) error {
 	}
 	defer lock.Close()
 	var token config.Secret
-	if c.Auth == "token" {
+	if c.Auth != config.AuthNone { // with accounts it is the operator's
 		if token, err = loadToken(g.Base); err != nil {
 			return err
 		}
@@ -129,7 +129,10 @@ const serveLockWait = time.Second
 // announce says where the server is and what this host can't enforce.
 func (c *serveCmd) announce(g *globals, s *server) error {
 	address := s.url + "/"
-	if s.token != "" {
+	switch {
+	case s.accounts != nil && s.setup != "":
+		address += "#setup=" + s.setup
+	case s.accounts == nil && s.token != "":
 		address += "?token=" + url.QueryEscape(s.token.Reveal())
 	}
 	capabilities := s.driver.Capabilities()

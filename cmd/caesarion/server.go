@@ -21,6 +21,7 @@ import (
 	"github.com/caesarion/caesarion/internal/errdefs"
 	"github.com/caesarion/caesarion/internal/fleet"
 	"github.com/caesarion/caesarion/internal/httpapi"
+	"github.com/caesarion/caesarion/internal/identity/accounts"
 	"github.com/caesarion/caesarion/internal/llm"
 	"github.com/caesarion/caesarion/internal/metrics"
 	"github.com/caesarion/caesarion/internal/replica"
@@ -51,7 +52,9 @@ type server struct {
 	replicas *replica.Registry // nil: there is no other server
 	pool     readyPool
 	fleet    *fleet.Fleet
-	sessions *sessions // nil: this server keeps none
+	sessions *sessions         // nil: this server keeps none
+	accounts *accounts.Service // nil: there is one user
+	setup    string            // secret of the link that makes the first user; "": there are some
 	http     *http.Server
 	ended    chan error // what Serve ended with
 }
@@ -100,6 +103,9 @@ func startServer(ctx context.Context, opts serverOptions) (*server, error) {
 	}
 	if opts.sessions {
 		if s.sessions, err = openSessions(ctx, s, opts); err != nil {
+			return nil, err
+		}
+		if err := s.openAccounts(ctx, opts); err != nil {
 			return nil, err
 		}
 		s.replicas.Start(context.WithoutCancel(ctx), s.sessions.service)
@@ -218,6 +224,10 @@ func (s *server) closeSandboxes() error {
 // close lets go of whatever is open, in the reverse order of the start.
 func (s *server) close() error {
 	err := s.closeSandboxes()
+	if s.accounts != nil {
+		err = errors.Join(err, s.accounts.Close())
+		s.accounts = nil
+	}
 	if s.store != nil {
 		err = errors.Join(err, s.store.Close())
 	}
@@ -306,6 +316,9 @@ func (s *server) newHTTPServer(opts serverOptions) (*http.Server, error) {
 		Page:         page,
 		PageLive:     opts.cfg.WebDir != "",
 		Replicas:     s.replicas,
+	}
+	if err := s.signIn(opts, &api); err != nil {
+		return nil, err
 	}
 	if s.replicas != nil {
 		if api.Secret, err = opts.cfg.Secret(); err != nil {

@@ -29,7 +29,9 @@ type Server struct {
 	TLSCert        string   `help:"Serve TLS with this certificate chain (PEM)." placeholder:"FILE" env:"CAESARION_TLS_CERT"`
 	TLSKey         string   `help:"Private key of --tls-cert (PEM)." placeholder:"FILE" env:"CAESARION_TLS_KEY"`
 	InsecureListen bool     `help:"Allow listening beyond loopback without TLS: tokens, code and files then cross the network in clear." env:"CAESARION_INSECURE_LISTEN"`
-	Auth           string   `help:"Who may call: token (whoever has the token) or none (everybody; only on loopback)." default:"token" enum:"token,none" placeholder:"HOW" env:"CAESARION_AUTH"`
+	Auth           string   `help:"Who may call: token (whoever has the token), accounts (users who sign in, and their API keys) or none (everybody; only on loopback)." default:"token" enum:"token,none,accounts" placeholder:"HOW" env:"CAESARION_AUTH"`
+	PublicURL      string   `help:"Address by which browsers reach the server, where a proxy stands before it." placeholder:"URL" env:"CAESARION_PUBLIC_URL"`
+	TrustedProxies []string `help:"Networks of proxies that are believed where a request comes from (X-Forwarded-For)." placeholder:"NETWORK,…" env:"CAESARION_TRUSTED_PROXIES"`
 	AllowedHosts   []string `help:"Host names that requests may carry besides loopback and the address listened on." placeholder:"NAME,…" env:"CAESARION_ALLOWED_HOSTS"`
 	MaxSandboxes   int      `help:"Most sandboxes that exist at a time; 0 takes a number that fits the machine's memory." default:"0" placeholder:"N" env:"CAESARION_MAX_SANDBOXES"`
 	Agent          string   `help:"The agent's binary (default: caesarion-agent beside this program, or on the PATH)." placeholder:"FILE" env:"CAESARION_AGENT"`
@@ -69,6 +71,9 @@ type Server struct {
 	// Models are the language models, in the order that people see them. With
 	// none, there may still be EnvironmentModel or those of this machine.
 	Models []Model `kong:"-"`
+
+	// SignIn is how people sign in, if Auth is AuthAccounts.
+	SignIn SignIn `kong:"-"`
 
 	// Egress is how sandboxes get out, as far as their templates allow.
 	Egress Egress `kong:"-"`
@@ -201,7 +206,7 @@ func Load(base Base) (Server, error) {
 	if _, err := parser.Parse(nil); err != nil {
 		return Server{}, fmt.Errorf("config: %w", err)
 	}
-	srv.Templates, srv.Models, srv.Egress = file.Templates, file.Models, file.Egress
+	srv.Templates, srv.Models, srv.Egress, srv.SignIn = file.Templates, file.Models, file.Egress, file.SignIn
 	return srv.Server, srv.Validate()
 }
 

@@ -28,6 +28,7 @@ type File struct {
 	Templates map[string]Template // complete: defaults filled in, DefaultTemplate there
 	Models    []Model
 	Egress    Egress
+	SignIn    SignIn
 
 	values map[string]yaml.Node
 }
@@ -64,12 +65,12 @@ func parse(path string, text []byte) (*File, error) {
 	}
 	known := Keys()
 	for _, key := range slices.Sorted(maps.Keys(file.values)) {
-		if key != templatesKey && key != modelsKey && key != egressKey && !slices.Contains(known, key) {
-			return nil, fmt.Errorf("config: %s:%d: unknown key %q; allowed are %s, %s, %s and %s",
-				path, file.values[key].Line, key, strings.Join(known, ", "), egressKey, modelsKey, templatesKey)
+		if key != templatesKey && key != modelsKey && key != egressKey && key != signInKey && !slices.Contains(known, key) {
+			return nil, fmt.Errorf("config: %s:%d: unknown key %q; allowed are %s, %s, %s, %s and %s",
+				path, file.values[key].Line, key, strings.Join(known, ", "), egressKey, signInKey, modelsKey, templatesKey)
 		}
 	}
-	if err := errors.Join(file.readModels(text), file.readEgress(text)); err != nil {
+	if err := errors.Join(file.readModels(text), file.readEgress(text), file.readSignIn(text)); err != nil {
 		return nil, err
 	}
 	return file, file.readTemplates(text)
@@ -200,7 +201,7 @@ func printYAML(w io.Writer, base Base, srv Server) error {
 			}
 		}
 	}
-	if err := errors.Join(add(egressKey, srv.Egress), add(modelsKey, srv.Models), add(templatesKey, srv.Templates)); err != nil {
+	if err := errors.Join(add(egressKey, srv.Egress), add(signInKey, srv.SignIn), add(modelsKey, srv.Models), add(templatesKey, srv.Templates)); err != nil {
 		return err
 	}
 	var out bytes.Buffer

@@ -66,8 +66,8 @@ func (s *Server) Validate() error {
 	case (s.TLSCert == "") != (s.TLSKey == ""):
 		return errdefs.New(errdefs.ErrInvalid, CodeInvalid, "tls_cert and tls_key: one without the other").
 			WithHint("give both, or neither")
-	case s.Auth != "token" && s.Auth != "none":
-		return invalid("auth", s.Auth, "allowed are token and none")
+	case s.Auth != AuthToken && s.Auth != AuthNone && s.Auth != AuthAccounts:
+		return invalid("auth", s.Auth, "allowed are token, accounts and none")
 	case s.Auth == "none" && !loopback:
 		return errdefs.New(errdefs.ErrInvalid, "auth-none-beyond-loopback", "auth none together with listen %s would let everybody run code here", s.Listen).
 			WithHint("listen on 127.0.0.1, or use auth token")
@@ -98,6 +98,9 @@ func (s *Server) Validate() error {
 		return err
 	}
 	if err := s.validateCluster(); err != nil {
+		return err
+	}
+	if err := s.validateSignIn(); err != nil {
 		return err
 	}
 	if err := s.validateEgress(); err != nil {

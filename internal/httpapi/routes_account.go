@@ -8,6 +8,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	v1 "github.com/caesarion/caesarion/api/v1"
+	"github.com/caesarion/caesarion/internal/errdefs"
 	"github.com/caesarion/caesarion/internal/identity"
 	"github.com/caesarion/caesarion/internal/identity/accounts"
 )
@@ -191,7 +192,11 @@ func (a *API) keyRoutes() {
 				req.Life = -1
 			}
 		}
-		k, secret, err := svc.CreateKey(ctx, identity.From(ctx), req)
+		who, err := keyFor(ctx, svc, in.Body)
+		if err != nil {
+			return nil, err
+		}
+		k, secret, err := svc.CreateKey(ctx, who, req)
 		return newKey(ctx, svc, k, secret, err)
 	})
 	register(a, huma.Operation{
@@ -233,6 +238,31 @@ func (a *API) keyRoutes() {
 		k, secret, err := svc.RotateKey(ctx, identity.From(ctx), in.KeyID, overlap)
 		return newKey(ctx, svc, k, secret, err)
 	})
+}
+
+// keyFor says for whom a key is made: for who asks, or for somebody whom an
+// operator names.
+func keyFor(ctx context.Context, svc *accounts.Service, in v1.CreateKey) (identity.Principal, error) {
+	who := identity.From(ctx)
+	if in.UserID == "" {
+		return who, nil
+	}
+	if err := who.May(identity.Operate); err != nil {
+		return who, err
+	}
+	if err := who.Allow(identity.ScopeAdminWrite); err != nil {
+		return who, err
+	}
+	u, err := svc.User(ctx, in.UserID)
+	if err != nil {
+		return who, err
+	}
+	for _, m := range u.Roles {
+		if in.OrganisationID == "" || in.OrganisationID == m.Org {
+			return identity.Principal{User: u.ID, Org: m.Org, Name: u.Name, Role: m.Role, Scopes: who.Scopes}, nil
+		}
+	}
+	return who, errdefs.New(errdefs.ErrNotFound, "organisation-not-found", "The user is not in this organisation.").WithHint("GET /v1/users/%s says in which he is.", u.ID)
 }
 
 func newKey(ctx context.Context, svc *accounts.Service, k accounts.Key, secret string, err error) (*created[v1.NewKey], error) {
