@@ -123,26 +123,14 @@ func policyOf(n config.Network) (egress.Policy, error) {
 	return p, nil
 }
 
-// ownAddresses gives the addresses under which this server itself is reached.
+// ownAddresses gives the address under which this server itself is reached; an
+// unspecified one stands for all of this machine.
 func ownAddresses(listens net.Addr) []netip.AddrPort {
 	tcp, ok := listens.(*net.TCPAddr)
 	if !ok {
 		return nil
 	}
-	at := tcp.AddrPort()
-	if !at.Addr().IsUnspecified() {
-		return []netip.AddrPort{at}
-	}
-	own := []netip.AddrPort{at}
-	addrs, _ := net.InterfaceAddrs() // without them loopback and private networks are refused all the same
-	for _, a := range addrs {
-		if ip, ok := a.(*net.IPNet); ok {
-			if addr, ok := netip.AddrFromSlice(ip.IP); ok {
-				own = append(own, netip.AddrPortFrom(addr.Unmap(), at.Port()))
-			}
-		}
-	}
-	return own
+	return []netip.AddrPort{tcp.AddrPort()}
 }
 
 // Network implements fleet.Egress.

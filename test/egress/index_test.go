@@ -1,0 +1,152 @@
+package egress
+
+import (
+	"archive/zip"
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/base64"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"maps"
+	"math/big"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// host is an address of loopback that programs do not take for their own:
+// NO_PROXY has 127.0.0.1 only.
+const host = "127.0.0.2"
+
+// outside is what lies beyond the door: a package index and a server with and
+// without TLS, all on loopback.
+type outside struct {
+	plain, tls *httptest.Server
+	caFile     string
+	wheels     map[string]wheel
+	downloads  atomic.Int64
+}
+
+type wheel struct {
+	file string
+	data []byte
+}
+
+func newOutside(t *testing.T) *outside {
+	t.Helper()
+	o := &outside{wheels: map[string]wheel{
+		"tinypure": newWheel(t, "tinypure", "py3-none-any", map[string][]byte{"tinypure/__init__.py": []byte("answer = 42\n")}),
+	}}
+	o.plain, o.tls = o.listen(t), o.listen(t)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Company"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.ParseIP(host)}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, cert, cert, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.tls.TLS = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}, MinVersion: tls.VersionTLS12}
+	o.plain.Start()
+	o.tls.StartTLS()
+	o.caFile = filepath.Join(t.TempDir(), "company.pem")
+	if err := os.WriteFile(o.caFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+func (o *outside) listen(t *testing.T) *httptest.Server {
+	t.Helper()
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", host+":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &httptest.Server{Listener: l, Config: &http.Server{Handler: o, ReadHeaderTimeout: time.Minute}}
+	t.Cleanup(s.Close)
+	return s
+}
+
+func (o *outside) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	kind, rest, _ := strings.Cut(strings.Trim(r.URL.Path, "/"), "/")
+	switch kind {
+	case "simple":
+		if wh, ok := o.wheels[rest]; ok {
+			w.Header().Set("Content-Type", "text/html")
+			fmt.Fprintf(w, "<!DOCTYPE html><html><body><a href=\"/files/%s/%s#sha256=%x\">%s</a></body></html>", rest, wh.file, sha256.Sum256(wh.data), wh.file)
+			return
+		}
+	case "files":
+		name, _, _ := strings.Cut(rest, "/")
+		if wh, ok := o.wheels[name]; ok {
+			o.downloads.Add(1)
+			_, _ = w.Write(wh.data)
+			return
+		}
+	case "hello":
+		_, _ = io.WriteString(w, "hello")
+		return
+	case "inward": // to where clouds keep credentials
+		http.Redirect(w, r, "http://169.254.169.254/latest/meta-data/", http.StatusFound)
+		return
+	case "zeros":
+		n, _ := strconv.ParseInt(rest, 10, 64)
+		w.Header().Set("Content-Length", strconv.FormatInt(n, 10))
+		for block := make([]byte, 1<<20); n > 0; n -= int64(len(block)) {
+			if _, err := w.Write(block[:min(n, int64(len(block)))]); err != nil {
+				return
+			}
+		}
+		return
+	}
+	http.NotFound(w, r)
+}
+
+// newWheel makes a wheel of files.
+func newWheel(t *testing.T, name, tag string, files map[string][]byte) wheel {
+	t.Helper()
+	info := name + "-1.0.dist-info/"
+	all := maps.Clone(files)
+	all[info+"METADATA"] = fmt.Appendf(nil, "Metadata-Version: 2.1\nName: %s\nVersion: 1.0\n", name)
+	all[info+"WHEEL"] = fmt.Appendf(nil, "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: %t\nTag: %s\n", strings.HasSuffix(tag, "any"), tag)
+	var record strings.Builder
+	for _, path := range slices.Sorted(maps.Keys(all)) {
+		sum := sha256.Sum256(all[path])
+		fmt.Fprintf(&record, "%s,sha256=%s,%d\n", path, base64.RawURLEncoding.EncodeToString(sum[:]), len(all[path]))
+	}
+	all[info+"RECORD"] = []byte(record.String() + info + "RECORD,,\n")
+	var out bytes.Buffer
+	z := zip.NewWriter(&out)
+	for _, path := range slices.Sorted(maps.Keys(all)) {
+		w, err := z.Create(path)
+		if err == nil {
+			_, err = w.Write(all[path])
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return wheel{name + "-1.0-" + tag + ".whl", out.Bytes()}
+}
