@@ -67,7 +67,7 @@ func (s *Server) Validate() error {
 		return errdefs.New(errdefs.ErrInvalid, CodeInvalid, "tls_cert and tls_key: one without the other").
 			WithHint("give both, or neither")
 	case s.Auth != AuthToken && s.Auth != AuthNone && s.Auth != AuthAccounts:
-		return invalid("auth", s.Auth, "allowed are token, accounts and none")
+		return invalid("auth", s.Auth, "allowed are accounts, token and none")
 	case s.Auth == "none" && !loopback:
 		return errdefs.New(errdefs.ErrInvalid, "auth-none-beyond-loopback", "auth none together with listen %s would let everybody run code here", s.Listen).
 			WithHint("listen on 127.0.0.1, or use auth token")
