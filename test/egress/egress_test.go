@@ -90,7 +90,7 @@ func fetch(url string) string {
 	return fmt.Sprintf("import urllib.request\nprint(urllib.request.urlopen(%q, timeout=20).read())", url)
 }
 
-const none = "403 This sandbox has no network"
+const none = "403: This sandbox has no network"
 
 func TestPackages(t *testing.T) {
 	o := newOutside(t)
