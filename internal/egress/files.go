@@ -23,13 +23,14 @@ const (
 	partial = ".part"
 	// partialFor is after which a part of a server that died is taken away.
 	partialFor = 24 * time.Hour
-	// maxFile is more than the largest wheels there are.
-	maxFile   = 16 << 30
-	downloads = 16 // at once
+	downloads  = 16 // at once
 	// heldBack of a file goes out only when its hash is proven, so that nobody
 	// takes a wrong file for whole.
 	heldBack = 16 << 10
 )
+
+// errNoRoom is why a file is passed on without being kept.
+var errNoRoom = errors.New("egress: no room for a package file")
 
 // files keeps package files on disk, those used last, up to a number of bytes.
 // Only files whose hash the index tells are kept.
@@ -43,6 +44,7 @@ type files struct {
 	byKey   map[string]*list.Element
 	order   *list.List // of *onDisk, the last used in front
 	size    int64
+	coming  int64 // bytes of downloads under way, which have their room too
 	flights map[string]*flight
 }
 
@@ -80,7 +82,7 @@ func (f *files) scan() error {
 		switch name := e.Name(); {
 		case strings.HasSuffix(name, partial):
 			if time.Since(info.ModTime()) > partialFor {
-				return os.Remove(p)
+				return os.Remove(p) //nolint:gosec // the folder is the server's own
 			}
 		case len(name) == 2*sha256.Size && info.Mode().IsRegular():
 			found = append(found, onDisk{key: name, size: info.Size(), used: info.ModTime()})
@@ -151,13 +153,9 @@ func (f *files) onDisk(r fileRef) (*os.File, bool) {
 func (f *files) keep(key, part string, size int64) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if size > f.most {
-		return os.Remove(part)
-	}
 	if e := f.byKey[key]; e != nil {
 		f.forgetLocked(e)
 	}
-	f.makeRoomLocked(size)
 	if err := os.Rename(part, f.path(key)); err != nil {
 		return err
 	}
@@ -165,6 +163,24 @@ func (f *files) keep(key, part string, size int64) error {
 	f.size += size
 	f.m.g.count.cached.Set(float64(f.size))
 	return nil
+}
+
+// reserve makes room for a download, or says that there is none.
+func (f *files) reserve(size int64) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if size < 0 || size > f.most-f.coming {
+		return errNoRoom
+	}
+	f.coming += size
+	f.makeRoomLocked(f.coming)
+	return nil
+}
+
+func (f *files) release(size int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.coming -= size
 }
 
 func (f *files) makeRoomLocked(size int64) {
@@ -226,7 +242,7 @@ func (f *files) flight(r fileRef) (fl *flight, joined bool) {
 		if err != nil {
 			os.Remove(file.Name())
 			f.m.noted("file", "failed")
-			if !errors.Is(err, context.Canceled) {
+			if !errors.Is(err, context.Canceled) && !errors.Is(err, errNoRoom) {
 				f.m.g.log.Warn("package file", "host", r.url.Host, "err", printable(err.Error(), 300))
 			}
 		}
@@ -289,9 +305,10 @@ func (f *files) download(ctx context.Context, fl *flight) error {
 	if resp.StatusCode != http.StatusOK {
 		return errors.New("status " + resp.Status)
 	}
-	if resp.ContentLength > maxFile {
-		return fmt.Errorf("a file of %d bytes", resp.ContentLength)
+	if err := f.reserve(resp.ContentLength); err != nil {
+		return err
 	}
+	defer f.release(resp.ContentLength)
 	sum := sha256.New()
 	if err := f.fill(fl, resp.Body, sum, idle); err != nil {
 		return err
@@ -313,10 +330,7 @@ func (f *files) fill(fl *flight, src io.Reader, sum hash.Hash, idle *idleTimer) 
 			idle.touch()
 			sum.Write(buf[:n])
 			if _, err := fl.file.Write(buf[:n]); err != nil {
-				return err
-			}
-			if fl.written+int64(n) > maxFile {
-				return errors.New("the file does not end")
+				return errors.Join(errNoRoom, err)
 			}
 			fl.change(func() { fl.written += int64(n) })
 		}
@@ -329,8 +343,9 @@ func (f *files) fill(fl *flight, src io.Reader, sum hash.Hash, idle *idleTimer) 
 	}
 }
 
-// follow gives a download to one who asked, as it comes.
-func (m *mirror) follow(w http.ResponseWriter, r *http.Request, s *stream, fl *flight) {
+// follow gives a download to one who asked, as it comes. It is false if there
+// is no room for the file and nothing has been said yet.
+func (m *mirror) follow(w http.ResponseWriter, r *http.Request, s *stream, fl *flight) bool {
 	started := false
 	var off int64
 	buf := make([]byte, 32<<10)
@@ -341,12 +356,14 @@ func (m *mirror) follow(w http.ResponseWriter, r *http.Request, s *stream, fl *f
 		switch {
 		case done && err != nil && started:
 			panic(http.ErrAbortHandler) // what was sent is not the file
+		case done && errors.Is(err, errNoRoom):
+			return false
 		case done && err != nil && (status == http.StatusNotFound || status == http.StatusGone):
 			plainError(w, "the package index has no such file", http.StatusNotFound)
-			return
+			return true
 		case done && err != nil:
 			m.failed(w, s, "file", err)
-			return
+			return true
 		}
 		ready := written
 		if !done {
@@ -367,16 +384,16 @@ func (m *mirror) follow(w http.ResponseWriter, r *http.Request, s *stream, fl *f
 			}
 			off += int64(n)
 			if _, err := w.Write(buf[:n]); err != nil {
-				return
+				return true
 			}
 		}
 		if done {
-			return
+			return true
 		}
 		select {
 		case <-changed:
 		case <-r.Context().Done():
-			return
+			return true
 		}
 	}
 }

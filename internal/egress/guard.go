@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 )
@@ -119,10 +120,8 @@ func (g *guard) listens(a netip.Addr, port uint16) bool {
 			if err != nil {
 				return true
 			}
-			for _, m := range own {
-				if m == a {
-					return true
-				}
+			if slices.Contains(own, a) {
+				return true
 			}
 		}
 	}

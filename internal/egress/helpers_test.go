@@ -172,7 +172,7 @@ func serve(tb testing.TB, g *Gateway, c Client, conn net.Conn) chan error {
 // sockets is a pair of connected unix sockets.
 func sockets(tb testing.TB) (near, far net.Conn) {
 	tb.Helper()
-	dir, err := os.MkdirTemp("", "eg")
+	dir, err := os.MkdirTemp("", "eg") //nolint:usetesting // the names of sockets are short
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -145,7 +145,7 @@ func TestAHostileAgentCostsLittleMemory(t *testing.T) {
 	t.Run("rapid resets", func(t *testing.T) {
 		n := grows(t, func(worst func()) {
 			r, _ := openRaw(t, g, client, false)
-			for range 10000 {
+			for range 3000 {
 				id, err := r.connect(name)
 				if err == nil {
 					err = r.WriteRSTStream(id, http2.ErrCodeCancel)

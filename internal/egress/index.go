@@ -35,7 +35,7 @@ const (
 	maxPage    = 64 << 20        // the largest pages of the public index have some 30 MB
 	maxPages   = 64 << 20        // of pages kept in memory
 	pageFetch  = 60 * time.Second
-	fetches    = 4 // pages fetched at once; each may take several times its size while it is read
+	fetches    = 8 // pages fetched at once; read, which takes several times their size, one by one
 )
 
 // page is one project's page, its links leading to the mirror.
@@ -56,6 +56,7 @@ type pages struct {
 	m     *mirror
 	once  singleflight.Group
 	slots chan struct{}
+	read  sync.Mutex // held while a page is read or written
 
 	mu    sync.Mutex // guards what follows
 	byKey map[string]*list.Element
@@ -132,17 +133,16 @@ func (m *mirror) page(w http.ResponseWriter, r *http.Request, d *door, s *stream
 		http.Error(w, "the package index has no project "+name, http.StatusNotFound)
 		return
 	}
-	body, ctype := p.html, "text/html; charset=utf-8"
+	body, ctype := p.html, "text/html; charset=utf-8" // with JSON, only if somebody wanted it before
 	if p.json != nil {
 		if accept := r.Header.Get("Accept"); strings.Contains(accept, "vnd.pypi.simple.v1+json") || strings.Contains(accept, "vnd.pypi.simple.latest+json") {
 			body, ctype = p.json, typeJSON
 		} else {
-			links, err := ownLinks(p.json)
-			if err != nil {
+			var err error
+			if body, err = m.pages.inHTML(name, p); err != nil {
 				m.failed(w, s, "page", err)
 				return
 			}
-			body = renderHTML(name, links)
 		}
 	}
 	h := w.Header()
@@ -151,6 +151,26 @@ func (m *mirror) page(w http.ResponseWriter, r *http.Request, d *door, s *stream
 	h.Set("ETag", `"`+p.tag+"-"+ctype[len(ctype)-4:]+`"`)
 	h.Set("Cache-Control", "max-age=300")
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(body))
+}
+
+// inHTML writes a page for those who do not take JSON, once.
+func (ps *pages) inHTML(name string, p *page) ([]byte, error) {
+	ps.read.Lock()
+	defer ps.read.Unlock()
+	if now := ps.get(name); now != nil && now.tag == p.tag {
+		p = now
+	}
+	if p.html != nil {
+		return p.html, nil
+	}
+	links, err := ownLinks(p.json)
+	if err != nil {
+		return nil, err
+	}
+	both := *p
+	both.html = renderHTML(name, links)
+	ps.put(name, &both)
+	return both.html, nil
 }
 
 // fetch asks the index, once for all who want the page at that time.
@@ -223,13 +243,12 @@ func (m *mirror) ask(ctx context.Context, name string, old *page) (*page, error)
 	default:
 		return nil, errors.New("status " + resp.Status)
 	}
-	b, err := io.ReadAll(io.LimitReader(resp.Body, maxPage+1))
+	b, err := readPage(resp)
 	if err != nil {
 		return nil, err
 	}
-	if len(b) > maxPage {
-		return nil, fmt.Errorf("a page of more than %d bytes", maxPage)
-	}
+	m.pages.read.Lock()
+	defer m.pages.read.Unlock()
 	p := &page{etag: resp.Header.Get("ETag"), modified: resp.Header.Get("Last-Modified"), at: time.Now()}
 	ctype, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	if err != nil {
@@ -249,9 +268,25 @@ func (m *mirror) ask(ctx context.Context, name string, old *page) (*page, error)
 	default:
 		return nil, fmt.Errorf("content type %q", printable(ctype, 60))
 	}
-	sum := sha256.Sum256(append(p.json, p.html...)) //nolint:gocritic // one of the two is empty
+	body := p.json
+	if body == nil {
+		body = p.html
+	}
+	sum := sha256.Sum256(body)
 	p.tag = hexOf(sum[:16])
 	return p, nil
+}
+
+// readPage reads a body under the cap, without growing step by step.
+func readPage(resp *http.Response) ([]byte, error) {
+	b := bytes.NewBuffer(make([]byte, 0, min(max(resp.ContentLength, 0), maxPage)+bytes.MinRead))
+	if _, err := b.ReadFrom(io.LimitReader(resp.Body, maxPage+1)); err != nil {
+		return nil, err
+	}
+	if b.Len() > maxPage {
+		return nil, fmt.Errorf("a page of more than %d bytes", maxPage)
+	}
+	return b.Bytes(), nil
 }
 
 // link is a file as pages name it.

@@ -137,13 +137,13 @@ func (m *mirror) close() error {
 
 // get asks the index or a host of files.
 func (m *mirror) get(ctx context.Context, method string, u *url.URL, header http.Header) (*http.Response, error) {
-	r, err := http.NewRequestWithContext(ctx, method, u.String(), http.NoBody)
+	r, err := http.NewRequestWithContext(ctx, method, u.String(), http.NoBody) //nolint:gosec // pages named the address, and the guard judges it
 	if err != nil {
 		return nil, err
 	}
 	r.Header = header
 	r.Header.Set("User-Agent", "caesarion-package-mirror")
-	return m.client.Do(r)
+	return m.client.Do(r) //nolint:gosec // the same
 }
 
 // packages answers a request to the mirror's host.
@@ -221,7 +221,7 @@ func (m *mirror) serve(w http.ResponseWriter, r *http.Request, d *door, s *strea
 		case !project.MatchString(name) || rest != "":
 			http.Error(w, "this is not the name of a project", http.StatusNotFound)
 		case !slash:
-			http.Redirect(w, r, "/simple/"+name+"/", http.StatusMovedPermanently)
+			http.Redirect(w, r, "/simple/"+name+"/", http.StatusMovedPermanently) //nolint:gosec // the name has no slash
 		default:
 			m.page(w, r, d, s, strings.ToLower(separators.ReplaceAllString(name, "-")))
 		}
@@ -348,10 +348,10 @@ func (m *mirror) file(w http.ResponseWriter, r *http.Request, s *stream, f fileR
 	}
 	if plain && m.files.keeps(f) {
 		if fl, joined := m.files.flight(f); fl != nil {
-			defer m.files.leave(fl)
 			m.noted("file", map[bool]string{true: "joined", false: "miss"}[joined])
-			m.follow(w, r, s, fl)
-			return
+			if m.followed(w, r, s, fl) {
+				return
+			}
 		}
 	}
 	m.noted("file", "passed")
@@ -379,6 +379,11 @@ func (m *mirror) file(w http.ResponseWriter, r *http.Request, s *stream, f fileR
 	if _, err := io.CopyBuffer(struct{ io.Writer }{w}, resp.Body, make([]byte, 32<<10)); err != nil {
 		panic(http.ErrAbortHandler)
 	}
+}
+
+func (m *mirror) followed(w http.ResponseWriter, r *http.Request, s *stream, fl *flight) bool {
+	defer m.files.leave(fl)
+	return m.follow(w, r, s, fl)
 }
 
 // passable answers for statuses that are no file.

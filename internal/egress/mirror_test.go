@@ -448,6 +448,18 @@ func TestTheCacheHasABound(t *testing.T) {
 		}
 	}
 	until(t, "two files are left", func() bool { return len(kepts(t, dir)) == 2 })
+	// What is larger than all of it is passed on.
+	ix.mu.Lock()
+	ix.files["/six-9.tar.gz"] = make([]byte, 300<<10)
+	ix.mu.Unlock()
+	g.mirror.pages.put("six", &page{})
+	link := linksOf(t, a.do(http.MethodGet, simple+"six/", nil, "Accept", typeJSON).Body)["six-9.tar.gz"]
+	if got := a.do(http.MethodGet, link, nil); got.Status != 200 || len(got.Body) != 300<<10 {
+		t.Errorf("%d, %d bytes", got.Status, len(got.Body))
+	}
+	if n := len(kepts(t, dir)); n != 2 || g.mirror.files.coming != 0 {
+		t.Errorf("%d files, %d bytes coming", n, g.mirror.files.coming)
+	}
 	// A file that was taken away by hand is fetched again.
 	for _, f := range kepts(t, dir) {
 		os.Remove(f)

@@ -93,7 +93,7 @@ func (r *Refusal) write(w http.ResponseWriter) {
 	h.Set(HeaderKind, string(r.Kind))
 	h.Set(HeaderCode, r.Code)
 	w.WriteHeader(r.Status())
-	_, _ = w.Write([]byte(text)) //nolint:errcheck // whoever asked may be gone
+	_, _ = w.Write([]byte(text)) //nolint:errcheck,gosec // whoever asked may be gone; it is plain text
 }
 
 func denied(code, format string, args ...any) *Refusal {

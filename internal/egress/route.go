@@ -218,7 +218,7 @@ func (g *Gateway) dialByProxy(ctx context.Context, t target) (_ net.Conn, err er
 	}
 	limit := &io.LimitedReader{R: conn, N: 64 << 10}
 	br := bufio.NewReader(limit)
-	resp, err := http.ReadResponse(br, &http.Request{Method: http.MethodConnect})
+	resp, err := http.ReadResponse(br, &http.Request{Method: http.MethodConnect}) //nolint:bodyclose // its body is the tunnel
 	if err != nil {
 		return nil, failed(err)
 	}
