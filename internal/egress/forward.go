@@ -102,8 +102,21 @@ func (d *door) forward(s *stream, w http.ResponseWriter, r *http.Request, t targ
 			refuse(w, ref)
 		},
 	}
-	rp.ServeHTTP(w, out)
+	rp.ServeHTTP(final{w}, out)
 }
+
+// final leaves out answers before the answer (103 and the like): nothing looks
+// at their headers.
+type final struct{ http.ResponseWriter }
+
+func (w final) WriteHeader(status int) {
+	if status >= 200 || status == http.StatusSwitchingProtocols {
+		w.ResponseWriter.WriteHeader(status)
+	}
+}
+
+// Unwrap is for http.ResponseController.
+func (w final) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // answerRefusal tells what of a failed request people can act on.
 func answerRefusal(err error, t target) *Refusal {

@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
 	"net/netip"
+	"net/textproto"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -257,6 +260,9 @@ type answered struct {
 	Code   string
 	Body   string
 	Header http.Header
+
+	Trailer http.Header
+	Hints   string // headers of answers before the answer
 }
 
 func readAnswer(tb testing.TB, resp *http.Response) *answered {
@@ -266,7 +272,7 @@ func readAnswer(tb testing.TB, resp *http.Response) *answered {
 	if err != nil {
 		tb.Fatalf("reading the answer: %v", err)
 	}
-	return &answered{resp.StatusCode, resp.Header.Get(HeaderKind), resp.Header.Get(HeaderCode), string(b), resp.Header}
+	return &answered{resp.StatusCode, resp.Header.Get(HeaderKind), resp.Header.Get(HeaderCode), string(b), resp.Header, resp.Trailer, ""}
 }
 
 // refused asks for a tunnel that must not be.
@@ -293,11 +299,18 @@ func (a *agent) do(method, rawURL string, body io.Reader, header ...string) *ans
 	for i := 0; i+1 < len(header); i += 2 {
 		req.Header.Add(header[i], header[i+1])
 	}
+	hints := ""
+	req = req.WithContext(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{Got1xxResponse: func(_ int, h textproto.MIMEHeader) error {
+		hints += fmt.Sprint(h)
+		return nil
+	}}))
 	resp, err := a.conn.RoundTrip(req)
 	if err != nil {
 		a.tb.Fatalf("%s %s: %v", method, rawURL, err)
 	}
-	return readAnswer(a.tb, resp)
+	got := readAnswer(a.tb, resp)
+	got.Hints = hints
+	return got
 }
 
 // listenEcho answers every connection with what it says.

@@ -202,14 +202,7 @@ func (in *injection) outOf(resp *http.Response) error {
 	if len(in.masks) == 0 {
 		return nil
 	}
-	for _, h := range []http.Header{resp.Header, resp.Trailer} {
-		for _, values := range h {
-			for j, v := range values {
-				b, _ := replaceIn(nil, []byte(v), in.masks, true)
-				values[j] = string(b)
-			}
-		}
-	}
+	in.hide(resp.Header)
 	if resp.StatusCode == http.StatusSwitchingProtocols || resp.Body == nil || resp.Body == http.NoBody || resp.Request.Method == http.MethodHead {
 		return nil
 	}
@@ -242,8 +235,33 @@ func (in *injection) outOf(resp *http.Response) error {
 			pairs[i] = pair{p.from, bytes.Repeat([]byte{'*'}, len(p.from))}
 		}
 	}
-	resp.Body = newReplacer(body, pairs)
+	resp.Body = &lastWords{ReadCloser: newReplacer(body, pairs), in: in, resp: resp}
 	return nil
+}
+
+// hide masks the values of headers.
+func (in *injection) hide(h http.Header) {
+	for _, values := range h {
+		for j, v := range values {
+			b, _ := replaceIn(nil, []byte(v), in.masks, true)
+			values[j] = string(b)
+		}
+	}
+}
+
+// lastWords masks the trailer, which is there when the body has ended.
+type lastWords struct {
+	io.ReadCloser
+	in   *injection
+	resp *http.Response
+}
+
+func (b *lastWords) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil {
+		b.in.hide(b.resp.Trailer)
+	}
+	return n, err
 }
 
 func textual(contentType string) bool {

@@ -62,6 +62,14 @@ func newAPI(tb testing.TB, secure bool) *api {
 		case "/brotli":
 			w.Header().Set("Content-Encoding", "br")
 			fmt.Fprint(w, r.Header.Get("X-Key"))
+		case "/edges":
+			w.Header().Set("Link", r.Header.Get("X-Key"))
+			w.WriteHeader(http.StatusEarlyHints)
+			w.Header().Del("Link")
+			w.Header().Set("Trailer", "X-Last")
+			fmt.Fprint(w, "between")
+			w.Header().Set("X-Last", r.Header.Get("X-Key"))
+			w.Header().Set(http.TrailerPrefix+"X-Very-Last", r.Header.Get("X-Key"))
 		case "/redirect":
 			http.Redirect(w, r, "https://other.test/?"+r.Header.Get("X-Key"), http.StatusFound)
 		case "/stream":
@@ -190,6 +198,9 @@ func TestTheValueGoesToItsHostAndThePlaceholderComesBack(t *testing.T) {
 				t.Errorf("%+v", got)
 			}
 			if got := do(http.MethodGet, "/redirect", nil, "X-Key", holder); got.Status != http.StatusFound || strings.Contains(fmt.Sprint(got), "planted") {
+				t.Errorf("%+v", got)
+			}
+			if got := do(http.MethodGet, "/edges", nil, "X-Key", holder); got.Body != "between" || strings.Contains(fmt.Sprint(got), "planted") || got.Trailer.Get("X-Last") != holder {
 				t.Errorf("%+v", got)
 			}
 			if got := do(http.MethodGet, "/brotli", nil, "X-Key", holder); got.Code != codeEcho || strings.Contains(got.Body, planted) {
