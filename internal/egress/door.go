@@ -216,6 +216,7 @@ func (d *door) serve(s *stream, w http.ResponseWriter, r *http.Request) *Refusal
 		return asRefusal(err, t)
 	}
 	cancel()
+	s.mayName = p.mayName(t, d.c)
 	s.tunnel(w, r, out, p)
 	return nil
 }
@@ -231,6 +232,7 @@ type stream struct {
 	code     string
 	cause    error
 	in, out  atomic.Int64
+	mayName  func(string) *Refusal // of a tunnel's TLS; nil: any
 
 	mu sync.Mutex // guards code, cause and decision once the stream runs
 }

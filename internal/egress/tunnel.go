@@ -50,7 +50,11 @@ func (s *stream) tunnel(w http.ResponseWriter, r *http.Request, out net.Conn, p 
 	up := make(chan struct{})
 	go func() {
 		defer close(up)
-		err := pump(out, r.Body, func(n int) *Refusal { idle.touch(); return s.sent(n) }, nil)
+		var in io.Reader = r.Body
+		if s.mayName != nil {
+			in = &helloReader{src: r.Body, allowed: s.mayName, refused: s.refused}
+		}
+		err := pump(out, in, func(n int) *Refusal { idle.touch(); return s.sent(n) }, nil)
 		h, half := out.(halfCloser)
 		switch {
 		case err != nil:
