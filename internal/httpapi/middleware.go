@@ -204,12 +204,16 @@ func (a *API) checkToken(next http.Handler) http.Handler {
 				return
 			}
 		case a.opts.Accounts != nil:
+			verify := a.principal(r)
 			var err error
-			if who, err = a.principal(r); err != nil {
+			if who, err = verify(r.Context()); err != nil {
 				a.fail(w, r, err)
 				return
 			}
 			noteWho(r, who)
+			ctx, release := a.opts.Accounts.Hold(r.Context(), who, verify)
+			defer release()
+			r = r.WithContext(ctx)
 		case !a.tokenGood(tokenOf(r)) && !a.cookieGood(r):
 			a.fail(w, r, errdefs.New(errdefs.ErrUnauthenticated, "unauthenticated", "The token is missing or wrong.").
 				WithHint("Send it as \"Authorization: Bearer TOKEN\" or \"X-API-Key: TOKEN\". The server printed it at start and keeps it in its data directory."))

@@ -79,19 +79,24 @@ func (a *API) everywhere(ctx context.Context) ([]fleet.View, error) {
 	return slices.DeleteFunc(views, func(v fleet.View) bool { return !who.Owns(v.Owner) }), err
 }
 
-// principal says who sends a request, where there are accounts.
-func (a *API) principal(r *http.Request) (identity.Principal, error) {
+// principal gives what says who sends a request, now and later on, where there
+// are accounts.
+func (a *API) principal(r *http.Request) func(context.Context) (identity.Principal, error) {
 	if text := tokenOf(r); text != "" {
-		if a.tokenGood(text) {
-			return identity.Installation(), nil
+		return func(ctx context.Context) (identity.Principal, error) {
+			if a.tokenGood(text) {
+				return identity.Installation(), nil
+			}
+			return a.opts.Accounts.Verify(ctx, text)
 		}
-		return a.opts.Accounts.Verify(r.Context(), text)
 	}
 	if value := a.loginCookie(r); value != "" && !foreignPage(r) {
-		return a.opts.Accounts.Resume(r.Context(), value)
+		return func(ctx context.Context) (identity.Principal, error) { return a.opts.Accounts.Resume(ctx, value) }
 	}
-	return identity.Principal{}, errdefs.New(errdefs.ErrUnauthenticated, "unauthenticated", "Nobody is signed in, and there is no API key.").
-		WithHint("Sign in on the page, or send a key as \"Authorization: Bearer csk_…\" or \"X-API-Key: csk_…\".")
+	return func(context.Context) (identity.Principal, error) {
+		return identity.Principal{}, errdefs.New(errdefs.ErrUnauthenticated, "unauthenticated", "Nobody is signed in, and there is no API key.").
+			WithHint("Sign in on the page, or send a key as \"Authorization: Bearer csk_…\" or \"X-API-Key: csk_…\".")
+	}
 }
 
 // clientAddress says where a request comes from: what the nearest proxy says

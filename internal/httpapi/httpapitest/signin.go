@@ -3,11 +3,13 @@ package httpapitest
 import (
 	"bytes"
 	"context"
+	"io"
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	v1 "github.com/caesarion/caesarion/api/v1"
 	"github.com/caesarion/caesarion/internal/identity"
@@ -206,10 +208,25 @@ func (s *Server) testProvider(t *testing.T) {
 	if a := b.do("GET", "/v1/audit?action=sign-in", nil); !bytes.Contains(a.Body, []byte(me.UserID)) {
 		t.Errorf("audit of sign-ins = %s", a.Body)
 	}
+	stream := s.open(t, "GET", "/v1/sessions/"+made.ID+"/events", nil, bearer)
+	defer stream.Body.Close()
+	if stream.StatusCode != 200 {
+		t.Errorf("events = %d", stream.StatusCode)
+	}
 	if a := b.do("DELETE", "/v1/keys/"+key.ID, nil); a.Status != 204 {
 		t.Errorf("revoke = %d %s", a.Status, a.Body)
 	}
 	wantProblem(t, s.do(t, "GET", "/v1/sessions", nil, header{"Authorization", "Bearer " + key.Secret}, header{"Host", "localhost"}), 401, "key-invalid")
+	over := make(chan error, 1)
+	go func() {
+		_, err := io.Copy(io.Discard, stream.Body) // it has a comment each second
+		over <- err
+	}()
+	select {
+	case <-over:
+	case <-time.After(patience):
+		t.Error("a stream outlives the key that opened it")
+	}
 	for _, bad := range []string{"//evil.example", "https://evil.example", `/\evil.example`, "/%0d%0ax", "javascript:x"} {
 		if to := b.signIn("/v1/sign-in/oidc/company?return=" + url.QueryEscape(bad)); to != "/" && to != "/%0d%0ax" {
 			t.Errorf("a sign-in ends at %s", to)

@@ -14,6 +14,6 @@
 // forgets by itself.
 //
 // All methods may be called concurrently. Goroutines: one that writes what can
-// wait and clears up, one that listens to other servers; Close ends and awaits
-// them.
+// wait and clears up, one that listens to other servers, one that ends
+// streams whose reader lost the right to them; Close ends and awaits them.
 package accounts

@@ -60,6 +60,7 @@ type Service struct {
 	cache    cache
 	seen     seen
 	audit    auditQueue
+	held     held
 
 	ctx  context.Context //nolint:containedctx // ends with Close
 	stop context.CancelFunc
@@ -73,10 +74,12 @@ func New(ctx context.Context, st *store.Store, opts Options) *Service {
 	s.cache.init(opts.CacheFor, opts.now)
 	s.seen.init()
 	s.audit.init()
+	s.held.init()
 	s.ctx, s.stop = context.WithCancel(context.WithoutCancel(ctx))
 	s.work.Go(s.janitor)
+	s.work.Go(s.watch)
 	s.work.Go(func() {
-		_ = st.Listen(s.ctx, channel, func(string) { s.cache.clear() }) // ends with the context only
+		_ = st.Listen(s.ctx, channel, func(string) { s.forget() }) // ends with the context only
 	})
 	return s
 }
@@ -93,9 +96,15 @@ func (s *Service) Close() error {
 // channel is where servers tell each other that rights changed.
 const channel = "caesarion_identity"
 
+// forget has everybody verified anew.
+func (s *Service) forget() {
+	s.cache.clear()
+	s.held.poke()
+}
+
 // changed makes a change of rights felt everywhere.
 func (s *Service) changed(ctx context.Context) {
-	s.cache.clear()
+	s.forget()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	if err := s.store.Notify(ctx, channel, ""); err != nil {
@@ -108,6 +117,21 @@ const (
 	auditEvery = time.Second      // entries of the audit wait so long at most
 	clearEvery = 10 * time.Minute // what is too old goes
 )
+
+// watch ends requests that outlive the rights they were made with.
+func (s *Service) watch() {
+	tick := time.NewTicker(recheckEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-s.held.changed:
+		case <-tick.C:
+		}
+		s.recheck()
+	}
+}
 
 // janitor writes what can wait, and removes what is too old.
 func (s *Service) janitor() {
