@@ -339,9 +339,7 @@ func (p *proxy) forward(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer resp.Body.Close()
-	for name, values := range withoutHops(resp.Header) {
-		w.Header()[name] = values
-	}
+	maps.Copy(w.Header(), withoutHops(resp.Header))
 	w.WriteHeader(resp.StatusCode)
 	control := http.NewResponseController(w)
 	buf := tunnelBuffers.Get().(*[]byte) //nolint:forcetypeassert // the pool holds nothing else

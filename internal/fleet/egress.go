@@ -36,8 +36,9 @@ type Outbound struct {
 
 const (
 	// doorDelay leaves a new sandbox's first execution alone: a program that
-	// wants out so early waits for the door.
-	doorDelay = 20 * time.Millisecond
+	// wants out so early waits for the door. Where there are certificates to be
+	// trusted nothing is waited for: a program may read them before it connects.
+	doorDelay = 60 * time.Millisecond
 	// doorRetry is the first wait after a door that could not be opened, or
 	// ended at once; it doubles up to doorRetryMost.
 	doorRetry     = 50 * time.Millisecond
@@ -80,6 +81,9 @@ func (s *Sandbox) holdDoor() {
 	}
 	s.fleet.background(func() {
 		wait := doorDelay
+		if len(s.fleet.opts.Egress.CACerts()) > 0 {
+			wait = 0
+		}
 		retry := doorRetry
 		for s.pass(wait) && s.awaitAwake() {
 			began := time.Now()

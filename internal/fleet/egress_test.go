@@ -217,7 +217,7 @@ func TestNoDoorWakes(t *testing.T) {
 		t.Fatal(err)
 	}
 	served := o.served.Load()
-	time.Sleep(100 * time.Millisecond) // five times what a door waits for
+	time.Sleep(300 * time.Millisecond) // five times what a door waits for
 	if state := s.View().State; state != sandbox.StatePaused || o.served.Load() != served {
 		t.Errorf("it is %s, and %d doors were opened", state, o.served.Load()-served)
 	}

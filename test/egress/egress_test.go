@@ -71,7 +71,7 @@ func (s sandbox) run(code string) string {
 	if err != nil {
 		s.t.Fatalf("%s: %v", code, err)
 	}
-	text := r.Text
+	text := strings.ReplaceAll(r.Text, "\r\n", "\n") // commands have a terminal
 	for _, e := range r.Errors {
 		text += e.Name + ": " + e.Value + "\n"
 	}
