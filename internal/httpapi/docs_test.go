@@ -15,7 +15,7 @@ func TestCodesAreDocumented(t *testing.T) {
 		t.Fatal(err)
 	}
 	code := regexp.MustCompile(`errdefs\.New\([a-zA-Z.]+, "([a-z0-9-]+)"`)
-	for _, pattern := range []string{"*.go", "../fleet/*.go", "../session/*.go"} {
+	for _, pattern := range []string{"*.go", "../fleet/*.go", "../session/*.go", "../identity/*.go", "../identity/accounts/*.go", "../identity/oidc/*.go"} {
 		files, _ := filepath.Glob(pattern)
 		for _, file := range files {
 			text, err := os.ReadFile(file)

@@ -213,7 +213,7 @@ func (a *API) providerSignIn(w http.ResponseWriter, r *http.Request) {
 	}
 	http.SetCookie(w, a.stateCookie(r, state.Seal(a.keyFor("sign-in state"))))
 	w.Header().Set("Referrer-Policy", "no-referrer")
-	http.Redirect(w, r, to, http.StatusSeeOther)
+	http.Redirect(w, r, to, http.StatusSeeOther) //nolint:gosec // to the provider of the settings
 }
 
 func (a *API) providerReturn(w http.ResponseWriter, r *http.Request) {

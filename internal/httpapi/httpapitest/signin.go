@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
@@ -208,8 +209,13 @@ func (s *Server) testProvider(t *testing.T) {
 	if a := b.do("GET", "/v1/audit?action=sign-in", nil); !bytes.Contains(a.Body, []byte(me.UserID)) {
 		t.Errorf("audit of sign-ins = %s", a.Body)
 	}
-	stream := s.open(t, "GET", "/v1/sessions/"+made.ID+"/events", nil, bearer)
-	defer stream.Body.Close()
+	stream := s.open(t, "GET", "/v1/sessions/"+made.ID+"/events", nil, bearer) //nolint:bodyclose // below, where it is read
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		_, _ = io.Copy(io.Discard, stream.Body) // it has a comment each second, until it is cut
+		_ = stream.Body.Close()
+	}()
 	if stream.StatusCode != 200 {
 		t.Errorf("events = %d", stream.StatusCode)
 	}
@@ -217,11 +223,6 @@ func (s *Server) testProvider(t *testing.T) {
 		t.Errorf("revoke = %d %s", a.Status, a.Body)
 	}
 	wantProblem(t, s.do(t, "GET", "/v1/sessions", nil, header{"Authorization", "Bearer " + key.Secret}, header{"Host", "localhost"}), 401, "key-invalid")
-	over := make(chan error, 1)
-	go func() {
-		_, err := io.Copy(io.Discard, stream.Body) // it has a comment each second
-		over <- err
-	}()
 	select {
 	case <-over:
 	case <-time.After(patience):
@@ -237,13 +238,8 @@ func (s *Server) testProvider(t *testing.T) {
 func (s *Server) testBadAnswers(t *testing.T, issuer *identitytest.Issuer) {
 	good := map[string]any{"sub": "9", "email": "eve@example.org", "email_verified": true, "realm_access": map[string]any{"roles": []string{"staff"}}}
 	with := func(change map[string]any) map[string]any {
-		c := map[string]any{}
-		for k, v := range good {
-			c[k] = v
-		}
-		for k, v := range change {
-			c[k] = v
-		}
+		c := maps.Clone(good)
+		maps.Copy(c, change)
 		return c
 	}
 	for name, tt := range map[string]struct {
