@@ -479,6 +479,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/audit": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Who did what, the latest first
+         * @description Who changed, ran, signed in or was refused, when and from where; never what was in it. An operator sees with organisation=* also failed sign-ins, which belong to none.
+         */
+        get: operations["get-audit"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/info": {
         parameters: {
             query?: never;
@@ -499,6 +519,75 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/keys": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List API keys, the newest first */
+        get: operations["list-keys"];
+        put?: never;
+        /**
+         * Make an API key
+         * @description It acts for its user in the organisation in which it was made. The answer has its secret, which nobody can read again.
+         *
+         *     Failures: 400 `scope-unknown`, `scopes-empty`, `name-invalid`; 403 `scope-missing` when it would have more rights than the key it is made with; 429 `too-many-keys`.
+         */
+        post: operations["create-key"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/keys/{key_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get an API key
+         * @description Failures: 404 `key-not-found`.
+         */
+        get: operations["get-key"];
+        put?: never;
+        post?: never;
+        /**
+         * Revoke an API key
+         * @description At once here, and within seconds on all servers of the installation. Admins can revoke those of their organisation. Failures: 404 `key-not-found`.
+         */
+        delete: operations["revoke-key"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/keys/{key_id}/rotate": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Make a key in the place of another
+         * @description It has the same rights and lives as long. The old one stays valid for a while, so that nobody has to change both sides at once.
+         *
+         *     Failures: 403 `key-of-another`; 404 `key-not-found`; 409 `key-over`.
+         */
+        post: operations["rotate-key"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/login": {
         parameters: {
             query?: never;
@@ -509,8 +598,10 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Trade the token for a cookie
-         * @description For pages in a browser. The cookie does what the token does, for requests of this server's own pages, for 30 days; scripts can't read it.
+         * Trade the token, or address and password, for a cookie
+         * @description For pages in a browser. The cookie does what the token does, for requests of this server's own pages, for 30 days; scripts can't read it. Where there are accounts it is the user's, is always new, and ends after a week without use.
+         *
+         *     Failures: 401 `token-wrong`, `sign-in-failed`; 429 `sign-in-throttled`; 503 `sign-in-busy`.
          */
         post: operations["login"];
         delete?: never;
@@ -530,9 +621,107 @@ export interface paths {
         put?: never;
         /**
          * Remove the cookie of a login
-         * @description From this browser. The token stays valid; for another one, start the server with another token.
+         * @description From this browser. The token stays valid; for another one, start the server with another token. Where there are accounts the sign-in ends.
          */
         post: operations["logout"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/me": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Who one is, what one may do, and how people sign in */
+        get: operations["get-me"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/me/logins": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List the browsers in which one is signed in */
+        get: operations["list-my-logins"];
+        put?: never;
+        post?: never;
+        /**
+         * Sign out everywhere
+         * @description In all browsers, this one too. API keys stay.
+         */
+        delete: operations["end-my-logins"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/me/logins/{login_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Sign out in one browser
+         * @description Failures: 404 `login-not-found`.
+         */
+        delete: operations["end-my-login"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/me/organisation": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Act in another organisation
+         * @description In this browser. A key belongs to one organisation. Failures: 404 `organisation-not-found`.
+         */
+        post: operations["choose-organisation"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/me/password": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Change one's password
+         * @description All other browsers are signed out; API keys stay. Failures: 400 `password-too-short`; 403 `password-wrong`; 429 `sign-in-throttled`.
+         */
+        post: operations["change-password"];
         delete?: never;
         options?: never;
         head?: never;
@@ -553,6 +742,27 @@ export interface paths {
         get: operations["list-models"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/organisations": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List the organisations, for operators */
+        get: operations["list-organisations"];
+        put?: never;
+        /**
+         * Make an organisation, for operators
+         * @description Failures: 400 `name-invalid`; 409 `organisation-exists`.
+         */
+        post: operations["create-organisation"];
         delete?: never;
         options?: never;
         head?: never;
@@ -1949,6 +2159,88 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/sign-in": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * How people sign in
+         * @description Where there are accounts this needs no key. Elsewhere it is refused without the token as everything is.
+         */
+        get: operations["sign-in-ways"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sign-in/link": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Set a password by a link, and sign in
+         * @description An admin makes the link for a user; the one that the server prints at its first start makes the first user, who operates the installation. Each can be used once, within three days.
+         *
+         *     Failures: 400 `password-too-short`; 403 `link-invalid`; 429 `sign-in-throttled`.
+         */
+        post: operations["redeem-link"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sign-in/oidc/{provider}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Sign in with a provider of OpenID Connect
+         * @description For browsers. ?return= is the path to go to afterwards.
+         */
+        get: operations["provider-sign-in"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/sign-in/oidc/{provider}/return": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Where the provider sends the browser
+         * @description To be registered with the provider, with the server's address before it.
+         */
+        get: operations["provider-return"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/snapshots": {
         parameters: {
             query?: never;
@@ -1993,10 +2285,138 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/users": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List the users of the organisation */
+        get: operations["list-users"];
+        put?: never;
+        /**
+         * Make a user
+         * @description Failures: 400 `email-invalid`, `password-too-short`; 403 `owner-needed`, `operator-needed`; 404 `organisation-not-found`; 409 `user-exists`.
+         */
+        post: operations["create-user"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/users/{user_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get a user
+         * @description Failures: 404 `user-not-found`.
+         */
+        get: operations["get-user"];
+        put?: never;
+        post?: never;
+        /**
+         * Take a user out of the organisation
+         * @description Keys and browsers of his there are no longer good. What he made stays, for the organisation's admins. Failures: 404 `user-not-found`; 409 `last-owner`.
+         */
+        delete: operations["remove-user"];
+        options?: never;
+        head?: never;
+        /**
+         * Change a user's name, role or state
+         * @description In force at once, also for keys and browsers that are signed in. Failures: 403 `owner-needed`, `operator-needed`; 404 `user-not-found`; 409 `last-owner`, `last-operator`.
+         */
+        patch: operations["update-user"];
+        trace?: never;
+    };
+    "/v1/users/{user_id}/link": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Make a link by which a user sets a password
+         * @description Once, within three days; links of before are no longer good. Give it to the user and to nobody else. Failures: 403 `owner-needed`, `operator-needed`, `user-elsewhere`; 404 `user-not-found`.
+         */
+        post: operations["create-user-link"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        AuditEntry: {
+            /**
+             * @description The operation, by its name in the OpenAPI, or sign-in
+             * @example create-sandbox
+             */
+            action: string;
+            /** @description Where the request came from */
+            address?: string;
+            /** Format: date-time */
+            at: string;
+            /** @description Why it was refused */
+            code?: string;
+            /** Format: int64 */
+            n: number;
+            /** @description Of the user, at that time */
+            name?: string;
+            /** @description Its id */
+            object?: string;
+            organisation_id?: string;
+            /** @description Stands in the server's log too */
+            request_id?: string;
+            /**
+             * Format: int64
+             * @description Of the answer
+             */
+            status: number;
+            user_id?: string;
+            /** @description The API key or the sign-in */
+            via?: string;
+        };
+        AuditList: {
+            entries: components["schemas"]["AuditEntry"][] | null;
+            /**
+             * Format: int64
+             * @description before of the next page; absent: this was the last
+             */
+            next?: number;
+        };
+        BrowserLogin: {
+            /** @description Where it was when it signed in */
+            address: string;
+            /** @description What it calls itself */
+            agent: string;
+            /** Format: date-time */
+            created_at: string;
+            /** @description It is this one */
+            current: boolean;
+            /** Format: date-time */
+            expires_at: string;
+            id: string;
+            /**
+             * Format: date-time
+             * @description Exact to a minute
+             */
+            last_seen_at: string;
+        };
+        BrowserLoginList: {
+            logins: components["schemas"]["BrowserLogin"][] | null;
+        };
         Capabilities: {
             /** @description What it can do beyond running sandboxes */
             can: ("pause" | "snapshot" | "fork")[] | null;
@@ -2008,6 +2428,15 @@ export interface components {
             missing: {
                 [key: string]: string;
             };
+        };
+        ChangePassword: {
+            /** @description At least 10 characters */
+            new_password: string;
+            /** @description The one of before */
+            password: string;
+        };
+        ChooseOrganisation: {
+            organisation_id: string;
         };
         Comm: {
             /** @description Jupyter's content: comm_id, data, target_name */
@@ -2043,6 +2472,27 @@ export interface components {
              * @enum {string}
              */
             language?: "python";
+        };
+        CreateKey: {
+            /**
+             * Format: int64
+             * @description It is valid for so long; 0: for ever; absent: 90 days
+             */
+            expires_ms?: number;
+            /**
+             * @description What it is for
+             * @example nightly report
+             */
+            name: string;
+            /** @description In which organisation of that user; absent: the first */
+            organisation_id?: string;
+            /** @description What it may do; absent: all that its user may */
+            scopes?: string[] | null;
+            /** @description For another user, by id or address; only operators may */
+            user_id?: string;
+        };
+        CreateOrganisation: {
+            name: string;
         };
         CreateSandbox: {
             /** @description Added to the environment of kernels and processes */
@@ -2088,6 +2538,21 @@ export interface components {
             model?: string;
             template?: string;
             title?: string;
+        };
+        CreateUser: {
+            email: string;
+            name?: string;
+            /** @description Only operators can make another */
+            operator?: boolean;
+            /** @description Absent: one's own. Another's only operators may name. */
+            organisation_id?: string;
+            /** @description Absent: POST …/link gives a link that sets one */
+            password?: string;
+            /**
+             * @description Absent: owner of an organisation without users, else member
+             * @enum {string}
+             */
+            role?: "viewer" | "member" | "admin" | "owner";
         };
         Event: {
             data: unknown;
@@ -2384,6 +2849,41 @@ export interface components {
         KernelList: {
             kernels: components["schemas"]["Kernel"][] | null;
         };
+        Key: {
+            /** Format: date-time */
+            created_at: string;
+            /** @description Of the user */
+            email: string;
+            /**
+             * Format: date-time
+             * @description Absent: never
+             */
+            expires_at?: string;
+            /**
+             * @description Its first part
+             * @example csk_4kq2m7v6xqz5wd3h
+             */
+            id: string;
+            /**
+             * Format: date-time
+             * @description Exact to a minute; absent: never
+             */
+            last_used_at?: string;
+            name: string;
+            organisation_id: string;
+            /** Format: date-time */
+            revoked_at?: string;
+            /** @description Absent: all that the user may */
+            scopes?: string[] | null;
+            /** @enum {string} */
+            state: "active" | "expired" | "revoked";
+            user_id: string;
+        };
+        KeyList: {
+            keys: components["schemas"]["Key"][] | null;
+            /** @description All there are */
+            scopes: string[] | null;
+        };
         Limits: {
             /**
              * Format: double
@@ -2407,11 +2907,47 @@ export interface components {
             processes?: number;
         };
         Login: {
-            token: string;
+            /** @description Where there are accounts */
+            email?: string;
+            password?: string;
+            /** @description The server's token, where there are no accounts */
+            token?: string;
         };
         MakeFolder: {
             /** @description Absolute, or relative to /workspace */
             path: string;
+        };
+        Me: {
+            /** @enum {string} */
+            auth: "token" | "none" | "accounts";
+            email?: string;
+            /** @description The API key that was sent */
+            key_id?: string;
+            /** @description The sign-in of this browser */
+            login_id?: string;
+            /** @description What the role allows: read, write, execute, manage, administer, operate */
+            may: string[] | null;
+            name: string;
+            /** @description Operates the installation */
+            operator: boolean;
+            /** @description In which one acts */
+            organisation?: components["schemas"]["Membership"];
+            /** @description All that one belongs to */
+            organisations: components["schemas"]["Membership"][] | null;
+            /** @description There is a password to change */
+            password: boolean;
+            /** @description Of the API key; absent: all */
+            scopes?: string[] | null;
+            sign_in: components["schemas"]["SignInWays"];
+            /** @description Absent: no user, as where there is only one */
+            user_id?: string;
+        };
+        Membership: {
+            name: string;
+            /** @example org_4kq2m7v6xqz5wd3h */
+            organisation_id: string;
+            /** @enum {string} */
+            role: "viewer" | "member" | "admin" | "owner";
         };
         Model: {
             /** Format: int64 */
@@ -2442,6 +2978,53 @@ export interface components {
             /** @description Replace what is at the target */
             overwrite?: boolean;
             to: string;
+        };
+        NewKey: {
+            /** Format: date-time */
+            created_at: string;
+            /** @description Of the user */
+            email: string;
+            /**
+             * Format: date-time
+             * @description Absent: never
+             */
+            expires_at?: string;
+            /**
+             * @description Its first part
+             * @example csk_4kq2m7v6xqz5wd3h
+             */
+            id: string;
+            /**
+             * Format: date-time
+             * @description Exact to a minute; absent: never
+             */
+            last_used_at?: string;
+            name: string;
+            organisation_id: string;
+            /** Format: date-time */
+            revoked_at?: string;
+            /** @description Absent: all that the user may */
+            scopes?: string[] | null;
+            /**
+             * @description The key as it is sent. Nobody can read it again.
+             * @example csk_4kq2m7v6xqz5wd3h_…
+             */
+            secret: string;
+            /** @enum {string} */
+            state: "active" | "expired" | "revoked";
+            user_id: string;
+        };
+        Organisation: {
+            /** Format: date-time */
+            created_at: string;
+            /** @example org_4kq2m7v6xqz5wd3h */
+            id: string;
+            name: string;
+            /** Format: int64 */
+            users: number;
+        };
+        OrganisationList: {
+            organisations: components["schemas"]["Organisation"][] | null;
         };
         Output: {
             /** @description display_data, execute_result: mime type → value; binary types are base64 text */
@@ -2573,6 +3156,18 @@ export interface components {
         RanItems: {
             items: components["schemas"]["Item"][] | null;
         };
+        RedeemLink: {
+            /** @description Of the first user */
+            email?: string;
+            /** @description Of the first user */
+            name?: string;
+            /** @description Name of the first organisation; default: Default */
+            organisation?: string;
+            /** @description At least 10 characters */
+            password: string;
+            /** @description The last part of the link */
+            secret: string;
+        };
         Regenerate: {
             /** @description Also becomes the session's model */
             model?: string;
@@ -2584,6 +3179,13 @@ export interface components {
             message: string;
             /** @example snapshot-damaged */
             reason: string;
+        };
+        RotateKey: {
+            /**
+             * Format: int64
+             * @description The old one stays valid for so long; absent: a day
+             */
+            overlap_ms?: number;
         };
         RunItems: {
             /** @description Item → code to save first, so that what runs is what the person sees */
@@ -2854,6 +3456,29 @@ export interface components {
              */
             state: "none" | "starting" | "ready" | "busy" | "pausing" | "paused" | "resuming" | "lost";
         };
+        SignInProvider: {
+            name: string;
+            /** @description For people */
+            title: string;
+            /**
+             * @description Path to open in the browser; ?return= is where to go afterwards
+             * @example /v1/sign-in/oidc/company
+             */
+            url: string;
+        };
+        SignInWays: {
+            /**
+             * @description token: whoever has the server's token; none: nobody has to; accounts: users
+             * @enum {string}
+             */
+            auth: "token" | "none" | "accounts";
+            /** @description POST /v1/login takes email and password */
+            password: boolean;
+            /** @description Where one can sign in besides */
+            providers: components["schemas"]["SignInProvider"][] | null;
+            /** @description There are no users yet: the link that the server printed at its start makes the first */
+            setup: boolean;
+        };
         Snapshot: {
             /** Format: date-time */
             created_at: string;
@@ -3005,6 +3630,20 @@ export interface components {
             pinned?: boolean;
             title?: string;
         };
+        UpdateUser: {
+            /** @description Can't sign in, and keys are refused */
+            disabled?: boolean;
+            name?: string;
+            /** @description Only operators can change it */
+            operator?: boolean;
+            /** @description Absent: one's own */
+            organisation_id?: string;
+            /**
+             * @description In the organisation; only owners make owners and change them
+             * @enum {string}
+             */
+            role?: "viewer" | "member" | "admin" | "owner";
+        };
         Usage: {
             /**
              * Format: date-time
@@ -3026,6 +3665,32 @@ export interface components {
             memory_limit_bytes: number;
             /** Format: int64 */
             processes: number;
+        };
+        User: {
+            /** Format: date-time */
+            created_at: string;
+            disabled: boolean;
+            email: string;
+            /** @example usr_4kq2m7v6xqz5wd3h */
+            id: string;
+            /**
+             * Format: date-time
+             * @description Absent: never
+             */
+            last_sign_in_at?: string;
+            memberships: components["schemas"]["Membership"][] | null;
+            name: string;
+            operator: boolean;
+            /** @description There is one */
+            password: boolean;
+        };
+        UserLink: {
+            /** Format: date-time */
+            expires_at: string;
+            url: string;
+        };
+        UserList: {
+            users: components["schemas"]["User"][] | null;
         };
         Variable: {
             name: string;
@@ -3844,6 +4509,46 @@ export interface operations {
             };
         };
     };
+    "get-audit": {
+        parameters: {
+            query?: {
+                /** @description Of one organisation, for operators; absent: one's own; *: all */
+                organisation?: string;
+                /** @description Identifier of a user */
+                user?: string;
+                /** @description Identifier of an object */
+                object?: string;
+                action?: string;
+                /** @description "next" of the page before */
+                before?: number;
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AuditList"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     "get-info": {
         parameters: {
             query?: never;
@@ -3860,6 +4565,171 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Info"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "list-keys": {
+        parameters: {
+            query?: {
+                /** @description Those of all users of the organisation, for its admins */
+                all?: boolean;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["KeyList"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "create-key": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CreateKey"];
+            };
+        };
+        responses: {
+            /** @description Created */
+            201: {
+                headers: {
+                    Location?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["NewKey"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "get-key": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Identifier of the key */
+                key_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Key"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "revoke-key": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Identifier of the key */
+                key_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "rotate-key": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Identifier of the key */
+                key_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["RotateKey"];
+            };
+        };
+        responses: {
+            /** @description Created */
+            201: {
+                headers: {
+                    Location?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["NewKey"];
                 };
             };
             /** @description Error */
@@ -3933,6 +4803,183 @@ export interface operations {
             };
         };
     };
+    "get-me": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Me"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "list-my-logins": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BrowserLoginList"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "end-my-logins": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "end-my-login": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Identifier of the sign-in */
+                login_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "choose-organisation": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ChooseOrganisation"];
+            };
+        };
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "change-password": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ChangePassword"];
+            };
+        };
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
     "list-models": {
         parameters: {
             query?: never;
@@ -3949,6 +4996,69 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["ModelList"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "list-organisations": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["OrganisationList"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "create-organisation": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CreateOrganisation"];
+            };
+        };
+        responses: {
+            /** @description Created */
+            201: {
+                headers: {
+                    Location?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Organisation"];
                 };
             };
             /** @description Error */
@@ -6951,6 +8061,107 @@ export interface operations {
             };
         };
     };
+    "sign-in-ways": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SignInWays"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "redeem-link": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RedeemLink"];
+            };
+        };
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    "Set-Cookie"?: string;
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "provider-sign-in": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                provider: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description To the provider, or back to the page; after a failure with #sign-in-failed=CODE */
+            303: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
+    "provider-return": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                provider: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description To the provider, or back to the page; after a failure with #sign-in-failed=CODE */
+            303: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
     "list-snapshots": {
         parameters: {
             query?: never;
@@ -7030,6 +8241,205 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "list-users": {
+        parameters: {
+            query?: {
+                /** @description Of another organisation, for operators; *: everybody */
+                organisation?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UserList"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "create-user": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CreateUser"];
+            };
+        };
+        responses: {
+            /** @description Created */
+            201: {
+                headers: {
+                    Location?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["User"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "get-user": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Identifier of the user, or his address */
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["User"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "remove-user": {
+        parameters: {
+            query?: {
+                /** @description Absent: one's own */
+                organisation?: string;
+            };
+            header?: never;
+            path: {
+                /** @description Identifier of the user, or his address */
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "update-user": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Identifier of the user, or his address */
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["UpdateUser"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["User"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "create-user-link": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Identifier of the user, or his address */
+                user_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Created */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UserLink"];
+                };
             };
             /** @description Error */
             default: {
