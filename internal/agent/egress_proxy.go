@@ -49,6 +49,7 @@ func (a *Agent) ServeProxy(ctx context.Context, l net.Listener) error {
 		MaxHeaderBytes:    maxProxyHeader,
 		ErrorLog:          slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug), // programs' mistakes
 		Protocols:         new(http.Protocols),
+		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
 	}
 	srv.Protocols.SetHTTP1(true)
 	stop := context.AfterFunc(ctx, func() { _ = l.Close(); _ = srv.Close() })
@@ -358,7 +359,11 @@ func (p *proxy) forward(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		if err != nil {
-			panic(http.ErrAbortHandler) // the program must not take it for the end
+			// The program must not take it for the end: some don't count.
+			if c, ok := r.Context().Value(connKey{}).(*proxyConn); ok {
+				c.reset()
+			}
+			panic(http.ErrAbortHandler)
 		}
 	}
 }

@@ -134,6 +134,18 @@ func (o *outside) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			}
 			_ = flush()
 		}
+	case r.URL.Path == "/endless":
+		w.Header().Set("Content-Length", "1000000000")
+		for {
+			if _, err := w.Write([]byte("x")); err != nil || http.NewResponseController(w).Flush() != nil {
+				return
+			}
+			select {
+			case <-r.Context().Done():
+				return
+			case <-time.After(time.Millisecond):
+			}
+		}
 	default:
 		body, _ := io.ReadAll(r.Body)
 		w.Header().Set("X-Seen", r.Header.Get("Proxy-Authorization")+"|"+r.Header.Get("Cookie"))
@@ -325,7 +337,19 @@ func TestDoorsComeAndGo(t *testing.T) {
 	if b, err := in.ReadByte(); err != nil || b != 'x' {
 		t.Fatalf("echo: %c %v", b, err)
 	}
+	plain, err := new(net.Dialer).DialContext(t.Context(), "tcp", o.proxy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer plain.Close()
+	fmt.Fprint(plain, "GET http://web.test/endless HTTP/1.1\r\nHost: web.test\r\n\r\n")
+	if _, err := plain.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
 	closeDoor()
+	if _, err := io.Copy(io.Discard, plain); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("an answer of a door that was cut: %v, want a reset", err)
+	}
 	if _, err := in.ReadByte(); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("the tunnel of a door that was cut: %v, want a reset", err)
 	}

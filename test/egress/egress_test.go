@@ -4,6 +4,7 @@ package egress
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
 	"os"
@@ -25,6 +26,10 @@ func start(t *testing.T, o *outside, data string, flags ...string) *servertest.S
 	t.Helper()
 	at := o.plain.Listener.Addr().String()
 	config := filepath.Join(data, "config.yaml")
+	secret := filepath.Join(data, "secret")
+	if err := os.WriteFile(secret, []byte(planted+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	err := os.WriteFile(config, fmt.Appendf(nil, `
 network: packages
 egress:
@@ -34,7 +39,8 @@ egress:
 templates:
   closed: {network: none, pool_size: 0}
   listed: {network: {allow: ["%s", "%s"]}, pool_size: 0}
-`, at, o.caFile, at, o.tls.Listener.Addr()), 0o600)
+  secret: {network: {secrets: [{name: KEY, host: "%s", value_file: %s}, {name: PLAIN, host: "%s", value_file: %s}]}, pool_size: 0}
+`, at, o.caFile, at, o.tls.Listener.Addr(), o.tls.Listener.Addr(), secret, at, secret), 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -161,6 +167,26 @@ func TestClients(t *testing.T) {
 			t.Logf("%.5s: %.0f MB/s", base, speed/1e6)
 		}
 	})
+}
+
+// planted is a secret's value.
+const planted = "planted-6f1d0c"
+
+// A secret's value reaches its host and never the sandbox, also by TLS, whose
+// certificate the sandbox trusts from its first instruction on.
+func TestSecrets(t *testing.T) {
+	o := newOutside(t)
+	s := start(t, o, servertest.DataDir(t))
+	sum := fmt.Sprintf("%x", sha256.Sum256([]byte("Bearer "+planted)))
+	for name, url := range map[string]string{"PLAIN": o.plain.URL, "KEY": o.tls.URL} {
+		sb := create(t, s, v1.CreateSandbox{Template: "secret"})
+		sb.want("a secret at once, "+name, fmt.Sprintf(`import urllib.request
+r = urllib.request.Request("%s/whoami", headers={"Authorization": "Bearer {{secret.%s}}"})
+print(urllib.request.urlopen(r, timeout=20).read().decode())`, url, name), sum)
+		if got := sb.run("!env; cat /proc/1/environ 2>/dev/null; grep -rs planted- /tmp /workspace ~"); strings.Contains(got, planted) {
+			t.Errorf("the secret is in the sandbox: %s", got)
+		}
+	}
 }
 
 // nothing tries every way out but the proxy.

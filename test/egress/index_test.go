@@ -105,6 +105,9 @@ func (o *outside) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "hello":
 		_, _ = io.WriteString(w, "hello")
 		return
+	case "whoami": // the value itself would be masked on its way back
+		fmt.Fprintf(w, "%x", sha256.Sum256([]byte(r.Header.Get("Authorization"))))
+		return
 	case "inward": // to where clouds keep credentials
 		http.Redirect(w, r, "http://169.254.169.254/latest/meta-data/", http.StatusFound)
 		return
