@@ -116,8 +116,10 @@ func (g *Gateway) Serve(ctx context.Context, conn net.Conn, c Client) error {
 	}
 	err := srv.Serve(once)
 	cancel()
-	srv.Close() //nolint:errcheck,gosec // the one connection is closed
-	<-gone
+	srv.Close()            //nolint:errcheck,gosec // the one connection is closed
+	if once.taken.Load() { // else it was closed before it was served
+		<-gone
+	}
 	d.finish()
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
 		return cause
@@ -302,6 +304,8 @@ type onceListener struct {
 	done chan struct{}
 	once sync.Once
 	c    net.Conn
+
+	taken atomic.Bool
 }
 
 // newOnce makes a listener of c; over may put a protocol on it.
@@ -324,6 +328,7 @@ func (l *onceListener) Accept() (net.Conn, error) {
 	}
 	select {
 	case c := <-l.conn:
+		l.taken.Store(true)
 		return c, nil
 	case <-l.done:
 		return nil, net.ErrClosed

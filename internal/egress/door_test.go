@@ -270,6 +270,19 @@ func TestTheDoorEndsWithItsContextAndCutsWhatRuns(t *testing.T) {
 	}
 }
 
+func TestADoorThatIsClosedBeforeItOpensEnds(t *testing.T) {
+	g := newGateway(t, Options{})
+	for range 50 {
+		near, far := net.Pipe()
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		done := make(chan error, 1)
+		go func() { done <- g.Serve(ctx, far, Client{Sandbox: "s"}) }()
+		wantEnd(t, done)
+		near.Close()
+	}
+}
+
 func openClient(tb testing.TB, near net.Conn) *http.ClientConn {
 	var protocols http.Protocols
 	protocols.SetUnencryptedHTTP2(true)
