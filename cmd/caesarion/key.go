@@ -39,6 +39,11 @@ type keyAddCmd struct {
 	Org     string           `help:"In which organisation of that user (default: the first)." placeholder:"NAME"`
 }
 
+// Help implements kong.HelpProvider.
+func (*keyAddCmd) Help() string {
+	return "Prints the key and nothing else. GET /v1/keys lists the scopes.\n\nExamples:\n  caesarion key add nightly --scope sandboxes:write --scope sandboxes:execute --expires 30d\n  caesarion key add first --user ann@example.org"
+}
+
 // Run makes the key.
 func (c *keyAddCmd) Run(ctx context.Context, g *globals) error {
 	return g.onServer(ctx, func(conn *connection) error {
@@ -74,6 +79,11 @@ type keyLsCmd struct {
 	All bool `help:"Those of all users of the organisation, for its admins; of everybody, for operators."`
 }
 
+// Help implements kong.HelpProvider.
+func (*keyLsCmd) Help() string {
+	return "Examples:\n  caesarion key ls\n  caesarion key ls --all --json"
+}
+
 // Run lists the keys.
 func (c *keyLsCmd) Run(ctx context.Context, g *globals) error {
 	return g.onServer(ctx, func(conn *connection) error {
@@ -105,6 +115,11 @@ type keyRotateCmd struct {
 	Overlap *config.Duration `help:"How long the old one stays valid (default: 1d)." placeholder:"TIME"`
 }
 
+// Help implements kong.HelpProvider.
+func (*keyRotateCmd) Help() string {
+	return "Examples:\n  caesarion key rotate csk_4kq2m7v6xqz5wd3h --overlap 2h"
+}
+
 // Run makes the new key.
 func (c *keyRotateCmd) Run(ctx context.Context, g *globals) error {
 	return g.onServer(ctx, func(conn *connection) error {
@@ -123,6 +138,11 @@ func (c *keyRotateCmd) Run(ctx context.Context, g *globals) error {
 
 type keyRemoveCmd struct {
 	ID []string `arg:"" help:"Ids of the keys, their first parts."`
+}
+
+// Help implements kong.HelpProvider.
+func (*keyRemoveCmd) Help() string {
+	return "Examples:\n  caesarion key rm csk_4kq2m7v6xqz5wd3h"
 }
 
 // Run revokes the keys.

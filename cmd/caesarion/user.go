@@ -218,6 +218,11 @@ type userLsCmd struct {
 	Org string `help:"Of this organisation only." placeholder:"NAME"`
 }
 
+// Help implements kong.HelpProvider.
+func (*userLsCmd) Help() string {
+	return "Examples:\n  caesarion user ls\n  caesarion user ls --org Acme --json"
+}
+
 // Run lists the users.
 func (c *userLsCmd) Run(ctx context.Context, g *globals) error {
 	return g.onServer(ctx, func(conn *connection) error {
@@ -268,6 +273,11 @@ type userSetCmd struct {
 	Operator *bool  `help:"Operates the installation." negatable:""`
 }
 
+// Help implements kong.HelpProvider.
+func (*userSetCmd) Help() string {
+	return "In force at once, also for keys and browsers that are signed in.\n\nExamples:\n  caesarion user set bob@example.org --org Acme --role admin\n  caesarion user set bob@example.org --disabled"
+}
+
 // Run changes the user.
 func (c *userSetCmd) Run(ctx context.Context, g *globals) error {
 	return g.onServer(ctx, func(conn *connection) error {
@@ -297,6 +307,11 @@ type userLinkCmd struct {
 	User string `arg:"" help:"Address or id."`
 }
 
+// Help implements kong.HelpProvider.
+func (*userLinkCmd) Help() string {
+	return "Links of before are no longer good.\n\nExamples:\n  caesarion user link bob@example.org"
+}
+
 // Run makes the link.
 func (c *userLinkCmd) Run(ctx context.Context, g *globals) error {
 	return g.onServer(ctx, func(conn *connection) error {
@@ -315,6 +330,11 @@ func (c *userLinkCmd) Run(ctx context.Context, g *globals) error {
 type userRemoveCmd struct {
 	User string `arg:"" help:"Address or id."`
 	Org  string `help:"Organisation (default: one's own)." placeholder:"NAME"`
+}
+
+// Help implements kong.HelpProvider.
+func (*userRemoveCmd) Help() string {
+	return "Keys and browsers of the user there are no longer good; what he made stays.\n\nExamples:\n  caesarion user rm bob@example.org --org Acme"
 }
 
 // Run takes the user out.
