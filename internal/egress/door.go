@@ -89,14 +89,8 @@ func (g *Gateway) Serve(ctx context.Context, conn net.Conn, c Client) error {
 	defer stop()
 	var protocols http.Protocols
 	protocols.SetUnencryptedHTTP2(true)
-	gone := make(chan struct{})
 	srv := &http.Server{
-		Handler: d,
-		ConnState: func(_ net.Conn, st http.ConnState) {
-			if st == http.StateClosed {
-				close(gone)
-			}
-		},
+		Handler:           d,
 		Protocols:         &protocols,
 		MaxHeaderBytes:    maxHeader,
 		ReadHeaderTimeout: writeTimeout,
@@ -114,12 +108,8 @@ func (g *Gateway) Serve(ctx context.Context, conn net.Conn, c Client) error {
 			WriteByteTimeout:              writeTimeout,
 		},
 	}
-	err := srv.Serve(once)
+	err := once.serve(srv)
 	cancel()
-	srv.Close()            //nolint:errcheck,gosec // the one connection is closed
-	if once.taken.Load() { // else it was closed before it was served
-		<-gone
-	}
 	d.finish()
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
 		return cause
@@ -317,6 +307,23 @@ func newOnce(c net.Conn, over func(net.Conn) net.Conn) *onceListener {
 	}
 	l.conn <- told
 	return l
+}
+
+// serve returns when the connection is no longer served. Handlers may still run
+// if they are HTTP/2's, or have taken the connection over.
+func (l *onceListener) serve(srv *http.Server) error {
+	gone := make(chan struct{})
+	srv.ConnState = func(_ net.Conn, st http.ConnState) {
+		if st == http.StateClosed || st == http.StateHijacked {
+			close(gone)
+		}
+	}
+	err := srv.Serve(l)
+	srv.Close()         //nolint:errcheck,gosec // the one connection is closed
+	if l.taken.Load() { // else it was closed before it was served
+		<-gone
+	}
+	return err
 }
 
 // Accept implements net.Listener.

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"strconv"
+	"sync"
 	"time"
 )
 
@@ -202,24 +203,32 @@ func (d *door) intercept(s *stream, w http.ResponseWriter, r *http.Request, t ta
 func (d *door) within(s *stream, w http.ResponseWriter, r *http.Request, near net.Conn, p Policy, handler http.Handler, l *onceListener) {
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
+	ctx, cancel := context.WithCancel(r.Context())
+	var running sync.WaitGroup
 	srv := &http.Server{
-		Handler:           handler,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			running.Add(1)
+			defer running.Done()
+			handler.ServeHTTP(w, r)
+		}),
 		Protocols:         &protocols,
 		MaxHeaderBytes:    maxHeader,
 		ReadHeaderTimeout: min(p.IdleTimeout, 30*time.Second),
 		IdleTimeout:       p.IdleTimeout,
-		BaseContext:       func(net.Listener) context.Context { return r.Context() },
+		BaseContext:       func(net.Listener) context.Context { return ctx },
 		ErrorLog:          slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug),
 	}
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		_ = srv.Serve(l) //nolint:errcheck // the one connection ends with the tunnel
+		_ = l.serve(srv) //nolint:errcheck // the one connection ends with the tunnel
 	}()
 	defer func() {
+		cancel()
 		near.Close() //nolint:errcheck,gosec // ends the server's connection, and so the server
-		srv.Close()  //nolint:errcheck,gosec // so does this
+		l.Close()    //nolint:errcheck,gosec // so does this
 		<-served
+		running.Wait() // nothing begins any more
 	}()
 	s.tunnel(w, r, near, p)
 }

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"compress/gzip"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
@@ -344,6 +345,29 @@ func TestEventsOfAHostWithASecretAreNotLate(t *testing.T) {
 	if err != nil || line != "data: {{one\n" {
 		t.Errorf("%q %v", line, err)
 	}
+}
+
+func TestWhatRunsInAnOpenedTunnelEndsWithIt(t *testing.T) {
+	host := newAPI(t, true)
+	g := newGateway(t, secretOptions(host))
+	near, far := sockets(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- g.Serve(ctx, far, keyed(t, 0)) }()
+	a := &agent{tb: t, conn: openClient(t, near)}
+	hostport := at("example.com", portOf(t, host.URL))
+	for range 3 {
+		c, err := a.trusting(g, hostport, "example.com")
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(c, "GET /stream HTTP/1.1\r\nHost: %s\r\nX-Key: %s\r\n\r\n", hostport, holder)
+		if _, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cancel()
+	wantEnd(t, done)
 }
 
 func TestMaskingFindsValuesWhereverTheyAreCut(t *testing.T) {
