@@ -60,8 +60,8 @@ func (c *Client) Egress(ctx context.Context, body Egress) (net.Conn, error) {
 	if err := c.gate.enter(ctx); err != nil {
 		return nil, err
 	}
-	defer c.gate.leave()
 	conn, err := c.open(ctx)
+	c.gate.leave() // from here on Hold finds the connection: an agent that does not answer must not keep it waiting
 	if err != nil {
 		return nil, transportError(ctx, err)
 	}

@@ -191,3 +191,28 @@ func TestTwoHoldsTakeTurns(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// An agent that never answers the opening of a door does not keep anybody from
+// saving its sandbox.
+func TestHoldDoesNotAwaitADoor(t *testing.T) {
+	s := newHoldServer(t)
+	ours, theirs := net.Pipe()
+	defer theirs.Close()
+	s.client.SetDial(func(context.Context) (net.Conn, error) { return ours, nil })
+	opened := make(chan error, 1)
+	go func() {
+		_, err := s.client.Egress(t.Context(), agentapi.Egress{})
+		opened <- err
+	}()
+	if _, err := theirs.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	release, err := s.client.Hold(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer release()
+	if err := <-opened; err == nil {
+		t.Error("a door was opened while held")
+	}
+}
