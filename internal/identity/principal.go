@@ -60,9 +60,9 @@ type Principal struct {
 	Org      string   `json:"org,omitempty"`  // org_…: in which one acts
 	Name     string   `json:"name,omitempty"` // for people
 	Role     Role     `json:"role,omitempty"`
-	Scopes   []string `json:"scopes"` // nil: all
-	Key      string   `json:"key,omitempty"`    // id of the API key; empty: another way
-	Login    string   `json:"login,omitempty"`  // id of the browser's sign-in; empty: another way
+	Scopes   []string `json:"scopes"`          // nil: all
+	Key      string   `json:"key,omitempty"`   // id of the API key; empty: another way
+	Login    string   `json:"login,omitempty"` // id of the browser's sign-in; empty: another way
 	Operator bool     `json:"operator,omitempty"`
 	Local    bool     `json:"local,omitempty"` // the only user there is: everything is his
 }
