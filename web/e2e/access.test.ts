@@ -1,10 +1,8 @@
 // Everybody can use it: on a phone, in the dark, by ear, in German.
-import { readFile } from "node:fs/promises";
-import { fileURLToPath } from "node:url";
-import type { AxeResults } from "axe-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import {
   type Browser,
+  findings,
   importSession,
   type Page,
   type ScriptedModel,
@@ -29,13 +27,11 @@ let model: ScriptedModel;
 let server: Server;
 let browser: Browser;
 let session: string;
-let axe: string;
 
 beforeAll(async () => {
   model = await startModel();
   server = await startServer({ env: model.env });
   browser = await startBrowser();
-  axe = await readFile(fileURLToPath(new URL("../node_modules/axe-core/axe.min.js", import.meta.url)), "utf8");
   session = await importSession(server, "Figures", [
     {
       markdown:
@@ -60,22 +56,6 @@ afterAll(async () => {
   await server?.stop();
   await model?.stop();
 });
-
-// What belongs to the button that opened it need not be in an area of the page.
-const regions = "dialog, [role=dialog], [role=alertdialog], svg, [role=menu], [data-radix-popper-content-wrapper]";
-
-/** Findings of axe, with where they are. */
-async function findings(page: Page): Promise<string[]> {
-  // Half of a colour is too little of it.
-  await page.waitForFunction(() => document.getAnimations().every((a) => a.playState !== "running"));
-  // Through the debugger, which the page's policy does not bind.
-  await page.evaluate(axe);
-  const results = (await page.evaluate(`
-    axe.configure({ checks: [{ id: "region", options: { regionMatcher: ${JSON.stringify(regions)} } }] });
-    axe.run(document, { resultTypes: ["violations"], rules: { "label-content-name-mismatch": { enabled: true } } })
-  `)) as AxeResults;
-  return results.violations.map((v) => `${v.id}: ${v.nodes.map((n) => n.html.slice(0, 160)).join(" | ")}`);
-}
 
 const looks = [
   { name: "light", dark: false, size: "desktop" },

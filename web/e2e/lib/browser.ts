@@ -66,7 +66,7 @@ export async function visit(browser: Browser, server: Server, options: PageOptio
     if (message.text().includes(editing)) return;
     if (message.type() === "error" && !message.location().url.includes("/frame/")) errors.push(message.text());
   });
-  if (server.token && options.login !== false) {
+  if (server.token && !server.setup && options.login !== false) {
     const answer = await context.request.post("/v1/login", { data: { token: server.token } });
     if (!answer.ok()) throw new Error(`login: ${answer.status()} ${await answer.text()}`);
   }

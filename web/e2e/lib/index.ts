@@ -18,7 +18,9 @@
  * CAESARION_BIN names another binary, CAESARION_WEB_DIR a page built elsewhere
  * (vite build --outDir), CAESARION_IMAGES other images, CHROMIUM another browser.
  */
+export * from "./axe";
 export * from "./browser";
+export * from "./issuer";
 export * from "./model";
 export * from "./notebook";
 export * from "./server";

@@ -9,8 +9,8 @@ import { fileURLToPath } from "node:url";
 const root = fileURLToPath(new URL("../../..", import.meta.url));
 
 export interface ServerOptions {
-  /** "none" by default; "token" for tests of the login. */
-  auth?: "none" | "token";
+  /** "none" by default; "token" and "accounts" for tests of the login. */
+  auth?: "none" | "token" | "accounts";
   /** More flags of `caesarion serve`. */
   args?: string[];
   /** More environment. Keys of model services are never taken over from the caller's. */
@@ -22,7 +22,9 @@ export interface ServerOptions {
 /** A running `caesarion serve` with a data directory of its own. */
 export interface Server {
   readonly url: string; // without a slash at its end; the same after restart
-  readonly token: string; // "" with auth none
+  readonly token: string; // "" with auth none; with accounts the installation's
+  /** With accounts: the link that makes the first user, as the server prints it. */
+  readonly setup: string;
   readonly dataDir: string;
   readonly pid: number;
   /** What it wrote to its log so far. */
@@ -67,7 +69,20 @@ export async function startServer(options: ServerOptions = {}): Promise<Server> 
   else await mkdir(join(dataDir, "images"));
   const listen = `127.0.0.1:${await freePort()}`;
   const auth = options.auth ?? "none";
-  const args = ["serve", "--json", "--listen", listen, "--data-dir", dataDir, "--auth", auth, "--on-exit", "delete"];
+  // The link that makes the first user is for people only.
+  const people = auth === "accounts";
+  const args = [
+    "serve",
+    ...(people ? [] : ["--json"]),
+    "--listen",
+    listen,
+    "--data-dir",
+    dataDir,
+    "--auth",
+    auth,
+    "--on-exit",
+    "delete",
+  ];
   if (options.config !== undefined) {
     await writeFile(join(dataDir, "config.yaml"), options.config);
     args.push("--config", join(dataDir, "config.yaml"));
@@ -84,6 +99,7 @@ export async function startServer(options: ServerOptions = {}): Promise<Server> 
 
   let child: ChildProcess | undefined;
   let token = "";
+  let setup = "";
   let log = "";
 
   async function start(): Promise<void> {
@@ -100,6 +116,13 @@ export async function startServer(options: ServerOptions = {}): Promise<Server> 
       running.once("exit", (code) => failed(`exit ${code}`));
       running.stdout?.on("data", (data: Buffer) => {
         out += data.toString();
+        if (people) {
+          setup = /http:\S+/.exec(out)?.[0] ?? "";
+          if (!out.endsWith("\n\n") || setup === "") return; // not whole yet
+          clearTimeout(timer);
+          done();
+          return;
+        }
         let said: { url?: string; token?: string };
         try {
           said = JSON.parse(out);
@@ -116,6 +139,7 @@ export async function startServer(options: ServerOptions = {}): Promise<Server> 
       });
     });
     running.removeAllListeners("exit");
+    if (people) token = (await readFile(join(dataDir, "token"), "utf8")).trim();
   }
 
   async function end(signal: NodeJS.Signals): Promise<void> {
@@ -133,6 +157,9 @@ export async function startServer(options: ServerOptions = {}): Promise<Server> 
     dataDir,
     get token() {
       return token;
+    },
+    get setup() {
+      return setup;
     },
     get pid() {
       return child?.pid ?? 0;

@@ -1,8 +1,10 @@
 import { QueryClientProvider } from "@tanstack/react-query";
-import { useCallback, useEffect, useMemo, useState } from "react";
+import { lazy, Suspense, useCallback, useEffect, useMemo, useState } from "react";
 import { useRoute } from "wouter";
 import { navigate } from "wouter/use-browser-location";
 import { onUnauthenticated } from "@/api/client";
+import { loadMe } from "@/features/account/me";
+import { forgetArrival, useArrival, useSection } from "@/features/account/place";
 import { SessionProvider } from "@/features/session";
 import { pathOf } from "@/features/session/sessions";
 import { draftStore, storeOf, whenAdopted } from "@/features/session/store";
@@ -11,12 +13,11 @@ import { queryClient } from "@/lib/query";
 import { Toaster } from "@/ui/toast";
 import { TooltipProvider } from "@/ui/tooltip";
 import { ErrorBoundary } from "./ErrorBoundary";
-import { Login } from "./Login";
 import { Shell } from "./Shell";
 
-// The server puts this behind the address when a token in it was wrong.
-const refused = location.hash === "#token-refused";
-if (refused) history.replaceState(null, "", location.pathname + location.search);
+const AccountPage = lazy(() => import("@/features/account/AccountPage"));
+const Door = lazy(() => import("./Door").then((m) => ({ default: m.Door })));
+const Redeem = lazy(() => import("@/features/account/Redeem"));
 
 export function App() {
   return (
@@ -31,19 +32,48 @@ export function App() {
   );
 }
 
-/** Shows the page, or asks for the token once the server does. */
+/** Shows the page, or how to get in once the server asks who this is. */
 function Gate() {
-  const [locked, setLocked] = useState(refused);
-  useEffect(() => onUnauthenticated(() => setLocked(true)), []);
+  const arrival = useArrival();
+  const section = useSection();
+  const [locked, setLocked] = useState(arrival?.kind === "token-refused" || arrival?.kind === "sign-in-failed");
+  useEffect(() => {
+    void loadMe();
+    // Rights that changed refuse what was under way, and nobody has to sign in for that.
+    return onUnauthenticated(() => void loadMe().then((known) => !known && setLocked(true)));
+  }, []);
+  const enter = () => {
+    forgetArrival();
+    queryClient.clear();
+    setLocked(false);
+    void loadMe();
+  };
+
+  if (arrival?.kind === "setup" || arrival?.kind === "set-password") {
+    return (
+      <Suspense fallback={null}>
+        <Redeem
+          kind={arrival.kind}
+          secret={arrival.secret}
+          // Whoever was signed in before may have been somebody else.
+          onDone={() => location.assign("/")}
+          onLeave={() => location.assign("/")}
+        />
+      </Suspense>
+    );
+  }
   if (locked) {
     return (
-      <Login
-        refused={refused}
-        onDone={() => {
-          queryClient.clear();
-          setLocked(false);
-        }}
-      />
+      <Suspense fallback={null}>
+        <Door arrival={arrival} onDone={enter} />
+      </Suspense>
+    );
+  }
+  if (section) {
+    return (
+      <Suspense fallback={null}>
+        <AccountPage section={section} />
+      </Suspense>
     );
   }
   return <Sessions />;

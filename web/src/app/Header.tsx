@@ -14,9 +14,13 @@ import {
   SquareTerminal,
   SunMoon,
   Trash2,
+  UserRound,
+  UsersRound,
 } from "lucide-react";
 import { lazy, Suspense, useState } from "react";
-import { call } from "@/api/client";
+import { signOut } from "@/features/account/leave";
+import { may, useMay, useMe } from "@/features/account/me";
+import { openSection } from "@/features/account/place";
 import { SandboxStatus } from "@/features/sandbox/SandboxStatus";
 import { useActions, useSession } from "@/features/session";
 import { ExportMenu, TitleInput } from "@/features/session/SessionRow";
@@ -26,7 +30,7 @@ import { usePhone } from "@/lib/hooks";
 import { type Language, languages, setLanguage, useLanguage } from "@/lib/i18n";
 import { whenIdle } from "@/lib/idle";
 import { setTheme, type Theme, useTheme } from "@/lib/theme";
-import { IconButton, Menu, MenuChoice, MenuItem, MenuLine, MenuSub, Tooltip, toast } from "@/ui";
+import { IconButton, Menu, MenuChoice, MenuItem, MenuLabel, MenuLine, MenuSub, Tooltip, toast } from "@/ui";
 import { openDialog, togglePanel, toggleSidebar, useLayout } from "./layout";
 import { ModelPicker } from "./ModelPicker";
 import { useStrings } from "./strings";
@@ -80,6 +84,7 @@ function Title() {
   const s = useStrings();
   const session = useSession((state) => state.session);
   const actions = useActions();
+  const changes = useMay("write");
   const [renaming, setRenaming] = useState(false);
   if (!session) return <span className="flex-1" />;
   if (renaming) {
@@ -99,8 +104,9 @@ function Title() {
       <button
         type="button"
         onClick={() => setRenaming(true)}
-        title={s.renameSession}
-        className="block h-8 max-w-full truncate rounded-md px-2 text-left font-medium text-sm hover:bg-hover"
+        disabled={!changes}
+        title={changes ? s.renameSession : undefined}
+        className="block h-8 max-w-full truncate rounded-md px-2 text-left font-medium text-sm enabled:hover:bg-hover"
       >
         {session.title || <span className="font-normal text-muted">{s.untitled}</span>}
       </button>
@@ -136,6 +142,8 @@ function SessionMenu() {
   const session = useSession((state) => state.session);
   const language = useLanguage();
   const theme = useTheme();
+  const me = useMe();
+  const changes = may(me, "write");
   return (
     <Menu
       trigger={
@@ -146,30 +154,36 @@ function SessionMenu() {
     >
       {session && (
         <>
-          <MenuItem
-            icon={session.pinned ? <PinOff /> : <Pin />}
-            onSelect={() => void updateSession(session.id, { pinned: !session.pinned })}
-          >
-            {session.pinned ? s.unpin : s.pin}
-          </MenuItem>
+          {changes && (
+            <MenuItem
+              icon={session.pinned ? <PinOff /> : <Pin />}
+              onSelect={() => void updateSession(session.id, { pinned: !session.pinned })}
+            >
+              {session.pinned ? s.unpin : s.pin}
+            </MenuItem>
+          )}
           <MenuItem
             icon={<LinkIcon />}
             onSelect={() =>
               void navigator.clipboard
                 .writeText(location.href)
-                .then(() => toast.success(s.linkCopied, s.linkDetail))
+                .then(() => toast.success(s.linkCopied, me ? s.linkDetailAccounts : s.linkDetail))
                 .catch((err: unknown) => toast.failure(err))
             }
           >
             {s.copyLink}
           </MenuItem>
-          <MenuItem icon={<Copy />} onSelect={() => void duplicateSession(session.id)}>
-            {s.duplicate}
-          </MenuItem>
+          {changes && (
+            <MenuItem icon={<Copy />} onSelect={() => void duplicateSession(session.id)}>
+              {s.duplicate}
+            </MenuItem>
+          )}
           <ExportMenu id={session.id} />
-          <MenuItem icon={<Trash2 />} danger onSelect={() => void removeSession(session)}>
-            {s.remove}
-          </MenuItem>
+          {changes && (
+            <MenuItem icon={<Trash2 />} danger onSelect={() => void removeSession(session)}>
+              {s.remove}
+            </MenuItem>
+          )}
           <MenuLine />
         </>
       )}
@@ -200,14 +214,28 @@ function SessionMenu() {
       <MenuItem icon={<FileCode2 />} onSelect={() => window.open("/docs", "_blank", "noopener")}>
         {s.apiDocs}
       </MenuItem>
-      <MenuItem
-        icon={<LogOut />}
-        onSelect={() =>
-          void call("POST", "/v1/logout")
-            .then(() => location.assign("/"))
-            .catch((err: unknown) => toast.failure(err))
-        }
-      >
+      {me && (
+        <>
+          <MenuLine />
+          <MenuLabel>
+            <span className="block truncate font-medium text-ink">{me.name}</span>
+            {me.organisation && (
+              <span className="block truncate">
+                {me.organisation.name} · {s.roles[me.organisation.role]}
+              </span>
+            )}
+          </MenuLabel>
+          <MenuItem icon={<UserRound />} onSelect={() => openSection("profile")}>
+            {s.account}
+          </MenuItem>
+          {may(me, "administer") && (
+            <MenuItem icon={<UsersRound />} onSelect={() => openSection("users")}>
+              {s.administration}
+            </MenuItem>
+          )}
+        </>
+      )}
+      <MenuItem icon={<LogOut />} onSelect={() => void signOut().catch((err: unknown) => toast.failure(err))}>
         {s.logout}
       </MenuItem>
     </Menu>

@@ -1,5 +1,6 @@
-import { Unplug } from "lucide-react";
+import { Eye, Unplug } from "lucide-react";
 import { type ComponentType, lazy, Suspense, useEffect, useState } from "react";
+import { useMay } from "@/features/account/me";
 import { Composer } from "@/features/chat/Composer";
 import { DropZone } from "@/features/files/DropZone";
 import { useSession, useSessionStore } from "@/features/session";
@@ -37,6 +38,7 @@ export function Main({ onNew }: { onNew: () => void }) {
   const error = useSession((state) => state.error);
   const empty = useSession((state) => state.order.length === 0);
   const store = useSessionStore();
+  const runs = useMay("execute");
   useEffect(() => {
     if (status === "loading") void loadThread(); // while the session is on its way
   }, [status]);
@@ -77,13 +79,26 @@ export function Main({ onNew }: { onNew: () => void }) {
                     <Thread />
                   </Suspense>
                 )}
-                <Composer />
+                {runs ? <Composer /> : <ReadOnly />}
               </>
             )}
           </ErrorBoundary>
         </main>
       </div>
     </DropZone>
+  );
+}
+
+/** In the place of the composer, for those who may only look. */
+function ReadOnly() {
+  const s = useStrings();
+  return (
+    <p className="mx-4 mb-4 flex items-center justify-center gap-2.5 rounded-lg bg-hover px-4 py-3 text-muted text-sm">
+      <Eye className="size-4 shrink-0" aria-hidden />
+      <span>
+        {s.readOnly} {s.readOnlyHint}
+      </span>
+    </p>
   );
 }
 

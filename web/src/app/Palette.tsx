@@ -2,6 +2,8 @@ import { Command } from "cmdk";
 import { Dialog } from "radix-ui";
 import { useState } from "react";
 import { navigate } from "wouter/use-browser-location";
+import { may, useMe } from "@/features/account/me";
+import { openSection } from "@/features/account/place";
 import { useActions, useSession } from "@/features/session";
 import {
   duplicateSession,
@@ -31,6 +33,7 @@ export default function Palette({ onNew }: { onNew: () => void }) {
   const session = useSession((state) => state.session);
   const running = useSession((state) => state.session?.turn !== undefined);
   const hasCells = useSession((state) => state.order.some((id) => state.items.get(id)?.kind === "cell"));
+  const me = useMe();
   const language = useLanguage();
   const focus = useReturnFocus();
   const [query, setQuery] = useState("");
@@ -69,6 +72,9 @@ export default function Palette({ onNew }: { onNew: () => void }) {
       .filter((other) => other !== language)
       .map((other) => ({ label: `${s.language}: ${languages[other]}`, run: () => setLanguage(other) })),
   ];
+
+  if (me) page.push({ label: s.account, run: () => openSection("profile") });
+  if (me && may(me, "administer")) page.push({ label: s.administration, run: () => openSection("users") });
 
   const choose = (entry: Entry) => {
     openDialog("none");

@@ -18,3 +18,17 @@ export function remember(key: string, value: string): void {
     // Not remembered, see above.
   }
 }
+
+// How the page looks is the browser's; drafts, uploads and marks are a person's.
+const lasting = ["language", "theme", "layout"];
+
+/** Forgets what a person did, when the next one may be another. */
+export function forgetPersonal(): void {
+  try {
+    for (const key of Object.keys(localStorage)) {
+      if (key.startsWith(prefix) && !lasting.includes(key.slice(prefix.length))) localStorage.removeItem(key);
+    }
+  } catch {
+    // Nothing was remembered, see above.
+  }
+}

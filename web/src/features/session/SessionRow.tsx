@@ -2,6 +2,7 @@ import { Copy, Download, MoreHorizontal, Pencil, Pin, PinOff, Trash2 } from "luc
 import { useRef, useState } from "react";
 import { Link } from "wouter";
 import type { Session } from "@/api/types";
+import { useMay } from "@/features/account/me";
 import { cx } from "@/lib/cx";
 import { IconButton, Menu, MenuItem, MenuLine, MenuLink, MenuSub } from "@/ui";
 import { duplicateSession, exportFormats, exportURL, pathOf, removeSession, updateSession } from "./sessions";
@@ -16,6 +17,7 @@ export interface SessionRowProps {
 export function SessionRow({ session, current, onChosen }: SessionRowProps) {
   const s = useStrings();
   const [renaming, setRenaming] = useState(false);
+  const changes = useMay("write");
   const title = session.title || s.untitled;
   const busy = session.turn !== undefined || session.sandbox.state === "busy";
 
@@ -42,8 +44,8 @@ export function SessionRow({ session, current, onChosen }: SessionRowProps) {
       <Link
         href={pathOf(session.id)}
         onClick={onChosen}
-        onDoubleClick={() => setRenaming(true)}
-        onKeyDown={(e) => e.key === "F2" && setRenaming(true)}
+        onDoubleClick={() => changes && setRenaming(true)}
+        onKeyDown={(e) => e.key === "F2" && changes && setRenaming(true)}
         aria-current={current ? "page" : undefined}
         className="flex h-full min-w-0 flex-1 items-center gap-2 rounded-md pr-9 pl-2 text-sm outline-offset-[-2px] md:pr-2 md:group-focus-within:pr-9 md:group-hover:pr-9"
       >
@@ -63,23 +65,31 @@ export function SessionRow({ session, current, onChosen }: SessionRowProps) {
             </IconButton>
           }
         >
-          <MenuItem icon={<Pencil />} onSelect={() => setTimeout(() => setRenaming(true))}>
-            {s.rename}
-          </MenuItem>
-          <MenuItem
-            icon={session.pinned ? <PinOff /> : <Pin />}
-            onSelect={() => void updateSession(session.id, { pinned: !session.pinned })}
-          >
-            {session.pinned ? s.unpin : s.pin}
-          </MenuItem>
-          <MenuItem icon={<Copy />} onSelect={() => void duplicateSession(session.id)}>
-            {s.duplicate}
-          </MenuItem>
+          {changes && (
+            <>
+              <MenuItem icon={<Pencil />} onSelect={() => setTimeout(() => setRenaming(true))}>
+                {s.rename}
+              </MenuItem>
+              <MenuItem
+                icon={session.pinned ? <PinOff /> : <Pin />}
+                onSelect={() => void updateSession(session.id, { pinned: !session.pinned })}
+              >
+                {session.pinned ? s.unpin : s.pin}
+              </MenuItem>
+              <MenuItem icon={<Copy />} onSelect={() => void duplicateSession(session.id)}>
+                {s.duplicate}
+              </MenuItem>
+            </>
+          )}
           <ExportMenu id={session.id} />
-          <MenuLine />
-          <MenuItem icon={<Trash2 />} danger onSelect={() => void removeSession(session)}>
-            {s.remove}
-          </MenuItem>
+          {changes && (
+            <>
+              <MenuLine />
+              <MenuItem icon={<Trash2 />} danger onSelect={() => void removeSession(session)}>
+                {s.remove}
+              </MenuItem>
+            </>
+          )}
         </Menu>
       </span>
     </li>

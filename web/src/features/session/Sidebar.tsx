@@ -1,6 +1,7 @@
 import { FileUp, Plus, Search, X } from "lucide-react";
 import { useState } from "react";
 import { useRoute } from "wouter";
+import { useMay } from "@/features/account/me";
 import { useSettled } from "@/lib/hooks";
 import { Button, IconButton, Skeleton } from "@/ui";
 import { SessionRow } from "./SessionRow";
@@ -19,20 +20,23 @@ export function Sidebar({ onNew, onChosen }: SidebarProps) {
   const [query, setQuery] = useState("");
   const settled = useSettled(query.trim(), 200);
   const list = useSessions(settled);
+  const changes = useMay("write");
   const [, route] = useRoute("/s/:id");
   const sessions = list.data?.pages.flatMap((page) => page.sessions) ?? [];
 
   return (
     <div className="flex h-full min-h-0 flex-col">
-      <div className="flex gap-1.5 px-3 pt-1 pb-2">
-        <Button className="flex-1 justify-start" onClick={onNew}>
-          <Plus className="size-4" aria-hidden />
-          {s.newSession}
-        </Button>
-        <IconButton label={s.importNotebook} variant="plain" onClick={pickNotebook}>
-          <FileUp />
-        </IconButton>
-      </div>
+      {changes && (
+        <div className="flex gap-1.5 px-3 pt-1 pb-2">
+          <Button className="flex-1 justify-start" onClick={onNew}>
+            <Plus className="size-4" aria-hidden />
+            {s.newSession}
+          </Button>
+          <IconButton label={s.importNotebook} variant="plain" onClick={pickNotebook}>
+            <FileUp />
+          </IconButton>
+        </div>
+      )}
       <search className="relative px-3 pb-2">
         <Search
           aria-hidden

@@ -1,0 +1,5 @@
+import type { Me } from "./types";
+
+export default function Usage(_: { me: Me }) {
+  return null;
+}

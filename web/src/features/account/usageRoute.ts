@@ -1,0 +1,4 @@
+/** Whether this server tells what people use. */
+export function useUsageRoute(): boolean {
+  return false;
+}
