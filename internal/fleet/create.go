@@ -75,6 +75,16 @@ func (f *Fleet) Create(ctx context.Context, req CreateRequest) (*Sandbox, error)
 	if err != nil {
 		return nil, err
 	}
+	admitted, err := f.admit(ctx, req.Owner, 1, limits)
+	if err != nil {
+		return nil, err
+	}
+	defer admitted.end()
+	leave, err := f.starts.Enter(ctx, req.Owner)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	if err := f.reserve(); err != nil {
 		return nil, err
 	}
@@ -101,10 +111,14 @@ func (f *Fleet) Create(ctx context.Context, req CreateRequest) (*Sandbox, error)
 		}
 	}
 	rec.start = lease.Start // written down with the first use, not here
-	s, err := f.attach(lease.Info, rec, lease.Client)
-	if err != nil {
+	var s *Sandbox
+	if err := admitted.become(limits, func() (err error) {
+		s, err = f.attach(lease.Info, rec, lease.Client)
+		return err
+	}); err != nil {
 		return nil, err
 	}
+	s.beginCPU(ctx)
 	if lease.KernelReady {
 		s.mu.Lock()
 		s.kernel = startedKernel(rec.kernelID)

@@ -59,7 +59,12 @@ func (s *Sandbox) Execute(ctx context.Context, req ExecuteRequest) (*Execution, 
 			return nil, false, context.Cause(ctx)
 		}
 	}
-	stream, err := s.submit(e, req)
+	leave, err := s.turnToRun(ctx)
+	var stream *agentapi.Stream
+	if err == nil {
+		defer leave()
+		stream, err = s.submit(e, req)
+	}
 	if err != nil {
 		e.acceptErr = err
 		s.execs.drop(e)
@@ -98,6 +103,9 @@ func (s *Sandbox) prepare(ctx context.Context, req ExecuteRequest, release func(
 	}
 	if req.Timeout == 0 {
 		req.Timeout = most
+	}
+	if err := s.admitExecution(ctx, req); err != nil {
+		return nil, false, err
 	}
 	if err := s.awaken(ctx); err != nil {
 		return nil, false, err

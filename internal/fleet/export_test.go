@@ -1,7 +1,21 @@
 package fleet
 
+import (
+	"github.com/caesarion/caesarion/internal/identity"
+	"github.com/caesarion/caesarion/internal/sandbox"
+)
+
 // WithMemory has a fleet believe this of the machine.
 func (o Options) WithMemory(total, available int64) Options {
 	o.memory = func() (int64, int64) { return total, available }
 	return o
 }
+
+// WaitingStarts gives how many starts of an owner wait.
+func (f *Fleet) WaitingStarts(owner identity.Owner) int {
+	n, _ := f.starts.Waiting(owner)
+	return n
+}
+
+// StateOf gives a sandbox's state.
+func StateOf(s *Sandbox) sandbox.State { return s.View().State }

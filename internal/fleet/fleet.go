@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -16,6 +17,8 @@ import (
 
 	"github.com/caesarion/caesarion/internal/agentapi"
 	"github.com/caesarion/caesarion/internal/errdefs"
+	"github.com/caesarion/caesarion/internal/identity"
+	"github.com/caesarion/caesarion/internal/limits/fair"
 	"github.com/caesarion/caesarion/internal/sandbox"
 	"github.com/caesarion/caesarion/internal/sandbox/pool"
 )
@@ -51,7 +54,18 @@ type Fleet struct {
 	found    map[string]string  // keys of other replicas' sandboxes by their names
 	tries    map[sandbox.ID]int // to take over a sandbox whose agent did not answer
 	farewell func(context.Context, *Sandbox)
+
+	starts  *fair.Queue[identity.Owner] // of sandboxes, and wakes
+	handing *fair.Queue[identity.Owner] // of executions, until the agent has them
+
+	admitting sync.Mutex              // guards admitted; taken before mu
+	admitted  map[*admission]struct{} // see limits.go
 }
+
+// runsAtOnce is how many executions are being handed to their agents at once:
+// more than are ever ready for it on a machine of that size, so that only a
+// flood waits.
+func runsAtOnce() int { return max(64, 16*runtime.GOMAXPROCS(0)) }
 
 // Gone sandboxes that are remembered for their reason. Each costs about a
 // kilobyte; their executions' events are bounded by Options.EventBytes.
@@ -82,6 +96,9 @@ func New(ctx context.Context, driver sandbox.Driver, ready Leaser, opts Options)
 		sessions: map[string]*Sandbox{},
 		found:    map[string]string{},
 		tries:    map[sandbox.ID]int{},
+		starts:   fair.New[identity.Owner](fair.Options{Slots: opts.Starts, What: "starts of sandboxes"}),
+		handing:  fair.New[identity.Owner](fair.Options{Slots: runsAtOnce(), What: "executions"}),
+		admitted: map[*admission]struct{}{},
 	}
 	f.pauser, _ = driver.(sandbox.Pauser)
 	f.saver, _ = driver.(sandbox.Snapshotter)
@@ -94,6 +111,9 @@ func New(ctx context.Context, driver sandbox.Driver, ready Leaser, opts Options)
 			_ = f.Close()
 			return nil, err
 		}
+	}
+	if opts.Limits != nil {
+		f.background(f.meter)
 	}
 	left := f.temporary(ctx) // before this process makes some itself
 	f.background(func() {

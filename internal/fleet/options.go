@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"runtime"
 	"slices"
 	"time"
 
@@ -55,6 +56,11 @@ type Options struct {
 	Replicas *replica.Registry
 	// Egress lets programs out; nil: no sandbox has a network.
 	Egress Egress
+	// Limits says how much owners may use; nil: as much as there is.
+	Limits Limits
+	// Starts is how many sandboxes are started or woken at once; others wait, and
+	// their owners take turns. Default: twice the processors, at least 4.
+	Starts int
 	Logger *slog.Logger
 
 	memory func() (total, available int64) // default: machine.Memory
@@ -85,6 +91,9 @@ func (o Options) withDefaults() (Options, error) {
 			return o, fmt.Errorf("fleet: template %q: negative duration", name)
 		}
 		o.Templates[name] = t
+	}
+	if o.Starts <= 0 {
+		o.Starts = max(4, 2*runtime.GOMAXPROCS(0))
 	}
 	o.EventBytes = cmp.Or(o.EventBytes, 16<<20)
 	o.KeepMemory = cmp.Or(o.KeepMemory, DefaultKeepMemory)

@@ -51,6 +51,9 @@ type Sandbox struct {
 	execs  executions
 	gone   string // why it is gone; empty while it lives
 
+	cpu     sync.Mutex // held while its CPU time is read
+	cpuRead cpuReading
+
 	saving sync.Mutex // held over a label write, so that they stay in order
 	moved  chan struct{}
 	ended  chan struct{} // closed when the sandbox is gone
@@ -226,6 +229,7 @@ func (s *Sandbox) Delete(ctx context.Context) error { return s.end(ctx, ReasonDe
 // end takes the sandbox out of the fleet, tells the readers of its executions
 // and removes it from the driver.
 func (s *Sandbox) end(ctx context.Context, reason string) error {
+	s.readCPU(ctx) // the last time
 	// The reason is there before anybody can find the sandbox among the gone.
 	s.mu.Lock()
 	if s.gone != "" {

@@ -131,6 +131,11 @@ func (s *Sandbox) Fork(ctx context.Context, n int, labels map[string]string) ([]
 	if err := checkLabels(labels); err != nil {
 		return nil, err
 	}
+	admitted, err := f.admit(ctx, s.owner, n, s.info.Limits)
+	if err != nil {
+		return nil, err
+	}
+	defer admitted.end()
 	for i := range n {
 		if err := f.reserve(); err != nil {
 			for range i {
@@ -166,7 +171,13 @@ func (s *Sandbox) Fork(ctx context.Context, n int, labels map[string]string) ([]
 	g.SetLimit(runtime.GOMAXPROCS(0))
 	for i := range copies {
 		g.Go(func() (err error) {
-			copies[i], err = f.restore(gctx, snap.ID, s.info.Template, sandbox.Spec{Image: s.info.Image, Limits: s.info.Limits}, rec, false)
+			// Not before: what is being saved may have to be woken for it.
+			leave, err := f.starts.Enter(gctx, s.owner)
+			if err != nil {
+				return err
+			}
+			defer leave()
+			copies[i], err = f.restore(gctx, snap.ID, s.info.Template, sandbox.Spec{Image: s.info.Image, Limits: s.info.Limits}, rec, false, admitted)
 			return err
 		})
 	}
@@ -183,7 +194,7 @@ func (s *Sandbox) Fork(ctx context.Context, n int, labels map[string]string) ([]
 
 // restore makes a sandbox of a snapshot. Of rec, what is of one sandbox only is
 // made anew.
-func (f *Fleet) restore(ctx context.Context, id sandbox.SnapshotID, template string, spec sandbox.Spec, rec record, filesOnly bool) (*Sandbox, error) {
+func (f *Fleet) restore(ctx context.Context, id sandbox.SnapshotID, template string, spec sandbox.Spec, rec record, filesOnly bool, admitted *admission) (*Sandbox, error) {
 	rec = rec.clone()
 	rec.used = time.Now()
 	rec.expires = rec.used.Add(rec.life)
@@ -193,10 +204,14 @@ func (f *Fleet) restore(ctx context.Context, id sandbox.SnapshotID, template str
 	if err != nil {
 		return nil, err
 	}
-	s, err := f.attach(info, rec, nil)
-	if err != nil {
+	var s *Sandbox
+	if err := admitted.become(spec.Limits, func() (err error) {
+		s, err = f.attach(info, rec, nil)
+		return err
+	}); err != nil {
 		return nil, err
 	}
+	s.beginCPU(ctx)
 	if rec.kernelID != "" {
 		s.startDefaultKernel() // which finds the one that was saved
 	}
@@ -225,6 +240,16 @@ func (f *Fleet) createFrom(ctx context.Context, req CreateRequest) (*Sandbox, er
 		return nil, errdefs.New(errdefs.ErrInvalid, "invalid-limit", "The disk limit of a snapshot can't be changed: it is %d.", snap.Limits.DiskBytes).
 			WithHint("Leave limits.disk_bytes out.")
 	}
+	admitted, err := f.admit(ctx, req.Owner, 1, limits)
+	if err != nil {
+		return nil, err
+	}
+	defer admitted.end()
+	leave, err := f.starts.Enter(ctx, req.Owner)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	if err := f.reserve(); err != nil {
 		return nil, err
 	}
@@ -235,11 +260,11 @@ func (f *Fleet) createFrom(ctx context.Context, req CreateRequest) (*Sandbox, er
 		rec.user = recordOf(sandbox.Info{Labels: snap.Labels}, t).user
 	}
 	spec := sandbox.Spec{Image: snap.Image, Limits: limits, Env: f.withNetwork(environment(t, req), snap.Template)}
-	s, err := f.restore(ctx, snap.ID, snap.Template, spec, rec, false)
+	s, err := f.restore(ctx, snap.ID, snap.Template, spec, rec, false, admitted)
 	if code, ok := filesLeft(err); ok {
 		f.log.Warn("memory of a snapshot can't be used, a sandbox is started with its files", "snapshot_id", string(snap.ID), "err", err)
 		rec.start, rec.restarted = pool.StartCold, newRestarted(time.Now(), code)
-		s, err = f.restore(ctx, snap.ID, snap.Template, spec, rec, true)
+		s, err = f.restore(ctx, snap.ID, snap.Template, spec, rec, true, admitted)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("fleet: create from %s: %w", snap.ID, err)

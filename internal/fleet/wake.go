@@ -1,11 +1,9 @@
 package fleet
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"net"
-	"slices"
 	"time"
 
 	"github.com/caesarion/caesarion/internal/errdefs"
@@ -142,11 +140,21 @@ func (s *Sandbox) wake() error {
 }
 
 func (s *Sandbox) rise() error {
+	leave, err := s.fleet.starts.Enter(s.ctx, s.owner)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	ctx, cancel := context.WithTimeoutCause(s.ctx, wakeTime, errWakeTime)
 	defer cancel()
 	s.mu.Lock()
 	memory := s.sleep.memory
 	s.mu.Unlock()
+	admitted, err := s.admitWaking(ctx)
+	if err != nil {
+		return err
+	}
+	defer admitted.end()
 	if err := s.fleet.reserveToWake(ctx, memory); err != nil {
 		return err
 	}
@@ -182,6 +190,7 @@ func (s *Sandbox) rise() error {
 	}
 	s.fleet.setAsleep(s, false)
 	s.used.Store(time.Now().UnixNano())
+	s.fleet.admitting.Lock() // nobody counts it twice, or not at all
 	s.mu.Lock()
 	s.lost = lost
 	s.sleep.flight, s.sleep.state = nil, sandbox.StateRunning
@@ -198,6 +207,10 @@ func (s *Sandbox) rise() error {
 	}
 	s.changedLocked()
 	s.mu.Unlock()
+	if admitted != nil {
+		admitted.more = Holding{}
+	}
+	s.fleet.admitting.Unlock()
 	s.fleet.log.Info("sandbox resumed", "sandbox_id", string(s.id), "duration", time.Since(start), "with_memory", restarted == nil)
 	switch {
 	case restarted != nil:
@@ -277,21 +290,7 @@ func (f *Fleet) reserveToWake(ctx context.Context, memory int64) error {
 	if !errors.Is(err, errdefs.ErrExhausted) || f.pauser == nil {
 		return err
 	}
-	var idle []*Sandbox
-	for _, s := range f.List() {
-		s.mu.Lock()
-		can := s.canSleepLocked() && s.sleep.state == sandbox.StateRunning
-		s.mu.Unlock()
-		if can && s.unused() {
-			idle = append(idle, s)
-		}
-	}
-	slices.SortFunc(idle, func(a, b *Sandbox) int { return cmp.Compare(a.used.Load(), b.used.Load()) })
-	for _, s := range idle[:min(len(idle), 3)] {
-		if s.pause(ctx, s.unused) == nil {
-			break
-		}
-	}
+	f.pauseIdle(ctx, func(*Sandbox) bool { return true })
 	if err := f.roomInMemory(memory); err != nil {
 		return err
 	}
