@@ -10,28 +10,14 @@ import (
 	"github.com/caesarion/caesarion/internal/errdefs"
 	"github.com/caesarion/caesarion/internal/event"
 	"github.com/caesarion/caesarion/internal/fleet"
-	"github.com/caesarion/caesarion/internal/kernel"
-	"github.com/caesarion/caesarion/internal/kernel/kerneltest"
 	"github.com/caesarion/caesarion/internal/sandbox"
 	"github.com/caesarion/caesarion/internal/sandbox/fake"
+	"github.com/caesarion/caesarion/internal/sandbox/fake/faketest"
 )
 
 func newPythonHost(t testing.TB) *fake.Host {
 	t.Helper()
-	dir, err := kernel.Unpack(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	h, err := fake.NewHost(fake.Options{Python: kerneltest.Python(t), ProgramDir: dir})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := h.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return h
+	return faketest.New(t)
 }
 
 // run runs code to its end and gives what it printed.

@@ -18,41 +18,22 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	v1 "github.com/caesarion/caesarion/api/v1"
 	"github.com/caesarion/caesarion/internal/chat"
 	"github.com/caesarion/caesarion/internal/fleet"
 	"github.com/caesarion/caesarion/internal/httpapi"
-	"github.com/caesarion/caesarion/internal/kernel"
 	"github.com/caesarion/caesarion/internal/kernel/kerneltest"
 	"github.com/caesarion/caesarion/internal/llm"
 	"github.com/caesarion/caesarion/internal/replica"
 	"github.com/caesarion/caesarion/internal/sandbox/fake"
+	"github.com/caesarion/caesarion/internal/sandbox/fake/faketest"
 	"github.com/caesarion/caesarion/internal/session"
 	"github.com/caesarion/caesarion/internal/store"
 	"github.com/caesarion/caesarion/internal/store/pgtest"
 	"github.com/caesarion/caesarion/internal/workspace"
 )
 
-func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
-		_ = os.RemoveAll(programDir) // a temporary folder
-		os.Exit(code)
-	}))
-}
-
-var programDir string
-
-// program unpacks the kernel's program once for all sandboxes.
-var program = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "replicas-test-*")
-	if err != nil {
-		return "", err
-	}
-	programDir = dir
-	return kernel.Unpack(dir)
-})
+func TestMain(m *testing.M) { kerneltest.Main(m) }
 
 const (
 	patience = 60 * time.Second
@@ -74,20 +55,7 @@ type world struct {
 
 func newWorld(tb testing.TB) *world {
 	tb.Helper()
-	dir, err := program()
-	if err != nil {
-		tb.Fatal(err)
-	}
-	host, err := fake.NewHost(fake.Options{Python: kerneltest.Python(tb), ProgramDir: dir})
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() {
-		if err := host.Close(); err != nil {
-			tb.Error(err)
-		}
-	})
-	return &world{host: host, url: pgtest.New(tb), ttl: ttl}
+	return &world{host: faketest.New(tb), url: pgtest.New(tb), ttl: ttl}
 }
 
 // sandboxes counts those that there are.
