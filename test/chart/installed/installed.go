@@ -33,6 +33,7 @@ type Installation struct {
 	Namespace string // of the server
 	Sandboxes string // namespace of the pods that are sandboxes
 	Kube      *kubernetes.Clientset
+	Database  string   // HOST:PORT, as pods reach it
 	files     []string // of values
 }
 
@@ -43,13 +44,7 @@ func Install(tb testing.TB, database, values string) *Installation {
 	tb.Helper()
 	in := &Installation{Namespace: kubetest.Namespace(tb), Kube: kubernetes.NewForConfigOrDie(kubetest.Config(tb))}
 	in.Sandboxes = in.Namespace + "-sandboxes"
-	dsn, err := url.Parse(database)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	// Postgres of tests listens on the node's loopback, where pods don't reach it.
-	dsn.Host = Pass(tb, kubetest.NodeIP, dsn.Host)
-	kubetest.Kubectl(tb, "-n", in.Namespace, "create", "secret", "generic", "database", "--from-literal=url="+dsn.String())
+	kubetest.Kubectl(tb, "-n", in.Namespace, "create", "secret", "generic", "database", "--from-literal=url="+in.OpenDatabase(tb, database))
 
 	server, serverDigest, _ := strings.Cut(kubetest.Image(tb, "server"), "@")
 	python, pythonDigest, _ := strings.Cut(kubetest.Image(tb, "python"), "@")
@@ -77,6 +72,19 @@ func Install(tb testing.TB, database, values string) *Installation {
 	})
 	in.helm(tb, "install")
 	return in
+}
+
+// OpenDatabase gives the URL of a database as pods reach it: Postgres of tests
+// listens on the node's loopback.
+func (in *Installation) OpenDatabase(tb testing.TB, database string) string {
+	tb.Helper()
+	dsn, err := url.Parse(database)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	in.Database = pass(tb, kubetest.NodeIP, dsn.Host)
+	dsn.Host = in.Database
+	return dsn.String()
 }
 
 // Upgrade installs the chart anew with some values set.
@@ -142,9 +150,9 @@ func (in *Installation) Servers(ctx context.Context) ([]corev1.Pod, error) {
 	return pods, nil
 }
 
-// Pass listens on an address of the node and gives each connection on to
+// pass listens on an address of the node and gives each connection on to
 // another one, until the test is over.
-func Pass(tb testing.TB, ip, to string) string {
+func pass(tb testing.TB, ip, to string) string {
 	tb.Helper()
 	l, err := (&net.ListenConfig{}).Listen(tb.Context(), "tcp", net.JoinHostPort(ip, "0"))
 	if err != nil {
