@@ -26,6 +26,7 @@ const (
 	labelStrict  = "caesarion.idle_strict"          // "1": unused for its idle time it goes, asleep or awake
 	labelStart   = "caesarion.start"                // pool.Start
 	labelRestart = "caesarion.restarted"            // RFC 3339, a space, the code: see Restarted
+	labelMaker   = "caesarion.replica"              // the replica that makes it, or made it or took it over; see Keys
 	userPrefix   = "user."
 )
 
@@ -43,6 +44,7 @@ type record struct {
 	strict    bool
 	start     pool.Start
 	restarted *Restarted // never changed in place
+	maker     string
 	user      map[string]string
 }
 
@@ -60,6 +62,7 @@ func (r record) labels() map[string]string {
 	put(labelSeed, r.seedID)
 	put(labelSession, r.session)
 	put(labelStart, string(r.start))
+	put(labelMaker, r.maker)
 	if r.strict {
 		m[labelStrict] = "1"
 	}
@@ -93,6 +96,7 @@ func recordOf(info sandbox.Info, t Template) record {
 		pause:     labelMillis(l[labelPause], t.PauseAfter),
 		strict:    l[labelStrict] == "1",
 		start:     pool.Start(l[labelStart]),
+		maker:     l[labelMaker],
 		user:      map[string]string{},
 	}
 	r.expires = labelTime(l[labelExpires], info.CreatedAt.Add(r.life))

@@ -187,6 +187,7 @@ func (f *Fleet) restore(ctx context.Context, id sandbox.SnapshotID, template str
 	rec.used = time.Now()
 	rec.expires = rec.used.Add(rec.life)
 	rec.seedID = f.newSeedID(ctx)
+	rec.maker = f.opts.Replicas.ID()
 	spec.ID, spec.Template, spec.Labels = sandbox.NewID(), template, rec.labels()
 	info, err := f.saver.Restore(ctx, id, spec, filesOnly)
 	if err != nil {
@@ -194,6 +195,9 @@ func (f *Fleet) restore(ctx context.Context, id sandbox.SnapshotID, template str
 	}
 	s, err := f.attach(info, rec, nil)
 	if err != nil {
+		return nil, err
+	}
+	if err := s.own(ctx); err != nil {
 		return nil, err
 	}
 	if rec.kernelID != "" {
