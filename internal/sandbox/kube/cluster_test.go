@@ -97,6 +97,7 @@ func remove(t testing.TB, d *kube.Driver, id sandbox.ID) {
 func TestDriverContract(t *testing.T) {
 	for _, class := range runtimes {
 		t.Run(runtimeName(class), func(t *testing.T) {
+			t.Parallel()
 			sandboxtest.Run(t, func(t testing.TB) sandboxtest.Harness {
 				opts := options(t, class)
 				t.Cleanup(func() { wantNoPods(t, opts.Namespace) })
@@ -173,6 +174,7 @@ func agentPID(t testing.TB, info sandbox.Info) int {
 func TestAgentInAPod(t *testing.T) {
 	for _, class := range runtimes {
 		t.Run(runtimeName(class), func(t *testing.T) {
+			t.Parallel()
 			d := open(t, options(t, class))
 			agenttest.Run(t, func(t testing.TB) *agentapi.Client {
 				return sandboxtest.Client(t, d, create(t, d, spec(t)))
