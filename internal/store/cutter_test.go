@@ -39,7 +39,6 @@ type cutter struct {
 
 	mu    sync.Mutex
 	mode  string        // "": all passes; answers: the next answer is lost, and the connection; late: so is the next request, which arrives later
-	match string        // of requests that have this
 	held  chan<- func() // gets what delivers a late request
 	conns map[net.Conn]bool
 	wg    sync.WaitGroup
