@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -50,7 +51,8 @@ type server struct {
 	replicas *replica.Registry // nil: there is no other server
 	pool     readyPool
 	fleet    *fleet.Fleet
-	sessions *sessions // nil: this server keeps none
+	adopted  atomic.Pointer[fleet.Fleet] // once it has what was there before; for the reaper, which outlives it
+	sessions *sessions                   // nil: this server keeps none
 	http     *http.Server
 	ended    chan error // what Serve ended with
 }
@@ -147,6 +149,7 @@ func (s *server) openSandboxes(ctx context.Context, opts serverOptions) error {
 	if s.fleet, err = fleet.New(ctx, s.driver, s.pool, fleetOpts); err != nil {
 		return err
 	}
+	s.adopted.Store(s.fleet)
 	opts.metrics.Executions(s.fleet.Running)
 	return nil
 }

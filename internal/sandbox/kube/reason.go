@@ -252,7 +252,7 @@ func apiError(err error) error {
 		return refused("the namespace of the sandboxes is being deleted", "wait for its end and install again", err)
 	case apierrors.IsForbidden(err), apierrors.IsUnauthorized(err):
 		return errdefs.New(errdefs.ErrUnavailable, ReasonForbidden, "the server may not do this in the cluster").
-			WithHint("its Role in the sandboxes' namespace lacks a rule; the server's log has it").WithCause(err)
+			WithHint("try again in a moment: an API server that has just started refuses everything until it has read its rules; if it lasts, the server's Role in the sandboxes' namespace lacks a rule, which the server's log names").WithCause(err)
 	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err):
 		return refused("the cluster does not accept the sandbox's pod", "check the template's kubernetes settings; the server's log has what is wrong", err)
 	case unavailable(err):
