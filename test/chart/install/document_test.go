@@ -83,9 +83,16 @@ func follow(t *testing.T, script string) (in *installation, said, dir string) {
 	return in, string(out), dir
 }
 
-// TestDocument does what docs/operate/kubernetes.md says, word for word, and
-// wants the plot.
+// TestDocument does what docs/operate/kubernetes.md says, word for word. Both ways
+// use the same namespaces.
 func TestDocument(t *testing.T) {
+	t.Parallel()
+	t.Run("with Helm", testWithHelm)
+	t.Run("without Helm", testWithoutHelm)
+}
+
+// testWithHelm follows the document and wants the plot.
+func testWithHelm(t *testing.T) {
 	var script strings.Builder
 	found := blocks.FindAllSubmatch(document(t), -1)
 	if len(found) < 7 {
@@ -113,8 +120,8 @@ func TestDocument(t *testing.T) {
 	}
 }
 
-// TestDocumentWithoutHelm applies the plain manifests as the document says.
-func TestDocumentWithoutHelm(t *testing.T) {
+// testWithoutHelm applies the plain manifests as the document says.
+func testWithoutHelm(t *testing.T) {
 	block := manifests.FindSubmatch(document(t))
 	if block == nil {
 		t.Fatal("the document has no commands for those without Helm")

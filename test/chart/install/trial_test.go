@@ -25,6 +25,7 @@ import (
 // TestTrial installs the chart with the PostgreSQL that is only for trials: no
 // secret is made by hand, and sessions are kept.
 func TestTrial(t *testing.T) {
+	t.Parallel()
 	image := postgresImage(t)
 	in := install(t, `
 database:
