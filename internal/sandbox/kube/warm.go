@@ -191,7 +191,9 @@ func (w *Warm) Lease(ctx context.Context, req pool.Request) (*pool.Lease, error)
 
 // lease also says whether the sandbox was ready when it was asked for.
 func (w *Warm) lease(ctx context.Context, t *warmTemplate, req pool.Request) (_ *pool.Lease, hit bool, err error) {
+	fit := ""
 	if t != nil && req.Spec.Image == t.Image && req.Spec.Limits == t.Limits {
+		fit = t.hash
 		bad := 0
 		for bad < badMost {
 			pod, ready := w.pick(t)
@@ -213,7 +215,7 @@ func (w *Warm) lease(ctx context.Context, t *warmTemplate, req pool.Request) (_ 
 	}
 	spec := req.Spec
 	spec.Prestart, spec.Preload, spec.Pooled = false, nil, false
-	info, err := w.d.Create(ctx, spec)
+	info, err := w.startCold(ctx, spec, fit)
 	if err != nil {
 		return nil, false, err
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -15,6 +16,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/caesarion/caesarion/internal/errdefs"
+	"github.com/caesarion/caesarion/internal/metrics"
 	"github.com/caesarion/caesarion/internal/sandbox"
 	"github.com/caesarion/caesarion/internal/sandbox/pool"
 )
@@ -448,6 +451,46 @@ func TestAFullQuotaIsWaitedFor(t *testing.T) {
 	}
 	eventually(t, "the room is used", func() bool { return a.w.Stats()["python"].Ready == 1 })
 	t.Logf("used %v after it came", time.Since(begin))
+}
+
+// Ready pods that nobody has asked for make room for what somebody waits for.
+func TestAReadyPodMakesRoomInAFullQuota(t *testing.T) {
+	c := newCell(t)
+	c.quota(t, 2)
+	all := templates(2)
+	all["other"] = WarmTemplate{Image: testImage2, Limits: testLimits}
+	m := metrics.New()
+	a := c.replica("a", WarmOptions{Templates: all, Metrics: m})
+	a.full(t)
+	b := c.replica("b", WarmOptions{Templates: all, Metrics: m}) // whether it leads or not
+	req := func() pool.Request {
+		r := request(nil)
+		r.Spec.Template, r.Spec.Image = "other", testImage2
+		return r
+	}
+	for i, r := range []*replica{a, b} {
+		lease, err := r.w.Lease(t.Context(), req())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if lease.Start != pool.StartCold || !c.there(lease.Info.ID) {
+			t.Errorf("lease %+v", lease)
+		}
+		eventually(t, "one less is ready", func() bool { return r.w.Stats()["python"].Ready == 1-i })
+	}
+	// Nothing is left to give up: that is said at once.
+	begin := time.Now()
+	if _, err := a.w.Lease(t.Context(), req()); errdefs.CodeOf(err) != ReasonQuota {
+		t.Errorf("a lease beyond the quota: %v", err)
+	}
+	if took := time.Since(begin); took > roomTime {
+		t.Errorf("it took %v", took)
+	}
+	w := httptest.NewRecorder()
+	m.Handler().ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil))
+	if !strings.Contains(w.Body.String(), `caesarion_pool_evictions_total{reason="quota",template="python"} `) {
+		t.Error("it is not counted")
+	}
 }
 
 // quota lets there be so many pods. Its figures are counted by the API server
