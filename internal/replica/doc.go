@@ -17,6 +17,12 @@
 //	          end is the death of the replica: it never comes back under its id.
 //	owners    key ──▶ replica. It counts while the replica has a row.
 //
+//	gone      sandbox ──▶ why it is gone, for a day, whoever had it.
+//
+// What is new is its maker's before it has a row of owners: it says itself who
+// that is (Record). As long as the maker has a row of replicas nobody takes it,
+// and whoever is asked for it writes the maker's name.
+//
 // So nobody compares clocks but the database its own, and a death is one event
 // in one place: the update that renews and the delete that declares dead are
 // about the same row, and one of them comes first. Whoever takes a key from a
