@@ -140,7 +140,7 @@ func TestAFullDiskRefusesSleepAndLosesNothing(t *testing.T) {
 	filler := filepath.Join(state, "filler")
 	fill(t, filler, 20<<20)
 	for range 3 {
-		err := s.call(t.Context(), http.MethodPost, "/v1/sandboxes/"+sb.ID+"/pause", nil, nil)
+		err := s.JSON(t.Context(), http.MethodPost, "/v1/sandboxes/"+sb.ID+"/pause", nil, nil)
 		if !hasCode(err, "host-disk-full") {
 			t.Fatalf("pause with a full disk: %v", err)
 		}
@@ -149,7 +149,7 @@ func TestAFullDiskRefusesSleepAndLosesNothing(t *testing.T) {
 			t.Fatalf("state %s, restarted %+v", got.State, got.Restarted)
 		}
 	}
-	err := s.call(t.Context(), http.MethodPost, "/v1/sandboxes/"+sb.ID+"/snapshot", v1.SnapshotSandbox{Name: "full"}, nil)
+	err := s.JSON(t.Context(), http.MethodPost, "/v1/sandboxes/"+sb.ID+"/snapshot", v1.SnapshotSandbox{Name: "full"}, nil)
 	if !hasCode(err, "host-disk-full") {
 		t.Errorf("snapshot with a full disk: %v", err)
 	}
@@ -172,7 +172,7 @@ func TestForksAreIndependentAndARunningCellGoesOn(t *testing.T) {
 		func(_ string, e event.Event, r *servertest.Result) {
 			switch {
 			case e.Type == event.OutputStream && forks.Sandboxes == nil:
-				if err := s.call(t.Context(), http.MethodPost, "/v1/sandboxes/"+sb.ID+"/fork", v1.ForkSandbox{Count: 3}, &forks); err != nil {
+				if err := s.JSON(t.Context(), http.MethodPost, "/v1/sandboxes/"+sb.ID+"/fork", v1.ForkSandbox{Count: 3}, &forks); err != nil {
 					t.Errorf("fork: %v", err)
 					forks.Sandboxes = []v1.Sandbox{}
 				}
@@ -216,7 +216,7 @@ func TestForksAreIndependentAndARunningCellGoesOn(t *testing.T) {
 	// A fork of a fork that sleeps, after the first is gone.
 	s.pause(t, forks.Sandboxes[0].ID)
 	var again v1.SandboxList
-	if err := s.call(t.Context(), http.MethodPost, "/v1/sandboxes/"+forks.Sandboxes[0].ID+"/fork", nil, &again); err != nil {
+	if err := s.JSON(t.Context(), http.MethodPost, "/v1/sandboxes/"+forks.Sandboxes[0].ID+"/fork", nil, &again); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.DeleteSandbox(t.Context(), forks.Sandboxes[0].ID); err != nil {
@@ -231,7 +231,7 @@ func TestASnapshotIsThereOnAnotherDay(t *testing.T) {
 	sb := s.create(t)
 	s.want(t, sb.ID, "x = {'a': 1}\nopen('/workspace/f', 'w').write('one')", "")
 	var snap v1.Snapshot
-	if err := s.call(t.Context(), http.MethodPost, "/v1/sandboxes/"+sb.ID+"/snapshot", v1.SnapshotSandbox{Name: "start-here"}, &snap); err != nil {
+	if err := s.JSON(t.Context(), http.MethodPost, "/v1/sandboxes/"+sb.ID+"/snapshot", v1.SnapshotSandbox{Name: "start-here"}, &snap); err != nil {
 		t.Fatal(err)
 	}
 	s.want(t, sb.ID, "x['a'] = 2\nopen('/workspace/f', 'w').write('two')", "")
@@ -242,7 +242,7 @@ func TestASnapshotIsThereOnAnotherDay(t *testing.T) {
 
 	s = start(t, data)
 	var list v1.SnapshotList
-	if err := s.call(t.Context(), http.MethodGet, "/v1/snapshots", nil, &list); err != nil {
+	if err := s.JSON(t.Context(), http.MethodGet, "/v1/snapshots", nil, &list); err != nil {
 		t.Fatal(err)
 	}
 	if len(list.Snapshots) != 1 || list.Snapshots[0].ID != snap.ID || list.Snapshots[0].Name != "start-here" || !list.Snapshots[0].Memory {
@@ -255,7 +255,7 @@ func TestASnapshotIsThereOnAnotherDay(t *testing.T) {
 		}
 		s.want(t, made.ID, "print(x, open('/workspace/f').read())", "{'a': 1} one\n")
 	}
-	if err := s.call(t.Context(), http.MethodDelete, "/v1/snapshots/start-here", nil, nil); err != nil {
+	if err := s.JSON(t.Context(), http.MethodDelete, "/v1/snapshots/start-here", nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.CreateSandbox(t.Context(), v1.CreateSandbox{Snapshot: "start-here"}); !hasCode(err, "snapshot-not-found") {

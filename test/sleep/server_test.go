@@ -2,11 +2,8 @@ package sleep
 
 import (
 	"bytes"
-	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -23,42 +20,6 @@ type server struct{ *servertest.Server }
 func start(t *testing.T, data string, flags ...string) server {
 	t.Helper()
 	return server{servertest.Start(t, data, flags...)}
-}
-
-// call makes a request of the API and decodes its answer into out, unless nil.
-func (s server) call(ctx context.Context, method, path string, in, out any) error {
-	var body io.Reader
-	if in != nil {
-		text, err := json.Marshal(in)
-		if err != nil {
-			return err
-		}
-		body = bytes.NewReader(text)
-	}
-	req, err := http.NewRequestWithContext(ctx, method, s.URL()+path, body)
-	if err != nil {
-		return err
-	}
-	req.Header.Set("Authorization", "Bearer "+s.Token)
-	req.Header.Set("Content-Type", v1.MediaJSON)
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return err
-	}
-	if resp.StatusCode >= 300 {
-		p := &v1.Problem{Detail: string(text)}
-		_ = json.Unmarshal(text, p)
-		return p
-	}
-	if out == nil {
-		return nil
-	}
-	return json.Unmarshal(text, out)
 }
 
 func hasCode(err error, code string) bool {
@@ -78,7 +39,7 @@ func (s server) create(t *testing.T) v1.Sandbox {
 func (s server) pause(t *testing.T, id string) v1.Sandbox {
 	t.Helper()
 	var sb v1.Sandbox
-	if err := s.call(t.Context(), http.MethodPost, "/v1/sandboxes/"+id+"/pause", nil, &sb); err != nil {
+	if err := s.JSON(t.Context(), http.MethodPost, "/v1/sandboxes/"+id+"/pause", nil, &sb); err != nil {
 		t.Fatalf("pause: %v", err)
 	}
 	if sb.State != "paused" || sb.PausedAt == nil || sb.SavedBytes == 0 {

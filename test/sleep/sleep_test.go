@@ -77,7 +77,7 @@ print(len(ticks) > n)`, "True\n")
 		{"resume", http.MethodPost, "/resume"},
 	} {
 		s.pause(t, sb.ID)
-		if err := s.call(t.Context(), door.method, "/v1/sandboxes/"+sb.ID+door.path, nil, nil); err != nil {
+		if err := s.JSON(t.Context(), door.method, "/v1/sandboxes/"+sb.ID+door.path, nil, nil); err != nil {
 			t.Errorf("%s: %v", door.name, err)
 		}
 		if got := s.get(t, sb.ID); got.State != "running" {
@@ -128,7 +128,7 @@ func TestPauseUnderLoadLosesNoExecution(t *testing.T) {
 	paused, refused := 0, 0
 	wg.Go(func() {
 		for ctx.Err() == nil && paused < 10 {
-			switch err := s.call(ctx, http.MethodPost, "/v1/sandboxes/"+sb.ID+"/pause", nil, nil); {
+			switch err := s.JSON(ctx, http.MethodPost, "/v1/sandboxes/"+sb.ID+"/pause", nil, nil); {
 			case err == nil:
 				paused++
 			case hasCode(err, "sandbox-busy"):
@@ -230,7 +230,7 @@ func TestAKilledServerLosesNeitherSandboxNorState(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			_ = s.call(t.Context(), http.MethodPost, "/v1/sandboxes/"+sb.ID+"/pause", nil, nil)
+			_ = s.JSON(t.Context(), http.MethodPost, "/v1/sandboxes/"+sb.ID+"/pause", nil, nil)
 		}()
 		time.Sleep(after)
 		s.Kill()
@@ -251,7 +251,7 @@ func TestAKilledServerLosesNeitherSandboxNorState(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			_ = s.call(t.Context(), http.MethodPost, "/v1/sandboxes/"+sb.ID+"/resume", nil, nil)
+			_ = s.JSON(t.Context(), http.MethodPost, "/v1/sandboxes/"+sb.ID+"/resume", nil, nil)
 		}()
 		time.Sleep(time.Duration(i) * 40 * time.Millisecond)
 		s.Kill()
