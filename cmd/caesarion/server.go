@@ -302,7 +302,7 @@ func (s *server) newHTTPServer(opts serverOptions) (*http.Server, error) {
 		if api.Secret, err = opts.cfg.Secret(); err != nil {
 			return nil, err
 		}
-		api.Ready = func(context.Context) error { return s.replicas.Ready() }
+		api.Ready = s.replicas.Ready
 	}
 	if s.sessions != nil {
 		api.Sessions, api.Files, api.Chat = s.sessions.service, s.sessions.files, s.sessions.chat

@@ -38,7 +38,7 @@ type Options struct {
 	Page         fs.FS                // the built page; nil: none, / answers programs only
 	PageLive     bool                 // the page's files change while the server runs, for development
 	// Ready says what keeps this server from serving; nil: nothing ever does.
-	Ready func(context.Context) error
+	Ready func() error
 	// Replicas says which replica owns what a request is about; nil: there is
 	// this server only. Secret is the installation's: by it replicas know each
 	// other. They are reached by HTTP at the addresses that they joined with.
