@@ -76,6 +76,14 @@ func TestInstallation(t *testing.T) {
 		}
 		_ = api.DeleteSandbox(t.Context(), box)
 	})
+	t.Run("doctor", func(t *testing.T) {
+		out := kubetest.Kubectl(t, "-n", in.Namespace, "exec", "deployment/"+release, "--", "/caesarion", "doctor")
+		for _, want := range []string{"ok    cluster ", "takes the pods of 3 templates", "ok    database "} {
+			if !strings.Contains(out, want) {
+				t.Errorf("no %q in:\n%s", want, out)
+			}
+		}
+	})
 	t.Run("metrics", in.testMetrics)
 	t.Run("rights", in.testRights)
 	t.Run("network", in.testNetwork)
