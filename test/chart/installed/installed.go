@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
@@ -102,6 +103,19 @@ func (in *Installation) helm(tb testing.TB, what string, set ...string) {
 	if out, errOut, err := helmtest.Run(tb, args...); err != nil {
 		tb.Fatalf("helm %s %v: %v\n%s%s", what, set, err, out, errOut)
 	}
+	// Ready pods are part of the service when kube-proxy has heard of them, too.
+	service := in.URL(tb) + "/healthz"
+	kubetest.Wait(tb, "the service", func(ctx context.Context) error {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, service, nil)
+		if err != nil {
+			return err
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err == nil {
+			err = resp.Body.Close()
+		}
+		return err
+	})
 }
 
 // Explain logs what a person would look at.
