@@ -210,7 +210,8 @@ $(TESTSUMMARY): tools/testsummary/main.go tools/go.mod
 	@mkdir -p $(CACHE)
 	@go build -C tools -o ../$@ ./testsummary
 
-$(HELM): tools/helm/go.mod tools/helm/go.sum
+# Of the module that Kubernetes for tests is built in, as it needs the same packages.
+$(HELM): test/cluster/kube/go.mod test/cluster/kube/go.sum
 	@mkdir -p $(@D)
 	@if [ ! -x $@ ]; then echo "Building helm; the first time takes some minutes"; fi
-	@flock $@.lock go build -C tools/helm -trimpath -ldflags '-s -w' -o ../../$@ helm.sh/helm/v4/cmd/helm
+	@flock $@.lock go build -C test/cluster/kube -trimpath -ldflags '-s -w' -o ../../../$@ helm.sh/helm/v4/cmd/helm

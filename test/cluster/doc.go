@@ -11,7 +11,7 @@
 // What is real: etcd, API server, controller manager, scheduler, kubelet and
 // kube-proxy (one binary, see kube/), containerd and runc of the distribution
 // with a CNI bridge, gVisor by a RuntimeClass (shim/; runsc is the product's own
-// binary), CoreDNS (dns/). NetworkPolicy is enforced by kube/netpol. The tier
+// binary), CoreDNS (kube/dns). NetworkPolicy is enforced by kube/netpol. The tier
 // "fake" has no node: kwok (kwok/) pretends to run the pods, thousands of them.
 //
 //	cluster run ── pid 1 of new pid, mount and network namespaces (init)
