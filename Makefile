@@ -171,7 +171,8 @@ generate-check: generate
 manifests: $(HELM) ## render deploy/kubernetes from the chart
 	@{ cat deploy/kubernetes/head.yaml && \
 	$(HELM) template caesarion deploy/helm/caesarion --namespace caesarion --values deploy/kubernetes/values.yaml --no-hooks | \
-	sed -E -e 's|example.org/server@sha256:0+|SERVER_IMAGE|' -e 's|example.org/python@sha256:0+|SANDBOX_IMAGE|' -e '/^# Source: /d'; \
+	sed -E -e 's|example.org/server@sha256:0+|SERVER_IMAGE|' -e 's|example.org/python@sha256:0+|SANDBOX_IMAGE|' -e '/^# Source: /d' | \
+	sed -e '$$!N;s/^\n---$$/---/;P;D'; \
 	} > $(CACHE)/manifests.yaml && mv $(CACHE)/manifests.yaml deploy/kubernetes/caesarion.yaml
 
 .PHONY: manifests-check
