@@ -36,7 +36,7 @@ const (
 const RuntimeClass = "gvisor"
 
 // Patience bounds what should take a moment, on a busy machine too.
-const Patience = time.Minute
+const Patience = 2 * time.Minute
 
 // Config is how the administrator reaches the API server.
 func Config(tb testing.TB) *rest.Config {
