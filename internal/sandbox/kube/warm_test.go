@@ -64,6 +64,7 @@ func TestALeaseIsOneWriteAndOneCallOfTheAgent(t *testing.T) {
 		t.Error(err)
 	}
 	// The leader hears of it and makes another one.
+	eventually(t, "another one is made", func() bool { return len(c.list()) >= 4 })
 	a.full(t)
 	if n := len(c.list()); n != 4 {
 		t.Errorf("%d pods, want three ready and one in use", n)
