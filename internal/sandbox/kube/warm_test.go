@@ -108,10 +108,8 @@ func TestTwoReplicasNeverTakeTheSamePod(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	took := time.Since(begin)
-	t.Logf("%d leases of %d ready pods by two replicas in %v: %d warm", leases, size, took, warm)
-	// Where the API server is slower than handTimeout nobody waits for a ready pod.
-	if warm < size && took < handTimeout {
+	t.Logf("%d leases of %d ready pods by two replicas in %v: %d warm", leases, size, time.Since(begin), warm)
+	if warm < size {
 		t.Errorf("%d were warm, and %d were ready", warm, size)
 	}
 	for id, n := range owner {
