@@ -174,8 +174,7 @@ func agentPID(t testing.TB, info sandbox.Info) int {
 func TestAgentInAPod(t *testing.T) {
 	for _, class := range runtimes {
 		t.Run(runtimeName(class), func(t *testing.T) {
-			t.Parallel()
-			d := open(t, options(t, class))
+			d := open(t, options(t, class)) // not side by side: bombs take all of a small machine
 			agenttest.Run(t, func(t testing.TB) *agentapi.Client {
 				return sandboxtest.Client(t, d, create(t, d, spec(t)))
 			}, agenttest.Options{Isolated: true, MemoryBytes: limits.MemoryBytes, Processes: limits.Processes})
