@@ -62,14 +62,21 @@ func (u *diskUse) read(roots []fileRoot, fresh time.Duration) int64 {
 	return u.bytes
 }
 
-// fuller reports whether the disk got fuller by enough since the last count for
-// that to be out of date.
-func (u *diskUse) fuller(free, limit int64) bool {
+// doubtful reports whether the last count is too old to say that there is room
+// for more, or that there is none: all by which the disk got fuller since then
+// may be this sandbox's.
+func (u *diskUse) doubtful(roots []fileRoot, more, limit int64) bool {
+	free, ok := freeOf(roots)
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return u.fullerLocked(free, limit)
+	if u.bytes+more > limit {
+		return time.Since(u.at) > diskPause
+	}
+	return !ok || u.bytes+max(u.free-free, 0)+more > limit
 }
 
+// fullerLocked reports whether the disk got fuller by enough since the last
+// count for the watch to count again.
 func (u *diskUse) fullerLocked(free, limit int64) bool {
 	return u.at.IsZero() || u.free-free >= max(diskStep, limit/diskPart)
 }
@@ -181,14 +188,13 @@ func (a *Agent) ownRoom(size int64) error {
 	if limit <= 0 {
 		return nil
 	}
-	fresh := diskFresh
-	used := a.disk.read(a.roots, fresh)
-	// What was counted long ago is not good enough where the limit may be close.
-	if free, ok := freeOf(a.roots); !ok || used+max(size, 0) > limit/2 || a.disk.fuller(free, limit) {
-		fresh = diskPause
+	size = max(size, 0)
+	used := a.disk.read(a.roots, diskFresh)
+	if a.disk.doubtful(a.roots, size, limit) {
+		used = a.disk.read(a.roots, 0)
 	}
-	if used := a.disk.read(a.roots, fresh); used+max(size, 0) > limit {
-		return errdefs.New(errdefs.ErrExhausted, "disk-full", "the upload has %d bytes, and the sandbox's disk has %d left", max(size, 0), max(limit-used, 0)).
+	if used+size > limit {
+		return errdefs.New(errdefs.ErrExhausted, "disk-full", "the upload has %d bytes, and the sandbox's disk has %d left", size, max(limit-used, 0)).
 			WithHint("delete files that are not needed")
 	}
 	return nil
