@@ -25,11 +25,15 @@ CACHE := .cache
 VENV := $(CACHE)/venv
 TESTSUMMARY := $(CACHE)/testsummary
 HELM := $(CACHE)/helm/helm
+CLUSTER := $(CACHE)/cluster/bin/cluster
 GOLANGCI := go tool -modfile=tools/go.mod golangci-lint
 GOFUMPT := go tool -modfile=tools/go.mod gofumpt
 
-# Packages whose tests start a Kubernetes of their own (test/kubetest).
-KUBE = ./test/cluster $(shell grep -rl --include='*_test.go' 'kubetest[.]Main' internal cmd test | xargs -r -n 1 dirname | sort -u | sed 's|^|./|')
+# Packages whose tests start a Kubernetes of their own (test/kubetest), those that
+# take longest first. KUBE_CLUSTERS of them run at a time: they mostly wait.
+KUBE_FIRST = ./internal/sandbox/kube ./test/kube/faults ./test/chart/install
+KUBE = $(KUBE_FIRST) $(filter-out $(KUBE_FIRST),./test/cluster $(shell grep -rl --include='*_test.go' 'kubetest[.]Main' internal cmd test | xargs -r -n 1 dirname | sort -u | sed 's|^|./|'))
+KUBE_CLUSTERS ?= 2
 # Packages whose tests start real sandboxes. They run one after the other: side
 # by side on a small machine they would measure each other.
 REAL = $(filter-out $(KUBE),$(shell go list -f '{{.Dir}}' ./cmd/... ./internal/sandbox/gvisor/... ./test/... | sed 's|^$(CURDIR)/|./|'))
@@ -63,22 +67,36 @@ image: deps-run build ## build the sandbox image, unless it is there
 
 ##@ Test it
 
+# What the Kubernetes tests need takes some ten minutes to compile the first time,
+# and is needed last: it is compiled with what other tests leave of the processors.
 .PHONY: test
-test: test-unit test-web test-integration test-e2e ## every test but those of test-kube, with all the set-up it needs
+test: deps-kube ## every test, with all the set-up it needs
+	@mkdir -p $(CACHE)/cluster
+	@(exec nice -n 19 $(MAKE) --no-print-directory kube-build) >$(CACHE)/cluster/build.log 2>&1 & builder=$$!; \
+	trap 'kill $$builder 2>/dev/null || true' EXIT; \
+	$(MAKE) --no-print-directory test-unit test-web test-integration test-e2e test-kube
 
 .PHONY: test-unit
 test-unit: $(TESTSUMMARY) venv ## tests without real sandboxes
 	@[ $(RACE) = 1 ] || echo "No gcc: testing without the race detector"
-	@CGO_ENABLED=$(RACE) $(TEST) $(if $(filter 1,$(RACE)),-race) $(UNIT) | $(SUMMARY)
+	@{ status=0; export CGO_ENABLED=$(RACE); \
+	$(TEST) $(if $(filter 1,$(RACE)),-race) $(UNIT) || status=$$?; \
+	$(TEST) $(if $(filter 1,$(RACE)),-race) -short $(filter ./internal/%,$(KUBE)) || status=$$?; \
+	exit $$status; } | $(SUMMARY)
 
 .PHONY: test-integration
 test-integration: $(TESTSUMMARY) deps-test build image venv ## tests with real gVisor, real kernels and the built binary
 	@$(TEST) -p 1 $(REAL) | $(SUMMARY)
 
 .PHONY: test-kube
-test-kube: $(TESTSUMMARY) deps-kube build image venv ## tests in a real Kubernetes, which is built once (some ten minutes)
-	@go build -o $(CACHE)/cluster/bin/cluster ./test/cluster && $(CACHE)/cluster/bin/cluster build
-	@$(TEST) -timeout 60m -p 1 $(KUBE) | $(SUMMARY)
+test-kube: $(TESTSUMMARY) deps-kube build image venv kube-build ## tests in a real Kubernetes, which is built once (some ten minutes)
+	@CAESARION_CLUSTER_SLOTS=$(KUBE_CLUSTERS) $(TEST) -timeout 60m -p $(KUBE_CLUSTERS) $(KUBE) | $(SUMMARY)
+
+# Two that do it at a time wait for each other: nothing is compiled twice.
+.PHONY: kube-build
+kube-build: $(HELM)
+	@go build -o $(CLUSTER) ./test/cluster
+	@$(CLUSTER) build
 
 .PHONY: test-web
 test-web: deps-web ## tests of the page without a browser
@@ -153,7 +171,8 @@ generate-check: generate
 manifests: $(HELM) ## render deploy/kubernetes from the chart
 	@{ cat deploy/kubernetes/head.yaml && \
 	$(HELM) template caesarion deploy/helm/caesarion --namespace caesarion --values deploy/kubernetes/values.yaml --no-hooks | \
-	sed -E -e 's|example.org/server@sha256:0+|SERVER_IMAGE|' -e 's|example.org/python@sha256:0+|SANDBOX_IMAGE|' -e '/^# Source: /d'; \
+	sed -E -e 's|example.org/server@sha256:0+|SERVER_IMAGE|' -e 's|example.org/python@sha256:0+|SANDBOX_IMAGE|' -e '/^# Source: /d' | \
+	sed -e '$$!N;s/^\n---$$/---/;P;D'; \
 	} > $(CACHE)/manifests.yaml && mv $(CACHE)/manifests.yaml deploy/kubernetes/caesarion.yaml
 
 .PHONY: manifests-check
@@ -179,7 +198,7 @@ deps-peers: ; @scripts/deps.sh run test peers
 
 .PHONY: clean
 clean: ## remove what make made, but for the sandbox image
-	@! [ -x $(CACHE)/cluster/bin/cluster ] || $(CACHE)/cluster/bin/cluster down 2>/dev/null || true
+	@! [ -x $(CLUSTER) ] || $(CLUSTER) down 2>/dev/null || true
 	@rm -rf bin $(CACHE)
 
 .PHONY: help
@@ -192,7 +211,8 @@ $(TESTSUMMARY): tools/testsummary/main.go tools/go.mod
 	@mkdir -p $(CACHE)
 	@go build -C tools -o ../$@ ./testsummary
 
-$(HELM): tools/helm/go.mod tools/helm/go.sum
-	@if [ ! -x $@ ]; then echo "Building helm; the first time takes some minutes"; fi
+# Of the module that Kubernetes for tests is built in, as it needs the same packages.
+$(HELM): test/cluster/kube/go.mod test/cluster/kube/go.sum
 	@mkdir -p $(@D)
-	@go build -C tools/helm -trimpath -ldflags '-s -w' -o ../../$@ helm.sh/helm/v4/cmd/helm
+	@if [ ! -x $@ ]; then echo "Building helm; the first time takes some minutes"; fi
+	@flock $@.lock go build -C test/cluster/kube -trimpath -ldflags '-s -w' -o ../../../$@ helm.sh/helm/v4/cmd/helm

@@ -17,6 +17,7 @@ import (
 	"github.com/caesarion/caesarion/internal/image"
 	"github.com/caesarion/caesarion/internal/sandbox/gvisor"
 	"github.com/caesarion/caesarion/internal/sandbox/kube"
+	"github.com/caesarion/caesarion/internal/store"
 )
 
 // doctorCmd looks at this machine.
@@ -24,7 +25,7 @@ type doctorCmd struct{}
 
 // Help implements kong.HelpProvider.
 func (doctorCmd) Help() string {
-	return `Starts and ends one real sandbox process; with driver kubernetes, looks for its pods. Exit status 1 when something is missing that sandboxes need; what merely is not enforced is a warning.
+	return `Starts and ends one real sandbox process; with driver kubernetes, asks the cluster and the database instead, with the server's rights. Exit status 1 when something is missing that sandboxes need; what merely is not enforced is a warning.
 
 Examples:
   caesarion doctor
@@ -42,7 +43,9 @@ func (doctorCmd) Run(ctx context.Context, g *globals) error {
 	wait := startProgress(g, "looking at what there is")
 	var checks []gvisor.Check
 	if cfg.Driver == config.DriverKubernetes {
-		checks = append(checks, checkCluster(ctx, cfg, g.Logger), checkDataDir(g.DataDir))
+		checks = append(checks, checkCluster(ctx, cfg, g.Logger))
+		checks = append(checks, checkDatabase(ctx, cfg)...)
+		checks = append(checks, checkDataDir(g.DataDir))
 	} else {
 		checks = append(gvisor.Doctor(ctx), checkAgent(cfg), checkDataDir(g.DataDir), checkDisk(g.DataDir))
 		checks = append(checks, checkSaved(cfg, g.DataDir)...)
@@ -102,8 +105,37 @@ func checkCluster(ctx context.Context, cfg config.Server, log *slog.Logger) gvis
 	if err != nil {
 		return fail(err)
 	}
-	check.Level, check.Detail = gvisor.LevelOK, fmt.Sprintf("%s of installation %s in namespace %s", plural(len(list), "pod"), cfg.KubeInstallation, cfg.KubeNamespace)
+	pooled := 0
+	for _, info := range list {
+		if info.Pooled {
+			pooled++
+		}
+	}
+	check.Level = gvisor.LevelOK
+	check.Detail = fmt.Sprintf("takes the pods of %s; %s of installation %s in namespace %s, %d of them for whoever comes next",
+		plural(len(cfg.Templates), "template"), plural(len(list), "pod"), cfg.KubeInstallation, cfg.KubeNamespace, pooled)
 	return check
+}
+
+// checkDatabase opens the Postgres that several servers share, and changes
+// nothing in it.
+func checkDatabase(ctx context.Context, cfg config.Server) []gvisor.Check {
+	check := gvisor.Check{Name: "database", Level: gvisor.LevelOK, Detail: "answers, and has this version's tables"}
+	address, err := cfg.DatabaseURL()
+	if err == nil && address == "" {
+		return nil // a file in the data directory
+	}
+	if err == nil {
+		var st *store.Store
+		if st, err = store.OpenPostgres(ctx, address.Reveal(), store.Options{NoMigrate: true}); err == nil {
+			err = st.Close()
+		}
+	}
+	if err != nil {
+		p := problemOf(err)
+		check.Level, check.Detail, check.Fix = gvisor.LevelFail, p.Detail, p.Hint
+	}
+	return []gvisor.Check{check}
 }
 
 func checkAgent(cfg config.Server) gvisor.Check {

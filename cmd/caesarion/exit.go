@@ -89,7 +89,7 @@ func problemOf(err error) v1.Problem {
 	if e, ok := errors.AsType[*errdefs.Error](err); ok {
 		p.Code, p.Detail, p.Hint = e.Code, e.Msg, e.Hint
 		if e.Err != nil { // whoever sits at the command line may see the cause
-			p.Detail += ": " + e.Err.Error()
+			p.Detail = strings.TrimSuffix(p.Detail, ".") + ": " + e.Err.Error()
 		}
 	} else if e, ok := errors.AsType[*kong.ParseError](err); ok {
 		p.Status, p.Code, p.Detail = http.StatusBadRequest, "usage", e.Error()

@@ -11,6 +11,7 @@ import (
 	"github.com/caesarion/caesarion/internal/config"
 	"github.com/caesarion/caesarion/internal/fleet"
 	"github.com/caesarion/caesarion/internal/metrics"
+	"github.com/caesarion/caesarion/internal/replica"
 	"github.com/caesarion/caesarion/internal/sandbox"
 	"github.com/caesarion/caesarion/internal/sandbox/kube"
 )
@@ -18,7 +19,8 @@ import (
 // openPods opens the driver that makes sandboxes as pods, and keeps some ready
 // together with the other servers of the installation.
 func (s *server) openPods(ctx context.Context, opts serverOptions, fleetOpts *fleet.Options) error {
-	driverOpts, err := podOptions(opts.cfg, hostName(), opts.log)
+	me := cmp.Or(s.replicas.ID(), replica.NewID(hostName())) // pods say by it who starts them
+	driverOpts, err := podOptions(opts.cfg, me, opts.log)
 	if err != nil {
 		return err
 	}
@@ -39,7 +41,7 @@ func (s *server) openPods(ctx context.Context, opts serverOptions, fleetOpts *fl
 	if err != nil {
 		return err
 	}
-	warmOpts.Reaper = s.reaper(fleetOpts.Templates)
+	warmOpts.Reaper = s.reaper(me, fleetOpts.Templates)
 	warm, err := kube.NewWarm(ctx, driver, warmOpts)
 	if err != nil {
 		return err
@@ -48,13 +50,11 @@ func (s *server) openPods(ctx context.Context, opts serverOptions, fleetOpts *fl
 	return nil
 }
 
-// reaper says what of pods only servers know. Where there is one server, its
-// fleet has every sandbox.
-func (s *server) reaper(templates map[string]fleet.Template) kube.ReaperOptions {
-	if s.replicas == nil {
-		return kube.ReaperOptions{}
-	}
-	return kube.ReaperOptions{
+// reaper says what of pods only servers know. Where there is one server, alone
+// with its own database, its fleet has every sandbox that anybody has, and
+// nobody else starts any.
+func (s *server) reaper(me string, templates map[string]fleet.Template) kube.ReaperOptions {
+	opts := kube.ReaperOptions{
 		Expired: func(info sandbox.Info, now time.Time) (string, bool) {
 			return fleet.Expired(info, templates[info.Template], now)
 		},
@@ -62,7 +62,16 @@ func (s *server) reaper(templates map[string]fleet.Template) kube.ReaperOptions 
 			_, owned, err := s.replicas.Owner(ctx, cmp.Or(session, string(id)))
 			return owned, err
 		},
+		Alive: s.replicas.Alive,
 	}
+	if s.replicas == nil {
+		opts.Owned = func(_ context.Context, id sandbox.ID, _ string) (bool, error) {
+			f := s.adopted.Load() // nil: it looks at what it finds right now
+			return f == nil || f.Has(id), nil
+		}
+		opts.Alive = func(_ context.Context, replica string) (bool, error) { return replica == me, nil }
+	}
+	return opts
 }
 
 // podOptions turns settings into what the driver takes.

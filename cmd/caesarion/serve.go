@@ -96,12 +96,12 @@ func (c *serveCmd) Run(ctx context.Context, g *globals) error {
 	record := serverRecord{URL: s.url, Token: token.Reveal(), TLSSHA256: s.certificate, PID: os.Getpid(), StartedAt: time.Now().UTC().Truncate(time.Second)}
 	err = writeServerRecord(g.DataDir, record)
 	if err == nil {
-		err = c.announce(g, s)
+		err = c.announce(g, s, log)
 	}
 	if err == nil {
 		tellCtx, told := context.WithCancel(ctx)
 		var telling sync.WaitGroup
-		if !g.JSON {
+		if !g.JSON && c.Driver != config.DriverKubernetes {
 			telling.Go(func() { tellWhenWarm(tellCtx, g.Stderr, s.pool) })
 		}
 		select {
@@ -127,7 +127,7 @@ var errFenced = errdefs.New(errdefs.ErrUnavailable, "replica-fenced", "this serv
 const serveLockWait = time.Second
 
 // announce says where the server is and what this host can't enforce.
-func (c *serveCmd) announce(g *globals, s *server) error {
+func (c *serveCmd) announce(g *globals, s *server, log *slog.Logger) error {
 	address := s.url + "/"
 	switch {
 	case s.accounts != nil && s.setup != "":
@@ -147,6 +147,12 @@ func (c *serveCmd) announce(g *globals, s *server) error {
 	}
 	if c.Auth == "none" {
 		fmt.Fprintln(g.Stderr, "warning: --auth none: every program and every user of this machine can run code here")
+	}
+	if c.Driver == config.DriverKubernetes {
+		// Logs of pods are kept and read by others: the token has no place there,
+		// and nobody opens an address of the pod's.
+		log.Info("server is ready", "version", buildVersion(), "listen", c.Listen, "sandboxes", c.KubeNamespace, "installation", c.KubeInstallation)
+		return nil
 	}
 	_, err := fmt.Fprintf(g.Stdout, "Caesarion %s is ready. Open this address in a browser; Ctrl-C stops the server.\n\n  %s\n\n", buildVersion(), address)
 	return err

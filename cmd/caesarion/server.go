@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -52,9 +53,10 @@ type server struct {
 	replicas *replica.Registry // nil: there is no other server
 	pool     readyPool
 	fleet    *fleet.Fleet
-	sessions *sessions         // nil: this server keeps none
-	accounts *accounts.Service // nil: there is one user
-	setup    string            // secret of the link that makes the first user; "": there are some
+	adopted  atomic.Pointer[fleet.Fleet] // once it has what was there before; for the reaper, which outlives it
+	sessions *sessions                   // nil: this server keeps none
+	accounts *accounts.Service           // nil: there is one user
+	setup    string                      // secret of the link that makes the first user; "": there are some
 	http     *http.Server
 	ended    chan error // what Serve ended with
 }
@@ -161,6 +163,7 @@ func (s *server) openSandboxes(ctx context.Context, opts serverOptions) error {
 	if s.fleet, err = fleet.New(ctx, s.driver, s.pool, fleetOpts); err != nil {
 		return err
 	}
+	s.adopted.Store(s.fleet)
 	opts.metrics.Executions(s.fleet.Running)
 	return nil
 }
@@ -324,7 +327,7 @@ func (s *server) newHTTPServer(opts serverOptions) (*http.Server, error) {
 		if api.Secret, err = opts.cfg.Secret(); err != nil {
 			return nil, err
 		}
-		api.Ready = func(context.Context) error { return s.replicas.Ready() }
+		api.Ready = s.replicas.Ready
 	}
 	if s.sessions != nil {
 		api.Sessions, api.Files, api.Chat = s.sessions.service, s.sessions.files, s.sessions.chat

@@ -40,6 +40,16 @@ func (a *Agent) count() (reading, bool) {
 	return reading{threads: max(int(si.Procs)-own, 0), memory: memory}, true
 }
 
+// yield has a process of the user's, and all that it starts, give way to the
+// agent. In a pod under runc both live by one CPU limit, and a fork bomb would
+// leave the agent no time to end it. Nobody else gains or loses by it: between
+// pods the node shares out by cgroup. gVisor does not schedule by it.
+func (a *Agent) yield(pid int) {
+	if a.opts.Init && !insideGVisor() {
+		_ = unix.Setpriority(unix.PRIO_PROCESS, pid, 19) // it may have ended
+	}
+}
+
 // insideGVisor reports whether the kernel is gVisor, whose /proc/meminfo is
 // about the sandbox and not about the host.
 var insideGVisor = sync.OnceValue(func() bool {

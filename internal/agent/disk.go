@@ -10,7 +10,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/caesarion/caesarion/internal/agentapi"
 	"github.com/caesarion/caesarion/internal/errdefs"
 )
 
@@ -50,7 +49,7 @@ type diskUse struct {
 	at    time.Time // when they were counted
 	bytes int64
 	next  time.Time // the earliest time of the next count by the watch
-	free  int64     // of the disk, at the last count by the watch
+	free  int64     // of the disk, before the last count
 }
 
 // read gives the bytes that the files below the roots take on the disk.
@@ -63,8 +62,37 @@ func (u *diskUse) read(roots []fileRoot, fresh time.Duration) int64 {
 	return u.bytes
 }
 
+// doubtful reports whether the last count is too old to say that there is room
+// for more, or that there is none: all by which the disk got fuller since then
+// may be this sandbox's.
+func (u *diskUse) doubtful(roots []fileRoot, more, limit int64) bool {
+	free, ok := freeOf(roots)
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.bytes+more > limit {
+		return time.Since(u.at) > diskPause
+	}
+	return !ok || u.bytes+max(u.free-free, 0)+more > limit
+}
+
+// fullerLocked reports whether the disk got fuller by enough since the last
+// count for the watch to count again.
+func (u *diskUse) fullerLocked(free, limit int64) bool {
+	return u.at.IsZero() || u.free-free >= max(diskStep, limit/diskPart)
+}
+
+// freeOf gives the bytes that the disk of the folders has left.
+func freeOf(roots []fileRoot) (free int64, ok bool) {
+	var st unix.Statfs_t
+	if len(roots) == 0 || unix.Statfs(roots[0].real, &st) != nil {
+		return 0, false
+	}
+	return int64(st.Bavail) * st.Bsize, true //nolint:gosec // below 2^63 on any disk
+}
+
 func (u *diskUse) countLocked(roots []fileRoot) {
 	begin := time.Now()
+	u.free, _ = freeOf(roots)
 	var sum int64
 	left := diskMost
 	seen := make(map[[2]uint64]bool) // files with several names
@@ -111,20 +139,21 @@ func (a *Agent) diskLimit() int64 {
 // the limit is reached, or again when it no longer is.
 func (a *Agent) watchDisk() {
 	limit := a.diskLimit()
-	var st unix.Statfs_t
-	if limit <= 0 || unix.Statfs(a.real(agentapi.WorkspaceDir), &st) != nil {
+	if limit <= 0 {
 		return
 	}
-	free := int64(st.Bavail) * st.Bsize //nolint:gosec // below 2^63 on any disk
+	free, ok := freeOf(a.roots)
+	if !ok {
+		return
+	}
 	u := &a.disk
 	u.mu.Lock()
 	was := u.over.Load()
-	if !was && u.free != 0 && u.free-free < max(diskStep, limit/diskPart) || time.Now().Before(u.next) {
+	if !was && !u.fullerLocked(free, limit) || time.Now().Before(u.next) {
 		u.mu.Unlock()
 		return
 	}
 	u.countLocked(a.roots)
-	u.free = free
 	over := u.bytes > limit
 	u.over.Store(over)
 	u.mu.Unlock()
@@ -159,12 +188,13 @@ func (a *Agent) ownRoom(size int64) error {
 	if limit <= 0 {
 		return nil
 	}
-	fresh := diskFresh
-	if used := a.disk.read(a.roots, fresh); used+max(size, 0) > limit/2 {
-		fresh = diskPause // it may be close: what was counted long ago is not good enough
+	size = max(size, 0)
+	used := a.disk.read(a.roots, diskFresh)
+	if a.disk.doubtful(a.roots, size, limit) {
+		used = a.disk.read(a.roots, 0)
 	}
-	if used := a.disk.read(a.roots, fresh); used+max(size, 0) > limit {
-		return errdefs.New(errdefs.ErrExhausted, "disk-full", "the upload has %d bytes, and the sandbox's disk has %d left", max(size, 0), max(limit-used, 0)).
+	if used+size > limit {
+		return errdefs.New(errdefs.ErrExhausted, "disk-full", "the upload has %d bytes, and the sandbox's disk has %d left", size, max(limit-used, 0)).
 			WithHint("delete files that are not needed")
 	}
 	return nil

@@ -3,9 +3,6 @@ package agent_test
 import (
 	"context"
 	"net"
-	"os"
-	"path/filepath"
-	"sync"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -13,28 +10,14 @@ import (
 	"github.com/caesarion/caesarion/internal/agent"
 	"github.com/caesarion/caesarion/internal/agent/agenttest"
 	"github.com/caesarion/caesarion/internal/agentapi"
-	"github.com/caesarion/caesarion/internal/kernel"
 	"github.com/caesarion/caesarion/internal/kernel/kerneltest"
 )
 
 func TestMain(m *testing.M) {
 	// net/http lingers half a second on a connection it closes, and is not waited for.
 	lingers := goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait")
-	goleak.VerifyTestMain(m, lingers, goleak.Cleanup(func(code int) {
-		if dir, err := unpacked(); err == nil {
-			_ = os.RemoveAll(filepath.Dir(dir)) // a temporary folder
-		}
-		os.Exit(code)
-	}))
+	kerneltest.Main(m, lingers)
 }
-
-var unpacked = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "agent-test-*")
-	if err != nil {
-		return "", err
-	}
-	return kernel.Unpack(dir)
-})
 
 const testToken = "test-token"
 
@@ -81,11 +64,7 @@ func configured(t testing.TB, conf agentapi.Configure, change func(*agent.Option
 
 func withPython(t testing.TB) func(*agent.Options) {
 	t.Helper()
-	program, err := unpacked()
-	if err != nil {
-		t.Fatal(err)
-	}
-	interpreter := kerneltest.Python(t)
+	interpreter, program := kerneltest.Python(t), kerneltest.Program(t)
 	return func(o *agent.Options) { o.Python, o.ProgramDir = interpreter, program }
 }
 

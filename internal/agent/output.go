@@ -137,12 +137,6 @@ func (o *output) timedFlush() {
 	o.flushLocked()
 }
 
-func (o *output) flush() {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.flushLocked()
-}
-
 // flushLocked makes an event of the gathered text, or passes it by the events
 // when the head is full.
 func (o *output) flushLocked() {
@@ -317,9 +311,6 @@ func (o *output) event(typ event.Type, data any) {
 	o.flushLocked()
 	_, _ = o.log.Append(typ, data)
 }
-
-// comm is event for what a kernel may send in any number.
-func (o *output) comm(typ event.Type, data json.RawMessage) { o.rich(typ, data) }
 
 // finish ends the output: what comes later is late. It fills in the figures of fin.
 func (o *output) finish(fin *event.Finished) {

@@ -289,7 +289,8 @@ func pick(procs []procInfo, set map[int]bool, want bool) []procInfo {
 	return list
 }
 
-// limitProcess sets the resource limits of a new child.
+// limitProcess sets the resource limits of a new child, and its place behind the
+// agent.
 func (a *Agent) limitProcess(pid int) {
 	conf := a.conf.Load()
 	set := func(resource int, value int64) {
@@ -297,6 +298,7 @@ func (a *Agent) limitProcess(pid int) {
 		_ = unix.Prlimit(pid, resource, &lim, nil)                 // gone already, or a kernel without it
 	}
 	set(unix.RLIMIT_CORE, 0)
+	a.yield(pid)
 	if conf == nil {
 		return
 	}

@@ -19,7 +19,6 @@ type codeStream struct {
 	escape []byte // beginning of an escape, or of a character, that is not complete
 	high   rune   // first half of a surrogate pair, waiting for the second
 	depth  int    // of the value that is skipped
-	raw    []byte // beginning that may still turn out to be a fence
 	out    strings.Builder
 }
 

@@ -3,44 +3,22 @@ package chat
 import (
 	"context"
 	"encoding/json"
-	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	v1 "github.com/caesarion/caesarion/api/v1"
 	"github.com/caesarion/caesarion/internal/fleet"
-	"github.com/caesarion/caesarion/internal/kernel"
 	"github.com/caesarion/caesarion/internal/kernel/kerneltest"
 	"github.com/caesarion/caesarion/internal/llm"
 	"github.com/caesarion/caesarion/internal/llm/llmtest"
-	"github.com/caesarion/caesarion/internal/sandbox/fake"
+	"github.com/caesarion/caesarion/internal/sandbox/fake/faketest"
 	"github.com/caesarion/caesarion/internal/session"
 	"github.com/caesarion/caesarion/internal/store"
 )
 
-func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
-		_ = os.RemoveAll(programDir) // a temporary folder
-		os.Exit(code)
-	}))
-}
-
-var programDir string
-
-// program unpacks the kernel's program once for all sandboxes.
-var program = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "chat-test-*")
-	if err != nil {
-		return "", err
-	}
-	programDir = dir
-	return kernel.Unpack(dir)
-})
+func TestMain(m *testing.M) { kerneltest.Main(m) }
 
 // world is a server's inside with a scripted model.
 type world struct {
@@ -59,23 +37,11 @@ type worldOptions struct {
 func newWorld(tb testing.TB, script string, opts worldOptions) *world {
 	tb.Helper()
 	w := &world{model: llmtest.Start(tb, script)}
-	var fakes fake.Options
+	newHost := faketest.NewWithoutPython
 	if opts.kernel {
-		dir, err := program()
-		if err != nil {
-			tb.Fatal(err)
-		}
-		fakes = fake.Options{Python: kerneltest.Python(tb), ProgramDir: dir}
+		newHost = faketest.New
 	}
-	host, err := fake.NewHost(fakes)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() {
-		if err := host.Close(); err != nil {
-			tb.Error(err)
-		}
-	})
+	host := newHost(tb)
 	if opts.info.Name == "" {
 		opts.info.Name = "scripted"
 	}

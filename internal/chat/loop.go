@@ -240,14 +240,13 @@ type answer struct {
 	l     *loop
 	round int
 
-	began     bool   // something of it is in the session
-	item      string // the assistant item that is open
-	text      string // of all its assistant items together
-	itemText  string
-	reasoning bool // the open item has some
-	calls     []*call
-	finish    llm.FinishReason
-	usage     llm.Usage
+	began    bool   // something of it is in the session
+	item     string // the assistant item that is open
+	text     string // of all its assistant items together
+	itemText string
+	calls    []*call
+	finish   llm.FinishReason
+	usage    llm.Usage
 }
 
 // call is one call in an answer.

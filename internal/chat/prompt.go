@@ -14,10 +14,6 @@ import (
 //go:embed prompt.tmpl
 var defaultPrompt string
 
-// DefaultSystemPrompt gives the template that is used when the operator has
-// none, to start an own one from.
-func DefaultSystemPrompt() string { return defaultPrompt }
-
 // PromptData is what a template of the system prompt can use.
 type PromptData struct {
 	Date          string // today, as 23 November 2026

@@ -19,7 +19,7 @@ import (
 // Options configures a Service. The zero value is fit for one machine without
 // a network in its sandboxes.
 type Options struct {
-	SystemPrompt  string        // text/template of PromptData; default: DefaultSystemPrompt
+	SystemPrompt  string        // text/template of PromptData; default: prompt.tmpl
 	MaxRounds     int           // calls of the model per turn; default 25
 	RoundTimeout  time.Duration // of one answer of the model; default 10 minutes
 	ToolTimeout   time.Duration // of one call of a tool; default 300 s, as the original

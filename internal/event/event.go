@@ -116,6 +116,27 @@ type Display struct {
 	ExecutionCount *int            `json:"execution_count,omitempty"` // execute_result only
 }
 
+// ID gives the display_id under which later updates change what is shown; ""
+// if there is none.
+func (d *Display) ID() string {
+	var t struct {
+		ID string `json:"display_id"`
+	}
+	_ = json.Unmarshal(d.Transient, &t) // absent or without an id: none
+	return t.ID
+}
+
+// Bundle gives the values by their mime types, and metadata that is an object.
+// Both were checked when they came from the agent.
+func (d *Display) Bundle() (data map[string]json.RawMessage, metadata json.RawMessage) {
+	data = map[string]json.RawMessage{}
+	_ = json.Unmarshal(d.Data, &data) // an object, or the agent's client had refused it
+	if metadata = d.Metadata; len(metadata) == 0 {
+		metadata = json.RawMessage("{}")
+	}
+	return data, metadata
+}
+
 // Error is the data of output.error.
 type Error struct {
 	Name      string   `json:"ename"`

@@ -8,27 +8,12 @@ import (
 
 	"github.com/caesarion/caesarion/internal/errdefs"
 	"github.com/caesarion/caesarion/internal/fleet"
-	"github.com/caesarion/caesarion/internal/kernel"
-	"github.com/caesarion/caesarion/internal/kernel/kerneltest"
-	"github.com/caesarion/caesarion/internal/sandbox/fake"
 )
 
 // TestRecordsOfOtherClocks: what servers with a wrong clock wrote down does not
 // end what runs, nor keep for longer what does not.
 func TestRecordsOfOtherClocks(t *testing.T) {
-	program, err := kernel.Unpack(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	h, err := fake.NewHost(fake.Options{Python: kerneltest.Python(t), ProgramDir: program})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := h.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	h := newPythonHost(t)
 	tmpl := fleet.Template{IdleTimeout: time.Hour}
 	first := newFleet(t, h.Driver(), tmpl, 0)
 	busy, idle, ahead := create(t, first, fleet.CreateRequest{}), create(t, first, fleet.CreateRequest{}), create(t, first, fleet.CreateRequest{})

@@ -101,21 +101,15 @@ func (f *Fleet) Create(ctx context.Context, req CreateRequest) (*Sandbox, error)
 	if err != nil {
 		return nil, fmt.Errorf("fleet: create from %s: %w", name, err)
 	}
-	if req.Session == "" { // else it is its session's, which is ours
-		if err := f.opts.Replicas.Make(ctx, string(lease.Info.ID)); err != nil {
-			if lease.Client != nil {
-				lease.Client.CloseIdle()
-			}
-			f.discard(lease.Info.ID, "it could not be owned")
-			return nil, err
-		}
-	}
 	rec.start = lease.Start // written down with the first use, not here
 	var s *Sandbox
 	if err := admitted.become(limits, func() (err error) {
 		s, err = f.attach(lease.Info, rec, lease.Client)
 		return err
 	}); err != nil {
+		return nil, err
+	}
+	if err := s.own(ctx); err != nil {
 		return nil, err
 	}
 	s.beginCPU(ctx)
@@ -151,6 +145,7 @@ func (f *Fleet) plan(ctx context.Context, req CreateRequest, t Template) (record
 		user:     maps.Clone(req.Labels),
 		strict:   req.IdleTimeout > 0 && req.IdleTimeout < t.IdleTimeout,
 		pause:    cmp.Or(req.PauseAfter, t.PauseAfter),
+		maker:    f.opts.Replicas.ID(),
 	}
 	if err := checkLabels(req.Labels); err != nil {
 		return rec, sandbox.Limits{}, err

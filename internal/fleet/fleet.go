@@ -150,15 +150,21 @@ func (f *Fleet) adopt(ctx context.Context) error {
 // takeOver adopts a sandbox that somebody else had, or deletes it.
 func (f *Fleet) takeOver(ctx context.Context, info sandbox.Info) {
 	rec := recordOf(info, f.templateOf(info.Template))
+	rec.maker = f.opts.Replicas.ID()
 	switch now := time.Now(); {
 	case info.State == sandbox.StatePaused:
 		f.adoptAsleep(info, rec)
+	case info.State == sandbox.StateStarting:
+		f.discard(info.ID, "who was making it is gone")
 	case info.State != sandbox.StateRunning:
+		f.bury(ctx, info.ID, keyOfInfo(info), cmp.Or(info.Reason, ReasonLost), false)
 		f.discard(info.ID, "it had stopped")
 	case now.After(rec.expires):
+		f.bury(ctx, info.ID, keyOfInfo(info), ReasonExpired, false)
 		f.discard(info.ID, "its life was over")
 	case now.After(rec.used.Add(rec.idle+labelWriteEvery)) && (rec.strict || rec.pause <= 0 || f.pauser == nil):
 		if !f.runs(ctx, info) {
+			f.bury(ctx, info.ID, keyOfInfo(info), ReasonIdle, false)
 			f.discard(info.ID, "it was idle for too long")
 			return
 		}
@@ -330,6 +336,9 @@ func (f *Fleet) Get(id sandbox.ID) (*Sandbox, error) {
 	case was:
 		return nil, old.goneError()
 	}
+	if err := f.whyMissing(id); err != nil {
+		return nil, err
+	}
 	return nil, NotFound(string(id))
 }
 
@@ -338,6 +347,13 @@ func (f *Fleet) Get(id sandbox.ID) (*Sandbox, error) {
 func NotFound(id string) error {
 	return errdefs.New(errdefs.ErrNotFound, "sandbox-not-found", "There is no sandbox %.80q.", id).
 		WithHint("GET /v1/sandboxes lists those there are.")
+}
+
+// Has reports whether there is a living sandbox of this id here.
+func (f *Fleet) Has(id sandbox.ID) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.alive[id] != nil
 }
 
 // Remembered finds a sandbox also when it is gone, to read what its

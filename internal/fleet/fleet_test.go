@@ -8,15 +8,15 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/caesarion/caesarion/internal/errdefs"
 	"github.com/caesarion/caesarion/internal/fleet"
+	"github.com/caesarion/caesarion/internal/kernel/kerneltest"
 	"github.com/caesarion/caesarion/internal/sandbox"
 	"github.com/caesarion/caesarion/internal/sandbox/fake"
+	"github.com/caesarion/caesarion/internal/sandbox/fake/faketest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { kerneltest.Main(m) }
 
 // counted counts what would be written to disk.
 type counted struct {
@@ -31,16 +31,7 @@ func (d *counted) SetLabels(ctx context.Context, id sandbox.ID, labels map[strin
 
 func newHost(t testing.TB) *fake.Host {
 	t.Helper()
-	h, err := fake.NewHost(fake.Options{}) // no Python: nothing here runs code
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := h.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return h
+	return faketest.NewWithoutPython(t)
 }
 
 func newFleet(t testing.TB, d sandbox.Driver, tmpl fleet.Template, most int) *fleet.Fleet {

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caesarion/caesarion/internal/replica"
 	"github.com/caesarion/caesarion/internal/sandbox"
 )
 
@@ -17,17 +18,20 @@ type listed struct {
 
 func (l listed) List(context.Context) ([]sandbox.Info, error) { return l.infos, nil }
 
-func TestKeysLeavesWhatIsBeingMadeToItsMaker(t *testing.T) {
-	old, now := time.Now().Add(-strangerFor), time.Now()
+// Age plays no part: whose a sandbox is says its record, from the first moment.
+func TestKeysSayWhoMakesWhat(t *testing.T) {
+	old, now := time.Now().Add(-24*time.Hour), time.Now()
+	by := func(maker string) map[string]string { return map[string]string{labelMaker: maker} }
 	f := &Fleet{driver: listed{infos: []sandbox.Info{
-		{ID: "old", State: sandbox.StateRunning, CreatedAt: old},
-		{ID: "of a session", State: sandbox.StateRunning, CreatedAt: old, Labels: map[string]string{labelSession: "session"}},
-		{ID: "claimed a moment ago", State: sandbox.StateRunning, CreatedAt: now},
-		{ID: "starting", State: sandbox.StateStarting, CreatedAt: old},
+		{ID: "before there were replicas", State: sandbox.StateRunning, CreatedAt: old},
+		{ID: "of a session", State: sandbox.StateRunning, CreatedAt: old, Labels: map[string]string{labelSession: "session", labelMaker: "a"}},
+		{ID: "claimed a moment ago", State: sandbox.StateRunning, CreatedAt: now, Labels: by("a")},
+		{ID: "long starting", State: sandbox.StateStarting, CreatedAt: old, Labels: by("b")},
 		{ID: "ready for somebody", State: sandbox.StateRunning, CreatedAt: old, Pooled: true},
 	}}}
-	keys, err := f.Keys(t.Context())
-	if want := []string{"old", "session"}; err != nil || !slices.Equal(keys, want) {
-		t.Errorf("keys %q, %v; want %q", keys, err, want)
+	got, err := f.Keys(t.Context())
+	want := []replica.Record{{Key: "before there were replicas"}, {Key: "session", Maker: "a"}, {Key: "claimed a moment ago", Maker: "a"}, {Key: "long starting", Maker: "b"}}
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("got %+v, %v; want %+v", got, err, want)
 	}
 }

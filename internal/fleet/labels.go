@@ -29,6 +29,7 @@ const (
 	labelRestart = "caesarion.restarted"            // RFC 3339, a space, the code: see Restarted
 	labelUser    = "caesarion.owner_user"           // whose it is; absent: nobody's
 	labelOrg     = "caesarion.owner_org"
+	labelMaker   = "caesarion.replica" // the replica that makes it, or made it or took it over; see Keys
 	userPrefix   = "user."
 )
 
@@ -47,6 +48,7 @@ type record struct {
 	start     pool.Start
 	restarted *Restarted // never changed in place
 	owner     identity.Owner
+	maker     string
 	user      map[string]string
 }
 
@@ -66,6 +68,7 @@ func (r record) labels() map[string]string {
 	put(labelStart, string(r.start))
 	put(labelUser, r.owner.User)
 	put(labelOrg, r.owner.Org)
+	put(labelMaker, r.maker)
 	if r.strict {
 		m[labelStrict] = "1"
 	}
@@ -100,6 +103,7 @@ func recordOf(info sandbox.Info, t Template) record {
 		strict:    l[labelStrict] == "1",
 		start:     pool.Start(l[labelStart]),
 		owner:     ownerOf(l),
+		maker:     l[labelMaker],
 		user:      map[string]string{},
 	}
 	r.expires = labelTime(l[labelExpires], info.CreatedAt.Add(r.life))

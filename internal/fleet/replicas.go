@@ -13,6 +13,7 @@ import (
 
 	"github.com/caesarion/caesarion/internal/agentapi"
 	"github.com/caesarion/caesarion/internal/errdefs"
+	"github.com/caesarion/caesarion/internal/replica"
 	"github.com/caesarion/caesarion/internal/sandbox"
 )
 
@@ -45,7 +46,7 @@ func (f *Fleet) Adopt(ctx context.Context, keys []string, done func(key string, 
 		under[key] = nil
 	}
 	for _, info := range infos {
-		if _, ours := under[keyOfInfo(info)]; ours && !info.Pooled && !f.knows(info.ID) {
+		if _, ours := under[keyOfInfo(info)]; ours && !info.Pooled {
 			under[keyOfInfo(info)] = append(under[keyOfInfo(info)], info)
 		}
 	}
@@ -55,7 +56,12 @@ func (f *Fleet) Adopt(ctx context.Context, keys []string, done func(key string, 
 		g.Go(func() error {
 			err := err
 			for _, info := range infos {
-				err = errors.Join(err, f.adoptFrom(ctx, info))
+				if e := f.adoptFrom(ctx, info); err == nil {
+					err = e
+				}
+			}
+			if id := sandbox.ID(key); err == nil && len(infos) == 0 && id.Valid() && !f.knows(id) {
+				f.bury(ctx, id, key, ReasonLost, true) // it went while nobody had it
 			}
 			done(key, err)
 			return nil
@@ -77,6 +83,12 @@ const adoptTries = 3
 // adoptFrom is takeOver of a sandbox that another replica had until now, if its
 // agent answers.
 func (f *Fleet) adoptFrom(ctx context.Context, info sandbox.Info) error {
+	switch { // in this order: what was being made is known after that
+	case f.making(info):
+		return errStarting
+	case f.knows(info.ID):
+		return nil
+	}
 	if info.State == sandbox.StateRunning {
 		err := f.ask(ctx, info)
 		if cause := context.Cause(ctx); err != nil && cause != nil {
@@ -111,9 +123,73 @@ func (f *Fleet) ask(ctx context.Context, info sandbox.Info) error {
 	return err
 }
 
-// A sandbox that is this replica's by its labels and that it does not know is
-// left alone for so long: it may be on its way here.
-const strangerFor = 2 * time.Minute
+var errStarting = errdefs.New(errdefs.ErrUnavailable, replica.CodeStarting, "The sandbox is still starting.").
+	WithHint("Try again in a moment.")
+
+// making reports whether a sandbox that the fleet does not know may be on its
+// way into it: it is this process's own, and there is one on its way.
+func (f *Fleet) making(info sandbox.Info) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.creating > 0 && f.alive[info.ID] == nil && info.Labels[labelMaker] == f.opts.Replicas.ID()
+}
+
+// own makes a new sandbox this replica's by the tables; by its record it is
+// since it began. If that fails, the sandbox is given up.
+func (s *Sandbox) own(ctx context.Context) error {
+	if s.session != "" {
+		return nil // its session is
+	}
+	err := s.fleet.opts.Replicas.Make(ctx, string(s.id))
+	if err != nil {
+		s.fleet.work.Go(func() { _ = s.end(s.fleet.ctx, ReasonLost) }) // logged there
+	}
+	return err
+}
+
+// Maker gives the replica that makes the sandbox with this key, or had it last,
+// by the sandbox's own record.
+func (f *Fleet) Maker(ctx context.Context, key string) string {
+	id := sandbox.ID(key)
+	if !id.Valid() {
+		return ""
+	}
+	info, err := f.driver.Get(ctx, id)
+	if err != nil || info.Pooled {
+		return ""
+	}
+	return info.Labels[labelMaker]
+}
+
+// tableTime bounds a question about a sandbox that is gone, and its answer.
+const tableTime = 3 * time.Second
+
+// bury notes for all replicas why a sandbox is gone.
+func (f *Fleet) bury(ctx context.Context, id sandbox.ID, key, reason string, guessed bool) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tableTime)
+	defer cancel()
+	if err := f.opts.Replicas.Bury(ctx, string(id), replica.Gone{Key: key, Reason: reason}, guessed); err != nil {
+		f.log.Warn("other replicas can't be told why a sandbox is gone", "sandbox_id", string(id), "reason", reason, "err", err)
+	}
+}
+
+// whyMissing says what there is to say of a sandbox that the fleet does not know:
+// it is still on its way, or another replica had it.
+func (f *Fleet) whyMissing(id sandbox.ID) error {
+	if f.opts.Replicas == nil || !id.Valid() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(f.ctx, tableTime)
+	defer cancel()
+	if info, err := f.driver.Get(ctx, id); err == nil && !info.Pooled && f.making(info) {
+		return errStarting
+	}
+	g, ok, err := f.opts.Replicas.Gone(ctx, string(id))
+	if ok {
+		return &GoneError{ID: id, Reason: g.Reason}
+	}
+	return err
+}
 
 // Reconcile finds sandboxes that are this replica's without its knowing, since
 // the driver learned of them after Adopt. One whose session has another by now
@@ -125,8 +201,7 @@ func (f *Fleet) Reconcile(ctx context.Context) {
 	}
 	for _, info := range infos {
 		key := keyOfInfo(info)
-		if info.Pooled || info.State == sandbox.StateStarting || !f.opts.Replicas.Owns(key) ||
-			time.Since(recordOf(info, f.templateOf(info.Template)).used) < strangerFor {
+		if info.Pooled || !f.opts.Replicas.Owns(key) || f.making(info) {
 			continue
 		}
 		f.mu.Lock()
@@ -151,21 +226,21 @@ func (f *Fleet) Holds(key string) bool {
 	return f.sessions[key] != nil || f.alive[id] != nil || f.gone[id] != nil
 }
 
-// Keys gives the keys of all sandboxes of the installation that may lack an
-// owner. One that was made a moment ago is about to get its maker: whoever took
-// it now would take it from its maker's hands.
-func (f *Fleet) Keys(ctx context.Context) ([]string, error) {
+// Keys gives the keys of all sandboxes of the installation, and who makes or has
+// each by its own record. That record is as old as the sandbox: the row of
+// owners comes later, when its id is known and its agent answers.
+func (f *Fleet) Keys(ctx context.Context) ([]replica.Record, error) {
 	infos, err := f.driver.List(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("fleet: list sandboxes: %w", err)
 	}
-	var keys []string
+	var records []replica.Record
 	for _, info := range infos {
-		if !info.Pooled && info.State != sandbox.StateStarting && time.Since(info.CreatedAt) >= strangerFor {
-			keys = append(keys, keyOfInfo(info))
+		if !info.Pooled {
+			records = append(records, replica.Record{Key: keyOfInfo(info), Maker: info.Labels[labelMaker]})
 		}
 	}
-	return keys, nil
+	return records, nil
 }
 
 // A driver learns a moment later of what another replica made. A sandbox that is
@@ -234,8 +309,8 @@ func (f *Fleet) look(ctx context.Context, name string) (sandbox.Info, error) {
 	return sandbox.Info{}, missing
 }
 
-// Everywhere gives the living sandboxes of all replicas, newest first. What is
-// said of others' is what their labels say.
+// Everywhere gives the living sandboxes of all replicas, newest first, and those
+// that are being made. What is said of others' is what their labels say.
 func (f *Fleet) Everywhere(ctx context.Context) ([]View, error) {
 	var views []View
 	if f.opts.Replicas == nil {
@@ -253,7 +328,7 @@ func (f *Fleet) Everywhere(ctx context.Context) ([]View, error) {
 		views, listed[s.id] = append(views, s.View()), true
 	}
 	for _, info := range infos {
-		if !info.Pooled && !listed[info.ID] && (info.State == sandbox.StateRunning || info.State == sandbox.StatePaused) {
+		if !info.Pooled && !listed[info.ID] && info.State != sandbox.StateStopped {
 			views = append(views, f.viewOf(info))
 		}
 	}

@@ -238,13 +238,22 @@ func (s *Sandbox) end(ctx context.Context, reason string) error {
 	}
 	s.gone = reason
 	s.mu.Unlock()
+	mine := s.mine()
 	s.fleet.detach(s)
 	close(s.ended)
 	s.cancel(s.goneError())
 	for _, e := range s.execs.unfinished() {
-		e.kill(reasonOf(reason), goneSentence(reason))
+		e.kill(reasonOf(reason), GoneSentence(reason))
 	}
+	noted := make(chan struct{})
+	go func() { // awaited below
+		defer close(noted)
+		if mine { // else its owner knows better
+			s.fleet.bury(ctx, s.id, keyOf(s.id, s.session), reason, false)
+		}
+	}()
 	err := s.fleet.remove(ctx, s.id)
+	<-noted
 	s.client.CloseIdle()
 	s.fleet.log.Info("sandbox gone", "sandbox_id", string(s.id), "reason", reason)
 	return err
@@ -264,30 +273,10 @@ type GoneError struct {
 }
 
 // Error gives a sentence that is safe to show the caller.
-func (e *GoneError) Error() string { return goneSentence(e.Reason) }
+func (e *GoneError) Error() string { return GoneSentence(e.Reason) }
 
 // Is makes a GoneError an ErrNotFound.
 func (e *GoneError) Is(target error) bool { return target == errdefs.ErrNotFound }
-
-func goneSentence(reason string) string {
-	switch reason {
-	case ReasonDeleted:
-		return "The sandbox was deleted."
-	case ReasonExpired:
-		return "The sandbox reached the end of its life and was deleted."
-	case ReasonIdle:
-		return "The sandbox was not used for too long and was deleted."
-	case ReasonDiskQuota:
-		return "The sandbox slept and was deleted because the disk space for saved sandboxes was used up."
-	case ReasonUnresponsive:
-		return "The sandbox no longer answered and was deleted."
-	case string(event.ReasonOutOfMemory):
-		return "The sandbox used more memory than it may and was stopped."
-	case ReasonLost:
-		return "The sandbox stopped unexpectedly."
-	}
-	return fmt.Sprintf("The sandbox stopped: %s.", reason)
-}
 
 // reasonOf gives an execution's reason for the end of its sandbox.
 func reasonOf(gone string) event.Reason {

@@ -199,6 +199,7 @@ func (f *Fleet) restore(ctx context.Context, id sandbox.SnapshotID, template str
 	rec.used = time.Now()
 	rec.expires = rec.used.Add(rec.life)
 	rec.seedID = f.newSeedID(ctx)
+	rec.maker = f.opts.Replicas.ID()
 	spec.ID, spec.Template, spec.Labels = sandbox.NewID(), template, rec.labels()
 	info, err := f.saver.Restore(ctx, id, spec, filesOnly)
 	if err != nil {
@@ -209,6 +210,9 @@ func (f *Fleet) restore(ctx context.Context, id sandbox.SnapshotID, template str
 		s, err = f.attach(info, rec, nil)
 		return err
 	}); err != nil {
+		return nil, err
+	}
+	if err := s.own(ctx); err != nil {
 		return nil, err
 	}
 	s.beginCPU(ctx)

@@ -1,7 +1,6 @@
 package fleet_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -14,100 +13,10 @@ import (
 
 	"github.com/caesarion/caesarion/internal/agentapi"
 	"github.com/caesarion/caesarion/internal/errdefs"
-	"github.com/caesarion/caesarion/internal/event"
 	"github.com/caesarion/caesarion/internal/fleet"
-	"github.com/caesarion/caesarion/internal/kernel"
-	"github.com/caesarion/caesarion/internal/kernel/kerneltest"
 	"github.com/caesarion/caesarion/internal/sandbox"
 	"github.com/caesarion/caesarion/internal/sandbox/fake"
 )
-
-func newPythonHost(t testing.TB) *fake.Host {
-	t.Helper()
-	dir, err := kernel.Unpack(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	h, err := fake.NewHost(fake.Options{Python: kerneltest.Python(t), ProgramDir: dir})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := h.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return h
-}
-
-// run runs code to its end and gives what it printed.
-func run(t testing.TB, s *fleet.Sandbox, code string) string {
-	t.Helper()
-	e, _, err := s.Execute(t.Context(), fleet.ExecuteRequest{Code: code})
-	if err != nil {
-		t.Fatalf("%s: %v", code, err)
-	}
-	return output(t, e)
-}
-
-func output(t testing.TB, e *fleet.Execution) string {
-	t.Helper()
-	var out bytes.Buffer
-	for r := e.Reader(0, false); ; {
-		batch, err := r.Next(t.Context())
-		if err != nil {
-			break
-		}
-		for _, rec := range batch {
-			var ev struct {
-				Data struct{ Text, Evalue string }
-			}
-			if err := json.Unmarshal(rec.Line, &ev); err != nil {
-				t.Error(err)
-			}
-			if rec.Type == event.OutputStream || rec.Type == event.OutputError {
-				out.WriteString(ev.Data.Text + ev.Data.Evalue)
-			}
-		}
-	}
-	<-e.Done()
-	return out.String()
-}
-
-func pause(t testing.TB, s *fleet.Sandbox) {
-	t.Helper()
-	if err := s.Pause(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if st := s.View().State; st != sandbox.StatePaused {
-		t.Fatalf("state = %s, want paused", st)
-	}
-}
-
-// inState waits for a state.
-func inState(t testing.TB, s *fleet.Sandbox, want sandbox.State) {
-	t.Helper()
-	end := time.After(20 * time.Second)
-	for {
-		changed := s.Changed()
-		if s.View().State == want {
-			return
-		}
-		select {
-		case <-changed:
-		case <-end:
-			t.Fatalf("state = %s, want %s", s.View().State, want)
-		}
-	}
-}
-
-func codeOf(err error) string {
-	e, _ := errors.AsType[*errdefs.Error](err)
-	if e == nil {
-		return ""
-	}
-	return e.Code
-}
 
 func TestSleepKeepsVariablesAndExecutions(t *testing.T) {
 	f := newFleet(t, newPythonHost(t).Driver(), fleet.Template{PauseAfter: time.Hour}, 0)
@@ -484,71 +393,6 @@ func TestHostsWithoutSleep(t *testing.T) {
 	}
 	if got := goneFor(t, f, s.ID()); got != fleet.ReasonIdle {
 		t.Errorf("reason = %q", got)
-	}
-}
-
-func TestWakingMakesRoom(t *testing.T) {
-	f := newFleet(t, newHost(t).Driver(), fleet.Template{PauseAfter: time.Hour}, 1)
-	first := create(t, f, fleet.CreateRequest{})
-	pause(t, first)
-	second := create(t, f, fleet.CreateRequest{}) // those that sleep take no place
-	for second.Explain(first.Resume(t.Context())) != nil {
-		time.Sleep(5 * time.Millisecond) // until its default kernel has failed to start
-	}
-	if st := second.View().State; st != sandbox.StatePaused {
-		t.Errorf("the other is %s", st)
-	}
-	done := first.Use()
-	defer done()
-	if err := second.Resume(t.Context()); !errors.Is(err, errdefs.ErrExhausted) {
-		t.Errorf("resume = %v, want no place", err)
-	}
-}
-
-func TestAWakeLeavesTheMachineSomeMemory(t *testing.T) {
-	f, err := fleet.New(t.Context(), newHost(t).Driver(), nil, fleet.Options{ // fake sandboxes take 1 MiB
-		Templates: map[string]fleet.Template{"python": {}}, MaxSandboxes: 50,
-	}.WithMemory(1<<20, 1<<20))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = f.Close() })
-	s := create(t, f, fleet.CreateRequest{})
-	pause(t, s)
-	if err := s.Resume(t.Context()); codeOf(err) != "host-memory-short" {
-		t.Errorf("resume = %v", err)
-	}
-	if st := s.View().State; st != sandbox.StatePaused {
-		t.Errorf("it is %s", st)
-	}
-}
-
-func TestQuotaDropsTheOldestMemory(t *testing.T) {
-	f, err := fleet.New(t.Context(), newHost(t).Driver(), nil, fleet.Options{
-		Templates: map[string]fleet.Template{"python": {}}, DiskQuota: 2<<20 + 1<<19, // fake sandboxes take 1 MiB
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = f.Close() })
-	var all []*fleet.Sandbox
-	for range 3 {
-		s := create(t, f, fleet.CreateRequest{})
-		pause(t, s)
-		all = append(all, s)
-	}
-	for end := time.Now().Add(10 * time.Second); all[0].View().SavedBytes > 1<<19; time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("the oldest keeps its memory")
-		}
-	}
-	for _, s := range all[1:] {
-		if s.View().SavedBytes < 1<<20 {
-			t.Error("a younger one lost its memory")
-		}
-	}
-	if err := all[0].Resume(t.Context()); err != nil || all[0].View().Restarted == nil || all[0].View().Restarted.Reason != sandbox.CodeNoMemory {
-		t.Errorf("resume = %v, %+v", err, all[0].View().Restarted)
 	}
 }
 

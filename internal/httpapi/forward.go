@@ -146,7 +146,12 @@ func (a *API) hop(outside, route http.Handler) http.Handler {
 		noteWho(r, asks)
 		r = r.WithContext(identity.With(r.Context(), asks))
 		if owner == f.replicas.ID() && a.draining.Err() == nil {
-			if o, err := f.replicas.Own(r.Context(), key); err == nil && o.Mine {
+			o, err := f.replicas.Own(r.Context(), key)
+			if errdefs.CodeOf(err) == replica.CodeStarting { // nobody else knows more
+				a.fail(w, r, err)
+				return
+			}
+			if err == nil && o.Mine {
 				body := &onceBody{from: r.Body}
 				r.Body = body
 				a.serveOwned(route, w, r)

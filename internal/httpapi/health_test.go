@@ -1,7 +1,6 @@
 package httpapi_test
 
 import (
-	"context"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -19,7 +18,7 @@ func TestProbes(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = fl.Close() })
 	var broken error
-	api := httpapi.New(fl, httpapi.Options{Token: "secret-secret-secret", Ready: func(context.Context) error { return broken }})
+	api := httpapi.New(fl, httpapi.Options{Token: "secret-secret-secret", Ready: func() error { return broken }})
 	get := func(path string) (int, string) {
 		w := httptest.NewRecorder()
 		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil)

@@ -48,7 +48,7 @@ type Options struct {
 	// TrustedProxies are believed where a request comes from.
 	TrustedProxies []netip.Prefix
 	// Ready says what keeps this server from serving; nil: nothing ever does.
-	Ready func(context.Context) error
+	Ready func() error
 	// Replicas says which replica owns what a request is about; nil: there is
 	// this server only. Secret is the installation's: by it replicas know each
 	// other. They are reached by HTTP at the addresses that they joined with.

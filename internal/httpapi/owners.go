@@ -70,12 +70,21 @@ func (a *API) sandboxKey(r *http.Request, name string) (string, error) {
 	if !sandbox.ID(name).Valid() {
 		return "", nil
 	}
-	// One that is gone; its owner remembers why.
-	o, ok, err := a.opts.Replicas.Owner(r.Context(), name)
+	// One that is gone. Its owner has what ran in it for a while; why it is gone
+	// all replicas know, also when the owner is gone itself.
+	key := name
+	gone, ok, err := a.opts.Replicas.Gone(r.Context(), name)
+	if err != nil {
+		return "", err
+	}
+	if ok {
+		key = gone.Key
+	}
+	o, ok, err := a.opts.Replicas.Owner(r.Context(), key)
 	if err != nil || !ok || o.Mine {
 		return "", err
 	}
-	return name, nil
+	return key, nil
 }
 
 // nameKey gives the key of the session that has an id, or that its client named

@@ -1,18 +1,12 @@
 package httpapi
 
 import (
-	"context"
 	"net/http"
-	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/caesarion/caesarion/internal/errdefs"
 )
-
-// readyTimeout bounds what a readiness check may wait for; a load balancer asks
-// every few seconds.
-const readyTimeout = 3 * time.Second
 
 // probeRoutes are what an orchestrator asks: whether to restart this server,
 // and whether to send it requests.
@@ -30,7 +24,7 @@ func (a *API) probeRoutes() {
 		Security:    []map[string][]string{},
 		Responses:   map[string]*huma.Response{"200": {Description: "It does"}, "503": {Description: "It does not; the code says why"}},
 	}, func(w http.ResponseWriter, r *http.Request) {
-		if err := a.ready(r.Context()); err != nil {
+		if err := a.ready(); err != nil {
 			a.fail(w, r, err)
 			return
 		}
@@ -38,14 +32,12 @@ func (a *API) probeRoutes() {
 	})
 }
 
-func (a *API) ready(ctx context.Context) error {
+func (a *API) ready() error {
 	if a.draining.Err() != nil {
 		return errdefs.New(errdefs.ErrUnavailable, "server-stopping", "The server is stopping.").WithHint("Try again in a few seconds.")
 	}
 	if a.opts.Ready == nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
-	defer cancel()
-	return a.opts.Ready(ctx)
+	return a.opts.Ready()
 }

@@ -140,9 +140,7 @@ func (a *API) requestRoutes(path string, tags []string) {
 		Body v1.Complete
 	},
 	) (*answer[json.RawMessage], error) {
-		return a.request(ctx, in.KernelPath, "complete_request", map[string]any{
-			"code": in.Body.Code, "cursor_pos": cursor(in.Body.Code, in.Body.CursorPos),
-		})
+		return a.request(ctx, in.KernelPath, "complete_request", completeContent(in.Body))
 	})
 	register(a, huma.Operation{
 		OperationID: "inspect", Method: http.MethodPost, Path: path + "/{kernel_id}/inspect", Tags: tags,
@@ -152,9 +150,7 @@ func (a *API) requestRoutes(path string, tags []string) {
 		Body v1.Inspect
 	},
 	) (*answer[json.RawMessage], error) {
-		return a.request(ctx, in.KernelPath, "inspect_request", map[string]any{
-			"code": in.Body.Code, "cursor_pos": cursor(in.Body.Code, in.Body.CursorPos), "detail_level": in.Body.DetailLevel,
-		})
+		return a.request(ctx, in.KernelPath, "inspect_request", inspectContent(in.Body))
 	})
 	register(a, huma.Operation{
 		OperationID: "is-complete", Method: http.MethodPost, Path: path + "/{kernel_id}/is_complete", Tags: tags,
@@ -181,6 +177,16 @@ func (a *API) requestRoutes(path string, tags []string) {
 		defer s.Use()()
 		return nil, s.Explain(s.Agent().Comm(ctx, id, agentapi.Comm{Type: in.Body.Type, Content: in.Body.Content}))
 	})
+}
+
+// completeContent is the content of Jupyter's complete_request.
+func completeContent(c v1.Complete) map[string]any {
+	return map[string]any{"code": c.Code, "cursor_pos": cursor(c.Code, c.CursorPos)}
+}
+
+// inspectContent is the content of Jupyter's inspect_request.
+func inspectContent(c v1.Inspect) map[string]any {
+	return map[string]any{"code": c.Code, "cursor_pos": cursor(c.Code, c.CursorPos), "detail_level": c.DetailLevel}
 }
 
 // cursor gives the place in code, in characters as Jupyter counts.

@@ -190,7 +190,7 @@ func (a *API) sandboxRoutes() {
 	register(a, huma.Operation{
 		OperationID: "get-sandbox", Method: http.MethodGet, Path: "/v1/sandboxes/{sandbox_id}", Tags: tags,
 		Summary:     "Get a sandbox",
-		Description: "It is not woken. Failures, here and wherever a sandbox is named: 404 `sandbox-not-found`; 410 `sandbox-gone` with `reason` (deleted, expired, idle, out_of_memory, sandbox_lost, unresponsive).",
+		Description: "It is not woken. Failures, here and wherever a sandbox is named: 404 `sandbox-not-found`; 410 `sandbox-gone` with `reason` (deleted, expired, idle, out_of_memory, sandbox_lost, unresponsive; on Kubernetes also what the cluster did, such as evicted, preempted or node-lost).",
 	}, func(ctx context.Context, in *SandboxPath) (*answer[v1.Sandbox], error) {
 		s, err := a.sandbox(ctx, in.SandboxID)
 		if err != nil {

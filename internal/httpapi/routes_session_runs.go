@@ -140,9 +140,7 @@ func (a *API) sessionSandboxRoutes(tags []string, path string) {
 		Body v1.Complete
 	},
 	) (*answer[json.RawMessage], error) {
-		return a.sessionRequest(ctx, in.SessionID, "complete_request", map[string]any{
-			"code": in.Body.Code, "cursor_pos": cursor(in.Body.Code, in.Body.CursorPos),
-		})
+		return a.sessionRequest(ctx, in.SessionID, "complete_request", completeContent(in.Body))
 	})
 	register(a, huma.Operation{
 		OperationID: "inspect-in-session", Method: http.MethodPost, Path: path + "/inspect", Tags: tags,
@@ -152,9 +150,7 @@ func (a *API) sessionSandboxRoutes(tags []string, path string) {
 		Body v1.Inspect
 	},
 	) (*answer[json.RawMessage], error) {
-		return a.sessionRequest(ctx, in.SessionID, "inspect_request", map[string]any{
-			"code": in.Body.Code, "cursor_pos": cursor(in.Body.Code, in.Body.CursorPos), "detail_level": in.Body.DetailLevel,
-		})
+		return a.sessionRequest(ctx, in.SessionID, "inspect_request", inspectContent(in.Body))
 	})
 	register(a, huma.Operation{
 		OperationID: "is-complete-in-session", Method: http.MethodPost, Path: path + "/is-complete", Tags: tags,

@@ -94,11 +94,7 @@ func TestIPykernelDoesTheSame(t *testing.T) {
 	defer cancel()
 	_, file, _, _ := runtime.Caller(0)
 	cmd := exec.CommandContext(ctx, interpreter, filepath.Join(filepath.Dir(file), "../../test/kernelsuite/reference.py")) //nolint:gosec // the test's own interpreter
-	dir := t.TempDir()
-	program, err := unpacked()
-	if err != nil {
-		t.Fatal(err)
-	}
+	program, dir := kerneltest.Program(t), t.TempDir()
 	cmd.Dir, cmd.Env = dir, append(os.Environ(), "HOME="+dir, "LC_ALL=C.UTF-8",
 		"MPLCONFIGDIR="+filepath.Join(filepath.Dir(program), "matplotlib"))
 	var stdout, stderr bytes.Buffer

@@ -14,28 +14,11 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/caesarion/caesarion/internal/kernel"
 	"github.com/caesarion/caesarion/internal/kernel/kerneltest"
 )
 
-func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
-		if dir, err := unpacked(); err == nil {
-			_ = os.RemoveAll(filepath.Dir(dir)) // a temporary folder
-		}
-		os.Exit(code)
-	}))
-}
-
-var unpacked = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "kernel-test-*")
-	if err != nil {
-		return "", err
-	}
-	return kernel.Unpack(dir)
-})
+func TestMain(m *testing.M) { kerneltest.Main(m) }
 
 // running is a kernel under test. Its pipes are drained into Output.
 type running struct {
@@ -55,11 +38,7 @@ func (r *running) Close() error { return r.Conn.Close() }
 // start starts a kernel and waits until it is ready.
 func start(t testing.TB, change ...func(*kernel.Options)) *running {
 	t.Helper()
-	program, err := unpacked()
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
+	program, dir := kerneltest.Program(t), t.TempDir()
 	opts := kernel.Options{
 		Python: kerneltest.Python(t), Dir: dir, ProgramDir: program,
 		Env: append(os.Environ(), "HOME="+dir, "IPYTHONDIR="+filepath.Join(dir, "ipython"), "LC_ALL=C.UTF-8",

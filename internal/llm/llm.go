@@ -185,16 +185,3 @@ func (a *Answer) Add(ev Event) {
 		a.FinishReason, a.Usage = ev.FinishReason, ev.Usage
 	}
 }
-
-// Collect reads an answer to its end. With an error, the answer is what came
-// before it.
-func Collect(events iter.Seq2[Event, error]) (Answer, error) {
-	var a Answer
-	for ev, err := range events {
-		if err != nil {
-			return a, err
-		}
-		a.Add(ev)
-	}
-	return a, nil
-}

@@ -27,6 +27,7 @@ type Metrics struct {
 	hits      *prometheus.CounterVec
 	misses    *prometheus.CounterVec
 	evictions *prometheus.CounterVec
+	reaped    *prometheus.CounterVec
 }
 
 // New makes Metrics that have counted nothing.
@@ -55,10 +56,14 @@ func New() *Metrics {
 		}, []string{"template"}),
 		evictions: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "caesarion_pool_evictions_total",
-			Help: "Ready sandboxes that were deleted, by reason: age, surplus, memory, lost, outdated, slow, unresponsive, abandoned.",
+			Help: "Ready sandboxes that were deleted, by reason: age, surplus, memory, lost, outdated, slow, unresponsive, abandoned, quota.",
+		}, []string{"template", "reason"}),
+		reaped: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "caesarion_sandboxes_reaped_total",
+			Help: "Pods that nobody had and that were deleted, by reason: ended, expired, idle, slow, orphan, forced.",
 		}, []string{"template", "reason"}),
 	}
-	m.registry.MustRegister(m.start, m.stage, m.ready, m.size, m.hits, m.misses, m.evictions,
+	m.registry.MustRegister(m.start, m.stage, m.ready, m.size, m.hits, m.misses, m.evictions, m.reaped,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -128,5 +133,12 @@ func (m *Metrics) Asked(template string, hit bool) {
 func (m *Metrics) Evicted(template, reason string) {
 	if m != nil {
 		m.evictions.WithLabelValues(template, reason).Inc()
+	}
+}
+
+// Reaped notes that a sandbox was deleted that nobody had.
+func (m *Metrics) Reaped(template, reason string) {
+	if m != nil {
+		m.reaped.WithLabelValues(template, reason).Inc()
 	}
 }

@@ -29,6 +29,7 @@ func TestWhatIsNotedIsScraped(t *testing.T) {
 	m.Asked("python", true)
 	m.Asked("python", false)
 	m.Evicted("python", "slow")
+	m.Reaped("python", "orphan")
 	m.Executions(func() int { return 7 })
 	got := scrape(t, m)
 	for _, want := range []string{
@@ -40,6 +41,7 @@ func TestWhatIsNotedIsScraped(t *testing.T) {
 		`caesarion_pool_hits_total{template="python"} 2`,
 		`caesarion_pool_misses_total{template="python"} 1`,
 		`caesarion_pool_evictions_total{reason="slow",template="python"} 1`,
+		`caesarion_sandboxes_reaped_total{reason="orphan",template="python"} 1`,
 		`caesarion_executions_running 7`,
 		`go_goroutines `,
 	} {
@@ -65,6 +67,7 @@ func TestNobodyToTellIsNoSpecialCase(t *testing.T) {
 	m.Pool("python", 1, 2)
 	m.Asked("python", true)
 	m.Evicted("python", "age")
+	m.Reaped("python", "ended")
 	w := httptest.NewRecorder()
 	m.Handler().ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil))
 	if w.Code != http.StatusNotFound {

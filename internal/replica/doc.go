@@ -16,6 +16,11 @@
 //	          any other deletes the row when seen_at is older than TTL. That row's
 //	          end is the death of the replica: it never comes back under its id.
 //	owners    key ──▶ replica. It counts while the replica has a row.
+//	gone      sandbox ──▶ why it is gone, for a day.
+//
+// What is new is its maker's before it has a row of owners: it says itself who
+// that is (Record). As long as the maker has a row of replicas nobody takes it,
+// and whoever is asked for it writes the maker's name.
 //
 // So nobody compares clocks but the database its own, and a death is one event
 // in one place: the update that renews and the delete that declares dead are

@@ -197,9 +197,14 @@ func (r *Registry) look() {
 		r.round(ctx)
 		if r.now()-swept > int64(r.opts.sweepEvery) {
 			r.sweep(ctx)
+			r.forgetGone(ctx)
 			swept = r.now()
 		}
-		if r.now()-strayed > 10*int64(r.opts.TTL) {
+		r.mu.Lock()
+		died := r.mourned
+		r.mourned = false
+		r.mu.Unlock()
+		if died || r.now()-strayed > 10*int64(r.opts.TTL) {
 			r.verify(ctx)
 			r.strays(ctx)
 			strayed = r.now()

@@ -23,12 +23,14 @@ func explain(what string, err error) error {
 		WithHint("Try again in a few seconds.").WithCause(fmt.Errorf("replica: %s: %w", what, err))
 }
 
-// claim gives the owner of a key by the tables, which is this replica if nobody
-// alive has it.
-func (r *Registry) claim(ctx context.Context, key string) (Owner, error) {
+// claim gives the owner of a key by the tables. If nobody alive has it, that is
+// from now on who makes what is under it, or else this replica.
+func (r *Registry) claim(ctx context.Context, key, maker string) (Owner, error) {
 	for {
-		o, known, err := r.ask(ctx, `WITH made AS (INSERT INTO owners (key, replica) VALUES ($1, $2) ON CONFLICT (key) DO NOTHING RETURNING replica)
-			SELECT replica, '', true, false FROM made UNION ALL `+ownerQuery, key, r.opts.ID, r.opts.TTL.Seconds())
+		o, known, err := r.ask(ctx, `WITH made AS (INSERT INTO owners (key, replica)
+			VALUES ($1, coalesce((SELECT id FROM replicas WHERE id = $4), $2)) ON CONFLICT (key) DO NOTHING RETURNING replica)
+			SELECT m.replica, coalesce(r.address, ''), true, false FROM made m LEFT JOIN replicas r ON r.id = m.replica
+			UNION ALL `+ownerQuery, key, r.opts.ID, r.opts.TTL.Seconds(), maker)
 		switch {
 		case err != nil:
 			return Owner{}, err
@@ -66,8 +68,8 @@ type asked struct {
 const ownerQuery = `SELECT o.replica, coalesce(r.address, ''), r.id IS NOT NULL, coalesce(r.seen_at < clock_timestamp() - make_interval(secs => $3), false)
 	FROM owners o LEFT JOIN replicas r ON r.id = o.replica WHERE o.key=$1 AND $2 <> ''`
 
-func (r *Registry) ask(ctx context.Context, query, key, me string, ttl float64) (o asked, known bool, err error) {
-	err = r.db.QueryRowContext(ctx, query, key, me, ttl).Scan(&o.ID, &o.Address, &o.alive, &o.late)
+func (r *Registry) ask(ctx context.Context, query, key, me string, more ...any) (o asked, known bool, err error) {
+	err = r.db.QueryRowContext(ctx, query, append([]any{key, me}, more...)...).Scan(&o.ID, &o.Address, &o.alive, &o.late)
 	if errors.Is(err, sql.ErrNoRows) {
 		return o, false, nil
 	}
@@ -91,6 +93,16 @@ func (r *Registry) Owner(ctx context.Context, key string) (Owner, bool, error) {
 	return o.Owner, true, nil
 }
 
+// Alive reports whether a replica lives, by the tables: one that stopped does
+// not, and one that died is said to live until another has noticed.
+func (r *Registry) Alive(ctx context.Context, id string) (alive bool, err error) {
+	if r == nil {
+		return true, nil
+	}
+	err = r.db.QueryRowContext(ctx, `SELECT EXISTS (SELECT FROM replicas WHERE id=$1)`, id).Scan(&alive)
+	return alive, explain("ask whether a replica lives", err)
+}
+
 // declare ends the rows of replicas that were not heard of for TTL: one, or
 // with "" all of them. It must reach the database soon after this replica's own
 // heartbeat: one that was long on its way would find everybody late.
@@ -105,6 +117,11 @@ func (r *Registry) declare(ctx context.Context, id string) {
 	}
 	for _, id := range dead {
 		r.log.Warn("a replica is dead, others take over what it had", "replica", id)
+	}
+	if len(dead) > 0 {
+		r.mu.Lock()
+		r.mourned = true
+		r.mu.Unlock()
 	}
 }
 
@@ -198,14 +215,19 @@ func (r *Registry) round(ctx context.Context) {
 }
 
 // strays gives an owner to what has none: what was made before there were
-// replicas, or whose rows were lost.
+// replicas, whose rows were lost, or whose maker died before it had a row. What
+// a replica alive makes is left to it, however long that takes.
 func (r *Registry) strays(ctx context.Context) {
-	r.mu.Lock()
-	h := r.holder
-	r.mu.Unlock()
-	keys, err := h.Keys(ctx)
-	if err == nil && len(keys) > 0 {
-		keys, err = r.strings(ctx, `INSERT INTO owners (key, replica) SELECT k, $1 FROM unnest($2::text[]) k ON CONFLICT (key) DO NOTHING RETURNING key`, r.opts.ID, keys)
+	records, err := r.holding().Keys(ctx)
+	var keys []string
+	if err == nil && len(records) > 0 {
+		makers := make([]string, len(records))
+		keys = make([]string, len(records))
+		for i, rec := range records {
+			keys[i], makers[i] = rec.Key, rec.Maker
+		}
+		keys, err = r.strings(ctx, `INSERT INTO owners (key, replica) SELECT v.key, $1 FROM unnest($2::text[], $3::text[]) v (key, maker)
+			WHERE NOT EXISTS (SELECT FROM replicas r WHERE r.id = v.maker) ON CONFLICT (key) DO NOTHING RETURNING key`, r.opts.ID, keys, makers)
 	}
 	if err != nil {
 		if ctx.Err() == nil {
@@ -269,9 +291,7 @@ func (r *Registry) takeOver(ctx context.Context, keys []string) (done chan struc
 // is nothing: sessions that rest in the store.
 func (r *Registry) sweep(ctx context.Context) {
 	before := r.now() - int64(r.opts.unusedFor)
-	r.mu.Lock()
-	h := r.holder
-	r.mu.Unlock()
+	h := r.holding()
 	var keys []string
 	r.held.Range(func(k, v any) bool {
 		key, e := k.(string), v.(*entry) //nolint:forcetypeassert // nothing else is stored

@@ -62,7 +62,19 @@ type Holder interface {
 	// Holds reports whether there is something under a key that needs an owner.
 	Holds(key string) bool
 	// Keys lists what needs an owner in the whole installation.
-	Keys(ctx context.Context) ([]string, error)
+	Keys(ctx context.Context) ([]Record, error)
+	// Maker gives the replica that makes what is under a key, or has made it, by
+	// its own record; "" if there is none.
+	Maker(ctx context.Context, key string) string
+}
+
+// Record is what something says of itself: the key that it is owned by, and the
+// replica that makes it, or has made it or taken it over. From the first moment
+// on it is that replica's as long as it lives, also while there is no row of
+// owners for it yet.
+type Record struct {
+	Key   string
+	Maker string // "": made before there were replicas
 }
 
 // Registry says which replica of the server owns what. A nil *Registry owns
@@ -96,6 +108,7 @@ type Registry struct {
 	foreign map[string]foreign
 	peers   map[string]*peer
 	again   map[string]bool // ours by the table, dropped from memory: to be taken again
+	mourned bool            // somebody was declared dead since the last look at what has no owner
 }
 
 // entry is a key that is ours.
@@ -141,6 +154,11 @@ var (
 			WithHint("Try again.")
 	errDead = errors.New("replica: declared dead")
 )
+
+// CodeStarting is of the error with which a Holder says that what is there under
+// a key is still being made, by this replica: it can be asked for when that is
+// done.
+const CodeStarting = "sandbox-starting"
 
 // Open makes this process a replica. ctx bounds the start only.
 func Open(ctx context.Context, db *sql.DB, opts Options) (*Registry, error) {
@@ -307,7 +325,7 @@ func (r *Registry) Make(ctx context.Context, key string) error {
 	if retired {
 		return errClosed
 	}
-	o, err := r.claim(ctx, key)
+	o, err := r.claim(ctx, key, r.opts.ID)
 	if err == nil && !o.Mine {
 		err = errElsewhere
 	}
@@ -342,7 +360,11 @@ func (r *Registry) flight(key string) (*flight, Owner) {
 	r.work.Go(func() {
 		ctx, cancel := context.WithTimeout(r.ctx, takeTimeout)
 		defer cancel()
-		owner, err := r.claim(ctx, key)
+		maker := ""
+		if h := r.holding(); h != nil {
+			maker = h.Maker(ctx, key)
+		}
+		owner, err := r.claim(ctx, key, maker)
 		if err == nil && owner.Mine {
 			r.adopt(ctx, map[string]*flight{key: f})
 			return
@@ -395,11 +417,9 @@ const maxForeign = 50_000
 // adopt has the holder take what is there under keys that are ours now, and
 // lands each as it is done.
 func (r *Registry) adopt(ctx context.Context, flights map[string]*flight) {
-	r.mu.Lock()
-	h := r.holder
-	r.mu.Unlock()
+	h := r.holding()
 	done := func(key string, err error) {
-		if err != nil {
+		if err != nil && errdefs.CodeOf(err) != CodeStarting {
 			r.log.Warn("what is there under a key of this replica can't be taken over", "key", key, "err", err)
 			err = errdefs.New(errdefs.ErrUnavailable, "takeover-failed", "This replica of the server could not take over what another had.").
 				WithHint("Try again in a few seconds.").WithCause(err)
@@ -413,6 +433,12 @@ func (r *Registry) adopt(ctx context.Context, flights map[string]*flight) {
 	for key := range flights {
 		done(key, nil)
 	}
+}
+
+func (r *Registry) holding() Holder {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.holder
 }
 
 // Forget drops what is remembered of a key. One that was ours is taken again,

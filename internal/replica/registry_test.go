@@ -67,7 +67,8 @@ type held struct {
 	mu    sync.Mutex
 	taken map[string]int
 	keeps map[string]bool
-	all   []string
+	all   []Record
+	maker map[string]string
 	fail  error
 }
 
@@ -88,7 +89,17 @@ func (h *held) Holds(key string) bool {
 	return h.keeps[key]
 }
 
-func (h *held) Keys(context.Context) ([]string, error) { return h.all, nil }
+func (h *held) Keys(context.Context) ([]Record, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.all), nil
+}
+
+func (h *held) Maker(_ context.Context, key string) string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.maker[key]
+}
 
 func (h *held) count() int {
 	h.mu.Lock()
@@ -130,6 +141,12 @@ func TestWithoutReplicasEverythingIsOurs(t *testing.T) {
 	r.Start(t.Context(), newHeld())
 	r.Forget("k")
 	r.Retire()
+	if alive, err := r.Alive(t.Context(), "r"); !alive || err != nil {
+		t.Error(alive, err)
+	}
+	if _, ok, err := r.Gone(t.Context(), "s"); ok || err != nil || r.Bury(t.Context(), "s", Gone{}, false) != nil {
+		t.Error(ok, err)
+	}
 	if r.ID() != "" || r.Ready() != nil || r.Fenced() != nil || r.Term().Err() != nil || r.Release(t.Context(), "k") != nil || r.Close() != nil {
 		t.Error("a nil Registry does not let everything pass")
 	}
@@ -354,7 +371,7 @@ func TestWhatIsForgottenIsTakenAgain(t *testing.T) {
 	a := open(t, db(), "a")
 	h := newHeld()
 	h.keeps["k"] = true
-	h.all = []string{"k", "stray"}
+	h.all = []Record{{Key: "k"}, {Key: "stray"}}
 	h.keeps["stray"] = true
 	a.Start(t.Context(), h)
 	if !a.Owns("k") || !a.Owns("stray") {

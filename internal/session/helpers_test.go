@@ -10,13 +10,11 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	v1 "github.com/caesarion/caesarion/api/v1"
 	"github.com/caesarion/caesarion/internal/fleet"
-	"github.com/caesarion/caesarion/internal/kernel"
 	"github.com/caesarion/caesarion/internal/kernel/kerneltest"
 	"github.com/caesarion/caesarion/internal/sandbox/fake"
+	"github.com/caesarion/caesarion/internal/sandbox/fake/faketest"
 	"github.com/caesarion/caesarion/internal/session"
 	"github.com/caesarion/caesarion/internal/store"
 	"github.com/caesarion/caesarion/internal/store/pgtest"
@@ -27,23 +25,8 @@ func TestMain(m *testing.M) {
 		child()
 		return
 	}
-	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
-		_ = os.RemoveAll(programDir) // a temporary folder
-		os.Exit(code)
-	}))
+	kerneltest.Main(m)
 }
-
-var programDir string
-
-// program unpacks the kernel's program once for all sandboxes.
-var program = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "session-test-*")
-	if err != nil {
-		return "", err
-	}
-	programDir = dir
-	return kernel.Unpack(dir)
-})
 
 // world is a machine with a database, on which services start and stop.
 type world struct {
@@ -55,24 +38,11 @@ type world struct {
 
 func newWorld(tb testing.TB, withPython bool) *world {
 	tb.Helper()
-	var opts fake.Options
+	newHost := faketest.NewWithoutPython
 	if withPython {
-		dir, err := program()
-		if err != nil {
-			tb.Fatal(err)
-		}
-		opts = fake.Options{Python: kerneltest.Python(tb), ProgramDir: dir}
+		newHost = faketest.New
 	}
-	host, err := fake.NewHost(opts)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() {
-		if err := host.Close(); err != nil {
-			tb.Error(err)
-		}
-	})
-	return &world{host: host, path: newDatabase(tb)}
+	return &world{host: newHost(tb), path: newDatabase(tb)}
 }
 
 // server is one process's view of the world.

@@ -280,7 +280,7 @@ func (s *Session) goneLocked(reason string) v1.SessionSandbox {
 	case fleet.ReasonUnresponsive:
 		out.Message = "The sandbox no longer answered and was ended. " + kept
 	default:
-		out.Message = "The sandbox stopped unexpectedly. " + kept
+		out.Message = fleet.GoneSentence(reason) + " " + kept
 	}
 	return out
 }

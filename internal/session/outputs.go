@@ -93,7 +93,7 @@ func (o *outputs) add(typ event.Type, data json.RawMessage) {
 			return
 		}
 		o.clearPending()
-		out := output{v: v1.Output{Type: "display_data", DisplayID: displayID(d)}}
+		out := output{v: v1.Output{Type: "display_data", DisplayID: d.ID()}}
 		if typ == event.OutputResult {
 			out.v.Type, out.v.ExecutionCount = "execute_result", d.ExecutionCount
 		}
@@ -158,20 +158,7 @@ func (o *outputs) update(id string, d event.Display) {
 
 func fill(out *v1.Output, d event.Display) {
 	out.Refs = nil
-	out.Data = map[string]json.RawMessage{}
-	_ = json.Unmarshal(d.Data, &out.Data) // an object, or the agent's client had refused it
-	out.Metadata = d.Metadata
-	if len(out.Metadata) == 0 {
-		out.Metadata = json.RawMessage("{}")
-	}
-}
-
-func displayID(d event.Display) string {
-	var t struct {
-		ID string `json:"display_id"`
-	}
-	_ = json.Unmarshal(d.Transient, &t) // absent or without an id: none
-	return t.ID
+	out.Data, out.Metadata = d.Bundle()
 }
 
 // A value longer than this is not part of a session's detail. It is a page of

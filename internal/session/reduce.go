@@ -210,7 +210,7 @@ func (v *View) update(l *Line) {
 	if e := v.items[l.ItemID]; e != nil {
 		e.item.Input = nil
 	}
-	if id := displayID(d); id != "" {
+	if id := d.ID(); id != "" {
 		for _, e := range v.items {
 			e.out.update(id, d)
 		}

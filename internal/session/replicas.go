@@ -136,14 +136,22 @@ func (svc *Service) Holds(key string) bool {
 
 // Keys is part of replica.Holder: what has a sandbox, and sessions in which
 // something runs.
-func (svc *Service) Keys(ctx context.Context) ([]string, error) {
+func (svc *Service) Keys(ctx context.Context) ([]replica.Record, error) {
 	svc.fleet.Reconcile(ctx)
-	keys, err := svc.fleet.Keys(ctx)
+	records, err := svc.fleet.Keys(ctx)
 	if err != nil {
 		return nil, err
 	}
 	open, err := svc.store.OpenSessions(ctx)
-	return append(keys, open...), err
+	for _, id := range open {
+		records = append(records, replica.Record{Key: id})
+	}
+	return records, err
+}
+
+// Maker is part of replica.Holder. A session is whoever's is asked first.
+func (svc *Service) Maker(ctx context.Context, key string) string {
+	return svc.fleet.Maker(ctx, key)
 }
 
 // lostHold has a session that could not be written taken anew, if it still is

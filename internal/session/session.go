@@ -231,7 +231,7 @@ func (s *Session) foldLocked(l *Line) {
 		if json.Unmarshal(l.Data, &d) != nil {
 			return
 		}
-		if id := displayID(d); id != "" {
+		if id := d.ID(); id != "" {
 			for _, n := range s.tree.nodes {
 				if l.Seq > n.seq && n.out.shows(id) {
 					s.wholeLocked(n)

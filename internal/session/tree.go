@@ -21,7 +21,6 @@ type node struct {
 	short    bool            // long values are cut: the whole outputs are in the store only
 	full     json.RawMessage // whole outputs on their way to the store, when short
 	indexed  string
-	search   bool // its text for the search is newer than the index
 }
 
 // removal remembers where a removed node was, for its return.

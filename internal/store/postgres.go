@@ -6,7 +6,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net"
 	"strconv"
@@ -147,16 +146,10 @@ func (e *errOlder) Error() string {
 
 // checkVersion looks whether the database has this version, and changes nothing.
 func checkVersion(ctx context.Context, db *sql.DB) error {
-	files, err := fs.Sub(migrations, "migrations/postgres")
+	_, want, err := migrationsOf(goose.DialectPostgres, db)
 	if err != nil {
 		return err
 	}
-	p, err := goose.NewProvider(goose.DialectPostgres, db, files)
-	if err != nil {
-		return err
-	}
-	sources := p.ListSources()
-	want := sources[len(sources)-1].Version
 	var got sql.NullInt64
 	err = db.QueryRowContext(ctx, `SELECT max(version_id) FROM goose_db_version WHERE is_applied`).Scan(&got)
 	if sqlState(err) == stateUndefinedTable {

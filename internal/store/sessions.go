@@ -76,14 +76,7 @@ func (s *Store) Submit(b Batch, done func(error)) {
 
 // Commit writes a batch and returns once it is kept.
 func (s *Store) Commit(ctx context.Context, b Batch) error {
-	result := make(chan error, 1)
-	s.Submit(b, func(err error) { result <- err })
-	select {
-	case err := <-result:
-		return err
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
+	return s.change(ctx, b.SessionID, b.write)
 }
 
 func (b *Batch) write(t *tx) {

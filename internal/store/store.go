@@ -81,17 +81,27 @@ func (e *errNewer) Error() string {
 	return fmt.Sprintf("its version is %d, and this program knows up to %d", e.got, e.known)
 }
 
-// migrate brings a database up to this version.
-func migrate(ctx context.Context, d goose.Dialect, db *sql.DB) error {
+// migrationsOf gives the migrations of a database, and the version that the
+// last of them makes.
+func migrationsOf(d goose.Dialect, db *sql.DB) (p *goose.Provider, last int64, err error) {
 	folder := "migrations/sqlite"
 	if d == goose.DialectPostgres {
 		folder = "migrations/postgres"
 	}
 	files, err := fs.Sub(migrations, folder)
 	if err != nil {
-		return err
+		return nil, 0, err
 	}
-	p, err := goose.NewProvider(d, db, files)
+	if p, err = goose.NewProvider(d, db, files); err != nil {
+		return nil, 0, err
+	}
+	sources := p.ListSources()
+	return p, sources[len(sources)-1].Version, nil
+}
+
+// migrate brings a database up to this version.
+func migrate(ctx context.Context, d goose.Dialect, db *sql.DB) error {
+	p, last, err := migrationsOf(d, db)
 	if err != nil {
 		return err
 	}
@@ -99,8 +109,7 @@ func migrate(ctx context.Context, d goose.Dialect, db *sql.DB) error {
 	if err != nil {
 		return err
 	}
-	known := p.ListSources()
-	if last := known[len(known)-1].Version; current > last {
+	if current > last {
 		return &errNewer{current, last}
 	}
 	_, err = p.Up(ctx)

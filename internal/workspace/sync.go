@@ -87,7 +87,6 @@ func (w *Workspace) list(ctx context.Context, sb *fleet.Sandbox) (agentapi.Tree,
 type plan struct {
 	change store.FileChanges
 	fetch  []store.File // what has to be read
-	told   []v1.FileChange
 }
 
 // take compares a listing with what is kept, reads what changed and keeps it.

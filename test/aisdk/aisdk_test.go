@@ -19,11 +19,10 @@ import (
 	"github.com/caesarion/caesarion/internal/chat"
 	"github.com/caesarion/caesarion/internal/fleet"
 	"github.com/caesarion/caesarion/internal/httpapi"
-	"github.com/caesarion/caesarion/internal/kernel"
 	"github.com/caesarion/caesarion/internal/kernel/kerneltest"
 	"github.com/caesarion/caesarion/internal/llm"
 	"github.com/caesarion/caesarion/internal/llm/llmtest"
-	"github.com/caesarion/caesarion/internal/sandbox/fake"
+	"github.com/caesarion/caesarion/internal/sandbox/fake/faketest"
 	"github.com/caesarion/caesarion/internal/session"
 	"github.com/caesarion/caesarion/internal/store"
 	"github.com/caesarion/caesarion/internal/workspace"
@@ -118,6 +117,8 @@ func packages(tb testing.TB) string {
 	return dir
 }
 
+func TestMain(m *testing.M) { kerneltest.Main(m) }
+
 // serve starts a server with a scripted model and gives its address.
 func serve(tb testing.TB) string {
 	tb.Helper()
@@ -129,14 +130,7 @@ func serve(tb testing.TB) string {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	program, err := kernel.Unpack(tb.TempDir())
-	if err != nil {
-		tb.Fatal(err)
-	}
-	driver, err := fake.New(fake.Options{Python: kerneltest.Python(tb), ProgramDir: program})
-	if err != nil {
-		tb.Fatal(err)
-	}
+	host := faketest.New(tb)
 	data := tb.TempDir()
 	var closers []interface{ Close() error }
 	check := func(err error) {
@@ -144,7 +138,7 @@ func serve(tb testing.TB) string {
 			tb.Fatal(err)
 		}
 	}
-	fl, err := fleet.New(context.WithoutCancel(tb.Context()), driver, nil, fleet.Options{Templates: map[string]fleet.Template{"python": {}}, MaxSandboxes: 50})
+	fl, err := fleet.New(context.WithoutCancel(tb.Context()), host.Driver(), nil, fleet.Options{Templates: map[string]fleet.Template{"python": {}}, MaxSandboxes: 50})
 	check(err)
 	st, err := store.Open(tb.Context(), filepath.Join(data, "caesarion.db"), store.Options{})
 	check(err)
@@ -155,7 +149,7 @@ func serve(tb testing.TB) string {
 	models := llm.NewRegistry([]llm.Model{model}, llm.RegistryOptions{})
 	answers, err := chat.New(sessions, models, chat.Options{WeatherURL: weather.URL})
 	check(err)
-	closers = append(closers, sessions, files, fl, st, driver.Host())
+	closers = append(closers, sessions, files, fl, st)
 	srv := httpapi.New(fl, httpapi.Options{AuthNone: true, Models: models, Sessions: sessions, Files: files, Chat: answers, Heartbeat: 50 * time.Millisecond}).Server()
 	listener, err := new(net.ListenConfig).Listen(tb.Context(), "tcp", "127.0.0.1:0")
 	check(err)

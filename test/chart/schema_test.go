@@ -56,6 +56,7 @@ func TestRefusals(t *testing.T) {
 		{[]string{"httpRoute.enabled=true", "httpRoute.hostnames[0]=a.example.org"}, []string{"httpRoute.parentRefs"}},
 		{[]string{"autoscaling.enabled=true", "autoscaling.minReplicas=9"}, []string{"minReplicas 9 is above maxReplicas 6"}},
 		{[]string{"autoscaling.enabled=true", "autoscaling.targetCPU=0", "autoscaling.targetMemory=0"}, []string{"nothing to look at"}},
+		{[]string{"sandboxes.poolNight.from=22:00"}, []string{"poolNight needs both"}},
 		{[]string{"server.terminationGracePeriodSeconds=10"}, []string{"above preStopSeconds"}},
 	} {
 		t.Run(strings.Join(tc.set, " "), func(t *testing.T) {

@@ -157,12 +157,16 @@ func allComponents() map[string]*component {
 			"--token-auth-file="+pkiDir+"/tokens.csv", "--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction",
 			"--service-account-key-file="+pkiDir+"/sa.pub", "--service-account-signing-key-file="+pkiDir+"/sa.key",
 			"--service-account-issuer=https://kubernetes.default.svc", "--service-cluster-ip-range=10.96.0.0/16",
-			"--allow-privileged=true", "--cert-dir="+run+"/apiserver-certs", "--kubelet-preferred-address-types=InternalIP,Hostname"),
+			"--allow-privileged=true", "--cert-dir="+run+"/apiserver-certs", "--kubelet-preferred-address-types=InternalIP,Hostname",
+			// Asked to end it tells its watches, and does not wait for them to think of it.
+			"--shutdown-watch-termination-grace-period=2s"),
 		kube("kube-controller-manager", "--kubeconfig="+pkiDir+"/kcm.kubeconfig", "--bind-address=127.0.0.1", "--leader-elect=false",
 			"--root-ca-file="+pkiDir+"/ca.crt", "--service-account-private-key-file="+pkiDir+"/sa.key", "--use-service-account-credentials=false",
 			"--cluster-signing-cert-file="+pkiDir+"/ca.crt", "--cluster-signing-key-file="+pkiDir+"/ca.key",
 			"--authentication-kubeconfig="+pkiDir+"/kcm.kubeconfig", "--authorization-kubeconfig="+pkiDir+"/kcm.kubeconfig",
-			"--kube-api-qps=300", "--kube-api-burst=600"),
+			"--kube-api-qps=300", "--kube-api-burst=600",
+			// Of a node that falls silent the cluster hears after 20 seconds, not 50.
+			"--node-monitor-grace-period=20s", "--node-monitor-period=2s"),
 		kube("kube-scheduler", "--kubeconfig="+pkiDir+"/scheduler.kubeconfig", "--bind-address=127.0.0.1", "--leader-elect=false",
 			"--authentication-kubeconfig="+pkiDir+"/scheduler.kubeconfig", "--authorization-kubeconfig="+pkiDir+"/scheduler.kubeconfig",
 			"--kube-api-qps=300", "--kube-api-burst=600"),
@@ -178,7 +182,7 @@ func allComponents() map[string]*component {
 		kube("netpol", kubeconfig, nodeIP, podGateway),
 		{
 			name: "kwok", path: cacheMount + "/bin/kwok", args: []string{
-				"--kubeconfig=" + kubeconfig, "--manage-all-nodes=true", "--node-lease-duration-seconds=40",
+				"--kubeconfig=" + kubeconfig, "--manage-all-nodes=true", "--node-lease-duration-seconds=20",
 				"--server-address=127.0.0.1:10247", "--config=" + cacheMount + "/bin/kwok.yaml",
 			},
 		},

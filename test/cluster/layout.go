@@ -19,6 +19,7 @@ const (
 	runDir     = "/run/cluster"
 	cacheMount = runDir + "/cache" // dirs.cache
 	slotMount  = runDir + "/slot"  // dirs.slotDir
+	tmpMount   = runDir + "/tmp"   // dirs.tmp
 	etcDir     = runDir + "/etc"
 	pkiDir     = runDir + "/pki"
 	kubeconfig = pkiDir + "/admin.kubeconfig"
@@ -65,6 +66,7 @@ func (d dirs) slotBin(name string) string { return filepath.Join(d.slotDir(), "b
 func (d dirs) images() string             { return filepath.Join(d.slotDir(), "images.json") }
 func (d dirs) run() string                { return filepath.Join(d.slotDir(), "run") } // gone with the cluster
 func (d dirs) logs() string               { return filepath.Join(d.slotDir(), "log") } // of the last cluster
+func (d dirs) tmp() string                { return filepath.Join(d.run(), "tmp") }     // of the command
 func (d dirs) state() string              { return filepath.Join(d.run(), "state.json") }
 
 // cgroup is the name of the cluster's cgroup: another checkout has another.
@@ -72,15 +74,18 @@ func (d dirs) cgroup() string {
 	return fmt.Sprintf("caesarion-cluster-%x", sha256.Sum256([]byte(d.slotDir())))[:len("caesarion-cluster-")+8]
 }
 
-// slots are the places for clusters that run at a time: one, unless the file
-// "slots" in the cache says more. Each has its own images on disk.
-// CAESARION_CLUSTER_SLOT is the number of the only one to take.
+// slots are the places for clusters that run at a time: one, unless
+// CAESARION_CLUSTER_SLOTS or the file "slots" in the cache says more. Each has its own
+// images on disk. CAESARION_CLUSTER_SLOT is the number of the only one to take.
 func (d dirs) slots() []int {
 	if n, err := strconv.Atoi(os.Getenv("CAESARION_CLUSTER_SLOT")); err == nil {
 		return []int{n}
 	}
-	text, _ := os.ReadFile(filepath.Join(d.cache, "slots"))
-	n, _ := strconv.Atoi(strings.TrimSpace(string(text)))
+	text := os.Getenv("CAESARION_CLUSTER_SLOTS")
+	if file, err := os.ReadFile(filepath.Join(d.cache, "slots")); text == "" && err == nil {
+		text = string(file)
+	}
+	n, _ := strconv.Atoi(strings.TrimSpace(text))
 	slots := []int{0}
 	for len(slots) < n {
 		slots = append(slots, len(slots))

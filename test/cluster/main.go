@@ -70,8 +70,11 @@ func run(args []string) error {
 		return execMain(dirs, command)
 	case "down":
 		return downMain(dirs)
-	case "build":
-		return compile(dirs, t)
+	case "build": // for both tiers
+		if err := checkDisk(dirs, tierNode); err != nil {
+			return err
+		}
+		return compile(dirs, tierNode, tierFake)
 	case "image":
 		return listImages(dirs, args)
 	}

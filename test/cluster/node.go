@@ -120,7 +120,7 @@ func mountAll(d dirs) error {
 	if err != nil {
 		return err
 	}
-	for _, dir := range []string{"/run/lock", cacheMount, slotMount, runDir + "/var/upper", runDir + "/var/work", runDir + "/sysctl", etcDir + "/cni"} {
+	for _, dir := range []string{"/run/lock", cacheMount, slotMount, tmpMount, runDir + "/var/upper", runDir + "/var/work", runDir + "/sysctl", etcDir + "/cni"} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
 		}
@@ -128,6 +128,7 @@ func mountAll(d dirs) error {
 	err = do(
 		mount{d.cache, cacheMount, "", unix.MS_BIND, ""},
 		mount{d.slotDir(), slotMount, "", unix.MS_BIND, ""},
+		mount{d.tmp(), tmpMount, "", unix.MS_BIND, ""},
 		// /var/lib/cni, /var/log/containers and the like: private, and gone afterwards.
 		mount{"overlay", "/var", "overlay", 0, "lowerdir=/var,upperdir=" + runDir + "/var/upper,workdir=" + runDir + "/var/work"},
 	)

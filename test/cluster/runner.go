@@ -41,6 +41,9 @@ func runMain(d dirs, t tier, command []string) error {
 	if err := checkHost(t); err != nil {
 		return err
 	}
+	if err := checkDisk(d, t); err != nil {
+		return err
+	}
 	if err := compile(d, t); err != nil {
 		return err
 	}
@@ -60,10 +63,13 @@ func runMain(d dirs, t tier, command []string) error {
 	if err := makeCgroups(d.cgroup()); err != nil {
 		return err
 	}
-	for _, dir := range []string{d.run(), d.logs()} {
+	for _, dir := range []string{d.run(), d.logs(), d.tmp()} {
 		if err := errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o755)); err != nil {
 			return err
 		}
+	}
+	if err := os.Chmod(d.tmp(), 0o1777); err != nil { //nolint:gosec // as /tmp is
+		return err
 	}
 	ended, err := startSweeper(d, lock)
 	if err != nil {
@@ -228,10 +234,11 @@ func commandEnv() []string {
 		"KUBECONFIG=" + kubeconfig,
 		"CAESARION_KUBE=" + runDir,
 		"PATH=" + binPath(),
+		"TMPDIR=" + tmpMount, // goes with the cluster, also when a test is killed
 	}
 	for _, kv := range os.Environ() {
 		name, _, _ := strings.Cut(kv, "=")
-		if name != "KUBECONFIG" && name != "PATH" && name != "CLUSTER_READY" {
+		if name != "KUBECONFIG" && name != "PATH" && name != "CLUSTER_READY" && name != "TMPDIR" {
 			env = append(env, kv)
 		}
 	}

@@ -39,6 +39,33 @@ func checkHost(t tier) error {
 	return nil
 }
 
+// What a cluster writes at most, images that it finds unpacked not counted, and
+// what these and the binaries take when there are none yet.
+const (
+	roomToRun   = 2 << 30
+	roomToBegin = 8 << 30
+)
+
+// checkDisk says beforehand that a disk is too full: later it would be a pod that
+// does not start, or a database that is broken.
+func checkDisk(d dirs, t tier) error {
+	if err := os.MkdirAll(d.cache, 0o755); err != nil {
+		return err
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(d.cache, &st); err != nil {
+		return fmt.Errorf("%s: %w", d.cache, err)
+	}
+	need := int64(roomToRun)
+	if _, err := os.Stat(d.pristine()); t == tierNode && err != nil {
+		need = roomToBegin
+	}
+	if free := int64(st.Bavail) * st.Bsize; free < need { //nolint:gosec // below 2^63 on any disk
+		return fmt.Errorf("the disk of %s has %d MB left and a cluster needs %d MB: make room, or remove what other clusters have left in its slots (make clean removes all)", d.cache, free>>20, need>>20)
+	}
+	return nil
+}
+
 func cniDir() string {
 	for _, dir := range []string{"/usr/lib/cni", "/opt/cni/bin", "/usr/libexec/cni"} {
 		if _, err := os.Stat(dir + "/bridge"); err == nil {

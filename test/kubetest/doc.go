@@ -19,10 +19,11 @@
 // MetadataIP and OutsideIP answer HTTP on port 80 in place of a cloud's metadata
 // server and of a host outside. The RuntimeClass is "gvisor"; runc is the default.
 //
-// The cluster is gone when the tests end or are killed. One runs at a time on a
-// checkout: Main waits for its turn, and go test's -timeout counts that. A machine
-// with room for two says so: echo 2 > .cache/cluster/slots. In a cluster that is kept
-// up the tests start at once:
+// The cluster is gone when the tests end or are killed, and their temporary files
+// with it. One runs at a time on a checkout: Main waits for its turn, and go test's
+// -timeout counts that. A machine with room for two says so: make test-kube does by
+// CAESARION_CLUSTER_SLOTS, echo 2 > .cache/cluster/slots for all. In a cluster that is
+// kept up the tests start at once:
 //
 //	go run ./test/cluster up
 //	CAESARION_CLUSTER=up go test ./internal/sandbox/kube -run Name

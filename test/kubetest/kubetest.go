@@ -36,7 +36,7 @@ const (
 const RuntimeClass = "gvisor"
 
 // Patience bounds what should take a moment, on a busy machine too.
-const Patience = time.Minute
+const Patience = 2 * time.Minute
 
 // Config is how the administrator reaches the API server.
 func Config(tb testing.TB) *rest.Config {
@@ -228,6 +228,17 @@ func (p Process) Freeze() { p.tb.Helper(); p.must("freeze") }
 
 // Thaw lets it go on.
 func (p Process) Thaw() { p.tb.Helper(); p.must("thaw") }
+
+// Rejoin has the cluster's own parts begin anew that need the API server. Left
+// alone after it was away they come back when they like, up to a minute later.
+func Rejoin(tb testing.TB) {
+	tb.Helper()
+	for _, name := range []string{"kube-controller-manager", "kube-scheduler", "kubelet"} {
+		p := Component(tb, name)
+		p.Kill()
+		p.Start()
+	}
+}
 
 func (p Process) must(what string) {
 	p.tb.Helper()

@@ -9,8 +9,10 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // Tier is how much of a cluster is real.
@@ -92,7 +94,16 @@ func again(tier Tier) (status int, err error) {
 	cmd := exec.Command(tool, append(args, os.Args[1:]...)...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	err = cmd.Run()
+	if err := cmd.Start(); err != nil {
+		return 0, err
+	}
+	go func() { // go test that is killed takes nobody with it
+		for parent := os.Getppid(); os.Getppid() == parent; {
+			time.Sleep(time.Second)
+		}
+		_ = cmd.Process.Kill()
+	}()
+	err = cmd.Wait()
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.ExitCode() > 0 {
 		return exit.ExitCode(), nil
 	}
@@ -102,19 +113,9 @@ func again(tier Tier) (status int, err error) {
 // clusterTool builds the command that starts clusters; go build knows whether
 // there is anything to do.
 func clusterTool() (string, error) {
-	dir, err := os.Getwd()
+	dir, err := repository()
 	if err != nil {
 		return "", err
-	}
-	for {
-		mod, err := os.ReadFile(filepath.Join(dir, "go.mod"))
-		if err == nil && strings.HasPrefix(string(mod), "module github.com/caesarion/caesarion\n") {
-			break
-		}
-		if dir == filepath.Dir(dir) {
-			return "", errors.New("the tests do not run in the repository")
-		}
-		dir = filepath.Dir(dir)
 	}
 	bin := filepath.Join(dir, ".cache", "cluster", "bin")
 	if err := os.MkdirAll(bin, 0o755); err != nil {
@@ -131,11 +132,38 @@ func clusterTool() (string, error) {
 	return tool, os.Rename(mine, tool)
 }
 
+// lookAtInputs lets go test know that the result depends on what the cluster is
+// made of: the binaries are built and used by other processes.
+var lookAtInputs = sync.OnceFunc(func() {
+	if dir, err := repository(); err == nil {
+		_, _ = os.Stat(filepath.Join(dir, ".cache", "cluster", "build", "inputs")) // that it was asked for is noted
+	}
+})
+
+// repository gives the folder of the product's module.
+func repository() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for {
+		mod, err := os.ReadFile(filepath.Join(dir, "go.mod"))
+		if err == nil && strings.HasPrefix(string(mod), "module github.com/caesarion/caesarion\n") {
+			return dir, nil
+		}
+		if dir == filepath.Dir(dir) {
+			return "", errors.New("the tests do not run in the repository")
+		}
+		dir = filepath.Dir(dir)
+	}
+}
+
 // Need skips where there is no cluster; with CI=true that fails.
 func Need(tb testing.TB) {
 	tb.Helper()
 	switch {
 	case os.Getenv(inside) != "":
+		lookAtInputs()
 	case whyNot == "":
 		tb.Fatal("the package's TestMain does not call kubetest.Main")
 	case os.Getenv("CI") == "true" && !testing.Short():

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caesarion/caesarion/internal/agent/agenttest"
 	"github.com/caesarion/caesarion/internal/sandbox/gvisor"
 	"github.com/caesarion/caesarion/internal/sandbox/gvisor/gvisortest"
 	"github.com/caesarion/caesarion/internal/sandbox/pool"
@@ -77,7 +78,7 @@ func cycle(d *gvisor.Driver, p *pool.Pool) (leased, output time.Duration, start 
 		return 0, 0, "", err
 	}
 	leased = time.Since(begin)
-	out, err := execute(context.Background(), l.Client, "print(1)")
+	out, err := agenttest.Output(context.Background(), l.Client, kernelID, "print(1)")
 	output = time.Since(begin)
 	if err == nil && out != "1\n" {
 		err = fmt.Errorf("got %q", out)

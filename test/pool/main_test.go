@@ -2,9 +2,6 @@
 package pool_test
 
 import (
-	"context"
-	"encoding/json"
-	"fmt"
 	"log/slog"
 	"os"
 	"strings"
@@ -12,8 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caesarion/caesarion/internal/agent/agenttest"
 	"github.com/caesarion/caesarion/internal/agentapi"
-	"github.com/caesarion/caesarion/internal/event"
 	"github.com/caesarion/caesarion/internal/image"
 	"github.com/caesarion/caesarion/internal/sandbox"
 	"github.com/caesarion/caesarion/internal/sandbox/gvisor"
@@ -114,38 +111,11 @@ func lease(t testing.TB, p *pool.Pool, want pool.Start) *pool.Lease {
 // run runs code and gives what it prints.
 func run(t testing.TB, c *agentapi.Client, code string) string {
 	t.Helper()
-	out, err := execute(t.Context(), c, code)
+	out, err := agenttest.Output(t.Context(), c, kernelID, code)
 	if err != nil {
 		t.Error(err)
 	}
 	return strings.TrimSpace(out)
-}
-
-func execute(ctx context.Context, c *agentapi.Client, code string) (string, error) {
-	stream, err := c.Execute(ctx, kernelID, agentapi.Execute{ID: "exe_" + sandbox.RandomSuffix(), Code: code, StoreHistory: true})
-	if err != nil {
-		return "", err
-	}
-	defer stream.Close()
-	var out strings.Builder
-	for {
-		rec, err := stream.Next()
-		if err != nil {
-			return out.String(), err
-		}
-		switch rec.Type {
-		case event.OutputStream:
-			var e struct{ Data event.Stream }
-			if err := json.Unmarshal(rec.Line, &e); err != nil {
-				return "", err
-			}
-			out.WriteString(e.Data.Text)
-		case event.OutputError:
-			return "", fmt.Errorf("%s", rec.Line)
-		case event.ExecutionFinished:
-			return out.String(), nil
-		}
-	}
 }
 
 // inParallel runs f for all, as many at a time as there are cores.

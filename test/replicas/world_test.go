@@ -1,7 +1,6 @@
 package replicas_test
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -18,41 +17,22 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	v1 "github.com/caesarion/caesarion/api/v1"
 	"github.com/caesarion/caesarion/internal/chat"
 	"github.com/caesarion/caesarion/internal/fleet"
 	"github.com/caesarion/caesarion/internal/httpapi"
-	"github.com/caesarion/caesarion/internal/kernel"
 	"github.com/caesarion/caesarion/internal/kernel/kerneltest"
 	"github.com/caesarion/caesarion/internal/llm"
 	"github.com/caesarion/caesarion/internal/replica"
 	"github.com/caesarion/caesarion/internal/sandbox/fake"
+	"github.com/caesarion/caesarion/internal/sandbox/fake/faketest"
 	"github.com/caesarion/caesarion/internal/session"
 	"github.com/caesarion/caesarion/internal/store"
 	"github.com/caesarion/caesarion/internal/store/pgtest"
 	"github.com/caesarion/caesarion/internal/workspace"
 )
 
-func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
-		_ = os.RemoveAll(programDir) // a temporary folder
-		os.Exit(code)
-	}))
-}
-
-var programDir string
-
-// program unpacks the kernel's program once for all sandboxes.
-var program = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "replicas-test-*")
-	if err != nil {
-		return "", err
-	}
-	programDir = dir
-	return kernel.Unpack(dir)
-})
+func TestMain(m *testing.M) { kerneltest.Main(m) }
 
 const (
 	patience = 60 * time.Second
@@ -74,20 +54,7 @@ type world struct {
 
 func newWorld(tb testing.TB) *world {
 	tb.Helper()
-	dir, err := program()
-	if err != nil {
-		tb.Fatal(err)
-	}
-	host, err := fake.NewHost(fake.Options{Python: kerneltest.Python(tb), ProgramDir: dir})
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() {
-		if err := host.Close(); err != nil {
-			tb.Error(err)
-		}
-	})
-	return &world{host: host, url: pgtest.New(tb), ttl: ttl}
+	return &world{host: faketest.New(tb), url: pgtest.New(tb), ttl: ttl}
 }
 
 // sandboxes counts those that there are.
@@ -203,123 +170,6 @@ func (s *server) kill() {
 	s.db.Cut()
 	_ = s.http.Close()
 }
-
-// link is the way of one server to the database.
-type link struct {
-	to string
-	ln net.Listener
-	wg sync.WaitGroup
-
-	mu     sync.Mutex
-	state  string // "", "held": nothing passes, "cut": connections break
-	change chan struct{}
-	conns  map[net.Conn]bool
-}
-
-func newLink(tb testing.TB, to string) *link {
-	tb.Helper()
-	ln, err := new(net.ListenConfig).Listen(context.WithoutCancel(tb.Context()), "tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	l := &link{to: to, ln: ln, change: make(chan struct{}), conns: map[net.Conn]bool{}}
-	l.wg.Go(func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			l.wg.Go(func() { l.serve(c) })
-		}
-	})
-	tb.Cleanup(func() {
-		l.Cut()
-		_ = ln.Close()
-		l.wg.Wait()
-	})
-	return l
-}
-
-func (l *link) Address() string { return l.ln.Addr().String() }
-
-func (l *link) serve(c net.Conn) {
-	defer c.Close()
-	l.mu.Lock()
-	cut := l.state == "cut"
-	l.mu.Unlock()
-	if cut {
-		return
-	}
-	up, err := (&net.Dialer{Timeout: 5 * time.Second}).Dial("tcp", l.to)
-	if err != nil {
-		return
-	}
-	defer up.Close()
-	l.mu.Lock()
-	l.conns[c], l.conns[up] = true, true
-	l.mu.Unlock()
-	defer func() {
-		l.mu.Lock()
-		delete(l.conns, c)
-		delete(l.conns, up)
-		l.mu.Unlock()
-	}()
-	done := make(chan struct{}, 2)
-	pipe := func(to, from net.Conn) {
-		defer func() { done <- struct{}{}; _ = to.Close(); _ = from.Close() }()
-		buf := make([]byte, 32<<10)
-		for {
-			n, err := from.Read(buf)
-			if !l.pass() {
-				return
-			}
-			if n > 0 {
-				if _, err := to.Write(buf[:n]); err != nil {
-					return
-				}
-			}
-			if err != nil {
-				return
-			}
-		}
-	}
-	go pipe(up, c)
-	pipe(c, up)
-	<-done
-	<-done
-}
-
-// pass waits while the link is held; false when it is cut.
-func (l *link) pass() bool {
-	for {
-		l.mu.Lock()
-		state, change := l.state, l.change
-		l.mu.Unlock()
-		if state != "held" {
-			return state == ""
-		}
-		<-change
-	}
-}
-
-func (l *link) set(state string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.state = state
-	close(l.change)
-	l.change = make(chan struct{})
-	if state == "cut" {
-		for c := range l.conns {
-			_ = c.Close()
-		}
-	}
-}
-
-// Hold lets nothing pass, as a network that swallows packets; Cut breaks all
-// connections and takes none; Mend ends either.
-func (l *link) Hold() { l.set("held") }
-func (l *link) Cut()  { l.set("cut") }
-func (l *link) Mend() { l.set("") }
 
 // answer is a response that was read.
 type answer struct {
@@ -456,121 +306,6 @@ func textOf(it v1.Item) string {
 	}
 	return b.String()
 }
-
-// line is an event as it comes.
-type line struct {
-	Seq    int64           `json:"seq"`
-	Type   string          `json:"type"`
-	ItemID string          `json:"item_id"`
-	Data   json.RawMessage `json:"data"`
-}
-
-// follower reads a session's events as a page does: by whichever server it
-// asks, again after the last number when the stream ends.
-type follower struct {
-	ask func() *server
-
-	mu      sync.Mutex
-	lines   []line
-	breaks  int // how often the stream ended
-	refused int // how often it was told to come back later
-	err     error
-}
-
-// follow reads a session until the execution of a cell has ended, or ctx.
-func follow(ctx context.Context, session, cell string, ask func() *server) (*follower, <-chan struct{}) {
-	return followPath(ctx, "/v1/sessions/"+session+"/events", cell, ask)
-}
-
-// followPath reads events there until an execution has ended: that of a cell,
-// or with "" the only one.
-func followPath(ctx context.Context, path, cell string, ask func() *server) (*follower, <-chan struct{}) {
-	f := &follower{ask: ask}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for ctx.Err() == nil && !f.once(ctx, path, cell) {
-			select {
-			case <-time.After(20 * time.Millisecond):
-			case <-ctx.Done():
-			}
-		}
-	}()
-	return f, done
-}
-
-// once follows one stream and reports whether no more is wanted.
-func (f *follower) once(ctx context.Context, path, cell string) bool {
-	f.mu.Lock()
-	after := int64(len(f.lines))
-	f.mu.Unlock()
-	req, err := f.ask().request(ctx, "GET", fmt.Sprintf("%s?after=%d", path, after), nil)
-	if err != nil {
-		f.err = err
-		return true
-	}
-	req.Header.Set("Accept", v1.MediaNDJSON)
-	resp, err := client.Do(req)
-	if err != nil {
-		return false
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		f.refused++
-		if resp.StatusCode != http.StatusServiceUnavailable {
-			text, _ := io.ReadAll(resp.Body)
-			f.err = fmt.Errorf("%d: %.300s", resp.StatusCode, text)
-			return true
-		}
-		return false
-	}
-	scan := bufio.NewScanner(resp.Body)
-	scan.Buffer(nil, 16<<20)
-	for scan.Scan() {
-		var l line
-		if err := json.Unmarshal(scan.Bytes(), &l); err != nil {
-			break // cut in the middle of a line
-		}
-		if l.Seq == 0 {
-			continue
-		}
-		f.mu.Lock()
-		if want := int64(len(f.lines)) + 1; l.Seq != want {
-			f.err = fmt.Errorf("event %d comes where %d should", l.Seq, want)
-		}
-		f.lines = append(f.lines, l)
-		f.mu.Unlock()
-		if f.err != nil || l.ItemID == cell && l.Type == "execution.finished" {
-			return true
-		}
-	}
-	f.mu.Lock()
-	f.breaks++
-	f.mu.Unlock()
-	return false
-}
-
-// text gives what a cell has written by its events.
-func (f *follower) text(cell string) string {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	var b strings.Builder
-	for _, l := range f.lines {
-		if l.ItemID == cell && l.Type == "output.stream" {
-			var d struct {
-				Text string `json:"text"`
-			}
-			_ = json.Unmarshal(l.Data, &d)
-			b.WriteString(d.Text)
-		}
-	}
-	return b.String()
-}
-
-// count gives how many lines a cell has written so far.
-func (f *follower) count(cell string) int { return strings.Count(f.text(cell), "\n") }
 
 // numbers is what a counting cell writes.
 func numbers(n int) string {

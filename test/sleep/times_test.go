@@ -151,7 +151,7 @@ func TestCopiesKeepTheEnvironmentAndTheClock(t *testing.T) {
 	if off := time.Since(time.UnixMicro(int64(inside * 1e6))); err != nil || off < -time.Second || off > 5*time.Second {
 		t.Errorf("after its sleep the clock is off by %v (%v)", off, err)
 	}
-	if err := s.call(t.Context(), http.MethodDelete, "/v1/snapshots/env", nil, nil); err != nil {
+	if err := s.JSON(t.Context(), http.MethodDelete, "/v1/snapshots/env", nil, nil); err != nil {
 		t.Error(err)
 	}
 }

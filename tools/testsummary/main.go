@@ -38,6 +38,7 @@ type summary struct {
 	order                   []key
 	passed, failed, skipped int
 	skips                   []string
+	short                   int // skipped because of -short, which is not news
 }
 
 func main() {
@@ -58,6 +59,9 @@ func main() {
 	s.count()
 	for _, skip := range s.skips {
 		fmt.Println("skipped:", skip)
+	}
+	if s.short > 0 {
+		fmt.Printf("skipped: %d tests because of -short, which other targets run without it\n", s.short)
 	}
 	fmt.Printf("%d passed, %d failed, %d skipped in %s\n", s.passed, s.failed, s.skipped, time.Since(started).Round(time.Second))
 	if *counts != "" {
@@ -110,7 +114,11 @@ func (s *summary) end(k key, l line) {
 	case k.test != "" && l.Action == "fail":
 		fmt.Printf("FAIL %s %s\n%s", k.pkg, k.test, strings.Join(s.output[k], ""))
 	case k.test != "" && l.Action == "skip":
-		s.skips = append(s.skips, fmt.Sprintf("%s %s: %s", k.pkg, k.test, reason(s.output[k])))
+		if why := reason(s.output[k]); strings.Contains(why, ": -short:") {
+			s.short++
+		} else {
+			s.skips = append(s.skips, fmt.Sprintf("%s %s: %s", k.pkg, k.test, why))
+		}
 	case k.test == "" && l.Action == "fail":
 		// A panic, a leak or an exit belongs to no test.
 		fmt.Printf("FAIL %s (%.1fs)\n%s", k.pkg, l.Elapsed, strings.Join(s.output[k], ""))

@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"sync"
@@ -239,4 +240,35 @@ func names(f agentapi.File) string {
 		list = append(list, e.Name)
 	}
 	return strings.Join(list, " ")
+}
+
+// Output runs code on an agent whose kernel is there already, and gives what
+// it printed. An exception is an error.
+func Output(ctx context.Context, client *agentapi.Client, kernelID, code string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, Patience)
+	defer cancel()
+	stream, err := client.Execute(ctx, kernelID, agentapi.Execute{ID: NewID("exe"), Code: code, StoreHistory: true})
+	if err != nil {
+		return "", err
+	}
+	defer stream.Close()
+	var out strings.Builder
+	for {
+		rec, err := stream.Next()
+		if err != nil {
+			return out.String(), err
+		}
+		switch rec.Type {
+		case event.OutputStream:
+			var e struct{ Data event.Stream }
+			if err := json.Unmarshal(rec.Line, &e); err != nil {
+				return "", err
+			}
+			out.WriteString(e.Data.Text)
+		case event.OutputError:
+			return "", fmt.Errorf("%s", rec.Line)
+		case event.ExecutionFinished:
+			return out.String(), nil
+		}
+	}
 }

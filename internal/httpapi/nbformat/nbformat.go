@@ -99,39 +99,22 @@ func (f *Folder) stream(d event.Stream) {
 
 func (f *Folder) display(typ event.Type, d event.Display) {
 	f.clearPending()
-	it := &item{out: v1.Output{Type: "display_data"}, display: displayID(d)}
+	it := &item{out: v1.Output{Type: "display_data"}, display: d.ID()}
 	if typ == event.OutputResult {
 		it.out.Type, it.out.ExecutionCount = "execute_result", d.ExecutionCount
 	}
-	fill(&it.out, d)
+	it.out.Data, it.out.Metadata = d.Bundle()
 	f.items = append(f.items, it)
 }
 
 // update changes the displays that were shown under the id, all of them.
 func (f *Folder) update(d event.Display) {
-	id := displayID(d)
+	id := d.ID()
 	for i := range f.items {
 		if id != "" && f.items[i].display == id {
-			fill(&f.items[i].out, d)
+			f.items[i].out.Data, f.items[i].out.Metadata = d.Bundle()
 		}
 	}
-}
-
-func fill(out *v1.Output, d event.Display) {
-	out.Data = map[string]json.RawMessage{}
-	_ = json.Unmarshal(d.Data, &out.Data) // an object, or the agent's client had refused it
-	out.Metadata = d.Metadata
-	if len(out.Metadata) == 0 {
-		out.Metadata = json.RawMessage("{}")
-	}
-}
-
-func displayID(d event.Display) string {
-	var t struct {
-		ID string `json:"display_id"`
-	}
-	_ = json.Unmarshal(d.Transient, &t) // absent or without an id: none
-	return t.ID
 }
 
 func decode(rec event.Record, data any) bool {

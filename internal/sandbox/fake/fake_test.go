@@ -9,28 +9,15 @@ import (
 
 	"github.com/caesarion/caesarion/internal/sandbox"
 	"github.com/caesarion/caesarion/internal/sandbox/fake"
+	"github.com/caesarion/caesarion/internal/sandbox/fake/faketest"
 	"github.com/caesarion/caesarion/internal/sandbox/sandboxtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func newHost(t testing.TB) *fake.Host {
-	t.Helper()
-	h, err := fake.NewHost(fake.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := h.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return h
-}
-
 func TestDriverKeepsTheContract(t *testing.T) {
 	sandboxtest.Run(t, func(t testing.TB) sandboxtest.Harness {
-		h := newHost(t)
+		h := faketest.NewWithoutPython(t)
 		return sandboxtest.Harness{
 			Open: func(testing.TB) sandbox.Driver { return h.Driver() },
 			Spec: sandbox.Spec{Template: "python"},
@@ -44,7 +31,7 @@ func TestDriverKeepsTheContract(t *testing.T) {
 }
 
 func TestScriptedFailureLeavesNothing(t *testing.T) {
-	h := newHost(t)
+	h := faketest.NewWithoutPython(t)
 	d := h.Driver()
 	why := errors.New("scripted")
 	h.SetScript(fake.Script{BeforeCreate: func(context.Context, sandbox.Spec) error { return why }})

@@ -97,6 +97,7 @@ func remove(t testing.TB, d *kube.Driver, id sandbox.ID) {
 func TestDriverContract(t *testing.T) {
 	for _, class := range runtimes {
 		t.Run(runtimeName(class), func(t *testing.T) {
+			t.Parallel()
 			sandboxtest.Run(t, func(t testing.TB) sandboxtest.Harness {
 				opts := options(t, class)
 				t.Cleanup(func() { wantNoPods(t, opts.Namespace) })
@@ -173,7 +174,7 @@ func agentPID(t testing.TB, info sandbox.Info) int {
 func TestAgentInAPod(t *testing.T) {
 	for _, class := range runtimes {
 		t.Run(runtimeName(class), func(t *testing.T) {
-			d := open(t, options(t, class))
+			d := open(t, options(t, class)) // not side by side: bombs take all of a small machine
 			agenttest.Run(t, func(t testing.TB) *agentapi.Client {
 				return sandboxtest.Client(t, d, create(t, d, spec(t)))
 			}, agenttest.Options{Isolated: true, MemoryBytes: limits.MemoryBytes, Processes: limits.Processes})

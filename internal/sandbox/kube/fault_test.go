@@ -448,6 +448,7 @@ func TestTheAPIServerIsAway(t *testing.T) {
 		t.Error("the sandbox was taken for lost")
 	default:
 	}
+	kubetest.Rejoin(t) // what is tested is the driver
 	again := create(t, d, spec(t))
 	kubetest.Wait(t, "the watch", func(ctx context.Context) error {
 		list, err := d.List(ctx)

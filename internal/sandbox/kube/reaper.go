@@ -81,12 +81,22 @@ type reaper struct {
 	going map[types.UID]time.Time // first seen to be deleted
 }
 
+// Why sandboxes are reaped: the names of metrics.Reaped, beside those that
+// ReaperOptions.Expired gives.
+const (
+	reapEnded  = "ended"
+	reapSlow   = "slow"
+	reapOrphan = "orphan"
+	reapForced = "forced"
+)
+
 // verdict is why a pod is deleted.
 type verdict struct {
-	reason string
-	owned  bool // not if a live replica answers for it
-	maker  bool // not if the replica that starts it lives
-	force  bool // without its node's answer
+	kind   string // for the metrics
+	reason string // for people
+	owned  bool   // not if a live replica answers for it
+	maker  bool   // not if the replica that starts it lives
+	force  bool   // without its node's answer
 }
 
 // reapUntil reaps at once and then now and again until ctx ends.
@@ -142,7 +152,7 @@ func (r *reaper) see(pod *corev1.Pod, now time.Time) {
 func (r *reaper) judge(pod *corev1.Pod, now time.Time) (verdict, bool) {
 	if pod.DeletionTimestamp != nil {
 		since, ok := r.going[pod.UID]
-		return verdict{reason: "its node does not say that it has ended", force: true}, ok && now.Sub(since) >= r.opts.force
+		return verdict{kind: reapForced, reason: "its node does not say that it has ended", force: true}, ok && now.Sub(since) >= r.opts.force
 	}
 	if isPooled(pod) {
 		return verdict{}, false // see leader
@@ -150,17 +160,17 @@ func (r *reaper) judge(pod *corev1.Pod, now time.Time) (verdict, bool) {
 	info := r.w.d.infoOf(pod)
 	if podEnded(pod) {
 		since, ok := r.ended[pod.UID]
-		return verdict{reason: "it has ended: " + info.Reason}, ok && now.Sub(since) >= r.opts.grace
+		return verdict{kind: reapEnded, reason: "it has ended: " + info.Reason}, ok && now.Sub(since) >= r.opts.grace
 	}
 	if reason, yes := r.opts.Expired(info, now); yes {
-		return verdict{reason: reason, owned: true}, true
+		return verdict{kind: reason, reason: reason, owned: true}, true
 	}
 	if age := now.Sub(info.CreatedAt); info.State == sandbox.StateStarting {
 		switch {
 		case age >= r.w.d.opts.StartTimeout+startGrace:
-			return verdict{reason: "it did not start", owned: true}, true
+			return verdict{kind: reapSlow, reason: "it did not start", owned: true}, true
 		case age >= r.opts.orphan:
-			return verdict{reason: "the replica that was starting it is gone", owned: true, maker: true}, true
+			return verdict{kind: reapOrphan, reason: "the replica that was starting it is gone", owned: true, maker: true}, true
 		}
 	}
 	return verdict{}, false
@@ -206,6 +216,7 @@ func (r *reaper) reap(ctx context.Context, name string, uid types.UID) {
 	case err != nil:
 		r.log.Warn("a pod that nobody needs could not be deleted", "pod", name, "reason", v.reason, "err", err)
 	case deleted:
+		r.w.opts.Metrics.Reaped(templateName(pod), v.kind)
 		r.log.Info("pod that nobody needs deleted", "pod", name, "template", templateName(pod), "reason", v.reason)
 	}
 }

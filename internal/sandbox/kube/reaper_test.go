@@ -3,6 +3,9 @@ package kube
 import (
 	"context"
 	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -10,6 +13,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/caesarion/caesarion/internal/metrics"
 	"github.com/caesarion/caesarion/internal/sandbox"
 )
 
@@ -85,7 +89,8 @@ func TestWhatIsOverAndNobodysIsReaped(t *testing.T) {
 		return inner(ctx, id, session)
 	}
 	reg.owned["owned"] = true
-	a := c.replica("a", WarmOptions{Templates: templates(2), Reaper: opts})
+	m := metrics.New()
+	a := c.replica("a", WarmOptions{Templates: templates(2), Reaper: opts, Metrics: m})
 	a.full(t)
 	reg.set(func(r *registry) { r.err = errors.New("the database is away") })
 	lost := a.lease(t, "lost", "over", "yes")
@@ -102,6 +107,11 @@ func TestWhatIsOverAndNobodysIsReaped(t *testing.T) {
 		t.Error("one that was not to go is gone")
 	}
 	a.full(t)
+	w := httptest.NewRecorder()
+	m.Handler().ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil))
+	if !strings.Contains(w.Body.String(), `caesarion_sandboxes_reaped_total{reason="it is over",template="python"} 1`) {
+		t.Error("it is not counted")
+	}
 }
 
 func TestOneThatIsUsedMeanwhileIsNotReaped(t *testing.T) {

@@ -182,9 +182,14 @@ func (d *Driver) stuck(v view) error {
 		if s.Name == installer {
 			what = "the agent's image"
 		}
-		switch w.Reason {
+		reason := w.Reason
+		if reason == "ErrImagePull" && refusedByRegistry(w.Message) {
+			reason = "ImagePullBackOff"
+		}
+		switch reason {
 		case "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "ErrInvalidImageName", "ImageInspectError", "RegistryUnavailable", "SignatureValidationFailed":
-			// ErrImagePull alone is tried again at once; the back-off begins with the second.
+			// ErrImagePull alone may pass: it is tried again soon, and the back-off
+			// begins with the second.
 			return errdefs.New(errdefs.ErrUnavailable, ReasonImagePull, "%s can't be pulled", what).
 				WithHint("check the reference, the registry and the template's image_pull_secrets").WithCause(cause)
 		case "CreateContainerConfigError", "CreateContainerError", "RunContainerError":
@@ -197,6 +202,19 @@ func (d *Driver) stuck(v view) error {
 			WithHint("the node may lack the template's runtime class; the server's log has the node's own words").WithCause(errors.New(v.warning))
 	}
 	return nil
+}
+
+// refusedByRegistry reports whether a registry answered that it has no such
+// image, or not for us: asking again gives the same. These are the words of
+// containerd and of registries.
+func refusedByRegistry(message string) bool {
+	message = strings.ToLower(message)
+	for _, words := range []string{": not found", "manifest unknown", "name unknown", "unauthorized", "access denied", "authorization failed", "403 forbidden", "no match for platform", "failed size validation", "failed precondition: unexpected digest"} {
+		if strings.Contains(message, words) {
+			return true
+		}
+	}
+	return false
 }
 
 func errUnschedulable(pod *corev1.Pod) error {
@@ -252,7 +270,7 @@ func apiError(err error) error {
 		return refused("the namespace of the sandboxes is being deleted", "wait for its end and install again", err)
 	case apierrors.IsForbidden(err), apierrors.IsUnauthorized(err):
 		return errdefs.New(errdefs.ErrUnavailable, ReasonForbidden, "the server may not do this in the cluster").
-			WithHint("its Role in the sandboxes' namespace lacks a rule; the server's log has it").WithCause(err)
+			WithHint("try again in a moment: an API server that has just started refuses everything until it has read its rules; if it lasts, the server's Role in the sandboxes' namespace lacks a rule, which the server's log names").WithCause(err)
 	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err):
 		return refused("the cluster does not accept the sandbox's pod", "check the template's kubernetes settings; the server's log has what is wrong", err)
 	case unavailable(err):

@@ -21,6 +21,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/caesarion/caesarion/internal/errdefs"
+	"github.com/caesarion/caesarion/internal/fleet"
 	"github.com/caesarion/caesarion/internal/sandbox"
 )
 
@@ -160,9 +161,13 @@ func TestAnswersOfTheAPIServer(t *testing.T) {
 	}
 }
 
-// Every reason of an end has a sentence and a hint.
+// Every reason of an end has a sentence and a hint, and words for whoever asks
+// later.
 func TestEveryReasonHasWords(t *testing.T) {
 	for reason, text := range sentences {
+		if said := fleet.GoneSentence(reason); strings.Contains(said, reason) || said == fleet.GoneSentence("") {
+			t.Errorf("%s: %s", reason, said)
+		}
 		if text.msg == "" || text.hint == "" {
 			t.Errorf("%s: %+v", reason, text)
 		}

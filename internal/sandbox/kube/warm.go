@@ -76,7 +76,8 @@ type Warm struct {
 	ctx    context.Context //nolint:containedctx // the warm pods' own life
 	wg     sync.WaitGroup  // leases, and all that goes on in the background
 
-	templates map[string]*warmTemplate // fixed
+	templates   map[string]*warmTemplate // fixed
+	handTimeout time.Duration            // handTimeout, but in tests
 
 	mu     sync.Mutex
 	closed bool
@@ -125,7 +126,8 @@ func NewWarm(ctx context.Context, d *Driver, opts WarmOptions) (*Warm, error) {
 		opts.began = time.Now()
 	}
 	w := &Warm{
-		d: d, opts: opts, log: opts.Logger,
+		handTimeout: handTimeout,
+		d:           d, opts: opts, log: opts.Logger,
 		templates: make(map[string]*warmTemplate, len(opts.Templates)), tried: make(map[string]string),
 	}
 	for name, tmpl := range opts.Templates {
@@ -191,7 +193,9 @@ func (w *Warm) Lease(ctx context.Context, req pool.Request) (*pool.Lease, error)
 
 // lease also says whether the sandbox was ready when it was asked for.
 func (w *Warm) lease(ctx context.Context, t *warmTemplate, req pool.Request) (_ *pool.Lease, hit bool, err error) {
+	fit := ""
 	if t != nil && req.Spec.Image == t.Image && req.Spec.Limits == t.Limits {
+		fit = t.hash
 		bad := 0
 		for bad < badMost {
 			pod, ready := w.pick(t)
@@ -213,7 +217,7 @@ func (w *Warm) lease(ctx context.Context, t *warmTemplate, req pool.Request) (_ 
 	}
 	spec := req.Spec
 	spec.Prestart, spec.Preload, spec.Pooled = false, nil, false
-	info, err := w.d.Create(ctx, spec)
+	info, err := w.startCold(ctx, spec, fit)
 	if err != nil {
 		return nil, false, err
 	}
@@ -259,7 +263,7 @@ func (w *Warm) pick(t *warmTemplate) (pod *corev1.Pod, ready bool) {
 func (w *Warm) take(ctx context.Context, t *warmTemplate, pod *corev1.Pod, ready bool, req pool.Request) (_ *pool.Lease, err error) {
 	id := idOf(pod.Name)
 	begin := time.Now()
-	within, cancel := context.WithTimeoutCause(ctx, handTimeout, errNotHanded)
+	within, cancel := context.WithTimeoutCause(ctx, w.handTimeout, errNotHanded)
 	defer cancel()
 	info, err := w.d.Claim(within, id, req.Spec.Labels, req.Spec.Env)
 	if err != nil {
@@ -286,7 +290,7 @@ func (w *Warm) take(ctx context.Context, t *warmTemplate, pod *corev1.Pod, ready
 		if err := w.await(ctx, id); err != nil {
 			return nil, err
 		}
-		within, cancel = context.WithTimeoutCause(ctx, handTimeout, errNotHanded)
+		within, cancel = context.WithTimeoutCause(ctx, w.handTimeout, errNotHanded)
 		defer cancel()
 		info.State = sandbox.StateRunning
 	}

@@ -351,6 +351,7 @@ func (c *cell) replica(name string, opts WarmOptions) *replica {
 	if err != nil {
 		c.t.Fatal(err)
 	}
+	w.handTimeout = patience // on a busy machine, too, a ready pod is what these tests want
 	r.d, r.w = d, w
 	c.t.Cleanup(r.close)
 	return r

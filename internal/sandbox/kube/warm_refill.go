@@ -44,6 +44,7 @@ const (
 	evictSlow         = "slow"
 	evictUnresponsive = "unresponsive"
 	evictAbandoned    = "abandoned"
+	evictQuota        = "quota"
 )
 
 // leader keeps the pool as it should be while this replica leads.

@@ -1,10 +1,11 @@
-// Package helmtest runs helm in tests: the real binary, of tools/helm.
+// Package helmtest runs helm in tests: the real binary, built in the module test/cluster/kube.
 package helmtest
 
 import (
 	"bytes"
 	"context"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,7 +24,7 @@ var Root = sync.OnceValue(func() string {
 	// Built with -trimpath: tests run in their package's folder.
 	dir, err := os.Getwd()
 	for err == nil {
-		if _, missing := os.Stat(filepath.Join(dir, "tools", "helm", "go.mod")); missing == nil {
+		if _, missing := os.Stat(filepath.Join(dir, "test", "cluster", "kube", "go.mod")); missing == nil {
 			return dir
 		}
 		if dir == filepath.Dir(dir) {
@@ -48,6 +49,12 @@ var Binary = sync.OnceValues(func() (string, error) {
 	return path, nil
 })
 
+// lookAtChart lets go test know that the result depends on the chart, which only
+// another process reads.
+var lookAtChart = sync.OnceFunc(func() {
+	_ = filepath.WalkDir(Chart(), func(string, fs.DirEntry, error) error { return nil })
+})
+
 // Run runs helm and gives what it wrote to either output. Its own files are in
 // a folder of the test.
 func Run(tb testing.TB, args ...string) (stdout, stderr string, err error) {
@@ -56,6 +63,7 @@ func Run(tb testing.TB, args ...string) (stdout, stderr string, err error) {
 	if err != nil {
 		tb.Fatal(err)
 	}
+	lookAtChart()
 	home := tb.TempDir()
 	// Not the test's context: that has ended when things are cleaned up.
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)

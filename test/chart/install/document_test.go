@@ -14,7 +14,9 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/caesarion/caesarion/internal/client"
+	"github.com/caesarion/caesarion/internal/store/pgtest"
 	"github.com/caesarion/caesarion/test/chart/helmtest"
+	"github.com/caesarion/caesarion/test/chart/installed"
 	"github.com/caesarion/caesarion/test/kubetest"
 )
 
@@ -55,15 +57,15 @@ func follow(t *testing.T, script string) (in *installation, said, dir string) {
 			t.Fatal(err)
 		}
 	}
-	in = &installation{namespace: "caesarion", sandboxes: "caesarion-sandboxes", kube: kubernetes.NewForConfigOrDie(kubetest.Config(t))}
-	dsn := in.openDatabase(t)
+	in = &installation{&installed.Installation{Namespace: "caesarion", Sandboxes: "caesarion-sandboxes", Kube: kubernetes.NewForConfigOrDie(kubetest.Config(t))}}
+	dsn := in.OpenDatabase(t, pgtest.New(t))
 	server, serverDigest, _ := strings.Cut(kubetest.Image(t, "server"), "@")
 	python, pythonDigest, _ := strings.Cut(kubetest.Image(t, "python"), "@")
 	t.Cleanup(func() {
 		if t.Failed() {
-			in.explain(t)
+			in.Explain(t)
 		}
-		out, err := kubectl(context.Background(), "delete", "namespace", in.namespace, in.sandboxes, "--ignore-not-found", "--timeout=2m")
+		out, err := kubectl(context.Background(), "delete", "namespace", in.Namespace, in.Sandboxes, "--ignore-not-found", "--timeout=2m")
 		if err != nil {
 			t.Errorf("%v\n%s", err, out)
 		}
@@ -81,9 +83,16 @@ func follow(t *testing.T, script string) (in *installation, said, dir string) {
 	return in, string(out), dir
 }
 
-// TestDocument does what docs/operate/kubernetes.md says, word for word, and
-// wants the plot.
+// TestDocument does what docs/operate/kubernetes.md says, word for word. Both ways
+// use the same namespaces.
 func TestDocument(t *testing.T) {
+	t.Parallel()
+	t.Run("with Helm", testWithHelm)
+	t.Run("without Helm", testWithoutHelm)
+}
+
+// testWithHelm follows the document and wants the plot.
+func testWithHelm(t *testing.T) {
 	var script strings.Builder
 	found := blocks.FindAllSubmatch(document(t), -1)
 	if len(found) < 7 {
@@ -111,8 +120,8 @@ func TestDocument(t *testing.T) {
 	}
 }
 
-// TestDocumentWithoutHelm applies the plain manifests as the document says.
-func TestDocumentWithoutHelm(t *testing.T) {
+// testWithoutHelm applies the plain manifests as the document says.
+func testWithoutHelm(t *testing.T) {
 	block := manifests.FindSubmatch(document(t))
 	if block == nil {
 		t.Fatal("the document has no commands for those without Helm")
@@ -122,12 +131,12 @@ func TestDocumentWithoutHelm(t *testing.T) {
 		script.WriteString(strings.TrimPrefix(line, "$ "))
 	}
 	in, _, _ := follow(t, script.String())
-	kubetest.Kubectl(t, "-n", in.namespace, "rollout", "status", "deployment/"+release, "--timeout=3m")
-	secret, err := in.kube.CoreV1().Secrets(in.namespace).Get(t.Context(), "caesarion-token", metav1.GetOptions{})
+	kubetest.Kubectl(t, "-n", in.Namespace, "rollout", "status", "deployment/"+release, "--timeout=3m")
+	secret, err := in.Kube.CoreV1().Secrets(in.Namespace).Get(t.Context(), "caesarion-token", metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	api, err := client.New(in.url(t), client.Options{Token: string(secret.Data["token"])})
+	api, err := client.New(in.URL(t), client.Options{Token: string(secret.Data["token"])})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,8 +144,8 @@ func TestDocumentWithoutHelm(t *testing.T) {
 	if got := python(t, api, create(t, api, ""), "print(6 * 7)"); got != "42\n" {
 		t.Errorf("the answer is %q", got)
 	}
-	for _, namespace := range []string{in.namespace, in.sandboxes} {
-		ns, err := in.kube.CoreV1().Namespaces().Get(t.Context(), namespace, metav1.GetOptions{})
+	for _, namespace := range []string{in.Namespace, in.Sandboxes} {
+		ns, err := in.Kube.CoreV1().Namespaces().Get(t.Context(), namespace, metav1.GetOptions{})
 		if err != nil || ns.Labels["pod-security.kubernetes.io/enforce"] != "restricted" {
 			t.Errorf("%s: %v, %v", namespace, ns.Labels, err)
 		}

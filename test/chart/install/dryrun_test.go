@@ -19,6 +19,7 @@ var operators = regexp.MustCompile(`(?m)^apiVersion: (gateway\.networking\.k8s\.
 // TestServerTakesAllOfIt has the API server look at every object that any set
 // of values gives, with its admission: schemas, defaults, Pod Security.
 func TestServerTakesAllOfIt(t *testing.T) {
+	t.Parallel()
 	sets, err := filepath.Glob(filepath.Join(helmtest.Root(), "test", "chart", "testdata", "render", "*.txtar"))
 	if err != nil || len(sets) == 0 {
 		t.Fatalf("no sets of values: %v", err)

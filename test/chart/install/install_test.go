@@ -44,10 +44,11 @@ sandboxes:
 
 // TestInstallation installs the chart once and looks at all of it.
 func TestInstallation(t *testing.T) {
+	t.Parallel()
 	in := install(t, fmt.Sprintf(templates, kubetest.OutsideIP))
 
 	t.Run("helm test", func(t *testing.T) {
-		out, log, err := helmtest.Run(t, "test", release, "--namespace", in.namespace, "--timeout=3m")
+		out, log, err := helmtest.Run(t, "test", release, "--namespace", in.Namespace, "--timeout=3m")
 		if err != nil || !strings.Contains(log, "the answer is 45") {
 			t.Errorf("no answer (%v) in:\n%s%s", err, out, log)
 		}
@@ -63,7 +64,7 @@ func TestInstallation(t *testing.T) {
 			t.Error(err)
 		}
 		eventually(t, "the pod of a deleted sandbox goes", func(ctx context.Context) (bool, error) {
-			_, err := in.kube.CoreV1().Pods(in.sandboxes).Get(ctx, podOf(box), metav1.GetOptions{})
+			_, err := in.Kube.CoreV1().Pods(in.Sandboxes).Get(ctx, podOf(box), metav1.GetOptions{})
 			return apierrors.IsNotFound(err), err
 		})
 	})
@@ -74,6 +75,14 @@ func TestInstallation(t *testing.T) {
 			t.Errorf("not gVisor's kernel: %s", got)
 		}
 		_ = api.DeleteSandbox(t.Context(), box)
+	})
+	t.Run("doctor", func(t *testing.T) {
+		out := kubetest.Kubectl(t, "-n", in.Namespace, "exec", "deployment/"+release, "--", "/caesarion", "doctor")
+		for _, want := range []string{"ok    cluster ", "takes the pods of 3 templates", "ok    database "} {
+			if !strings.Contains(out, want) {
+				t.Errorf("no %q in:\n%s", want, out)
+			}
+		}
 	})
 	t.Run("metrics", in.testMetrics)
 	t.Run("rights", in.testRights)
@@ -90,7 +99,7 @@ func TestInstallation(t *testing.T) {
 func (in *installation) testMetrics(t *testing.T) {
 	api := in.api(t)
 	running := func(ctx context.Context) (int, error) {
-		pods, err := in.kube.CoreV1().Pods(in.namespace).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/component=server"})
+		pods, err := in.Kube.CoreV1().Pods(in.Namespace).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/component=server"})
 		if err != nil {
 			return 0, err
 		}
@@ -108,7 +117,7 @@ func (in *installation) testMetrics(t *testing.T) {
 			if resp.StatusCode != http.StatusUnauthorized {
 				t.Errorf("metrics without the token: %s", resp.Status)
 			}
-			req.Header.Set("Authorization", "Bearer "+in.token(t))
+			req.Header.Set("Authorization", "Bearer "+in.Token(t))
 			if resp, err = http.DefaultClient.Do(req); err != nil {
 				return 0, err
 			}
@@ -152,14 +161,14 @@ func (in *installation) testPods(t *testing.T) {
 	api := in.api(t)
 	box := create(t, api, "")
 	defer func() { _ = api.DeleteSandbox(t.Context(), box) }()
-	pod, err := in.kube.CoreV1().Pods(in.sandboxes).Get(t.Context(), podOf(box), metav1.GetOptions{})
+	pod, err := in.Kube.CoreV1().Pods(in.Sandboxes).Get(t.Context(), podOf(box), metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if pod.Spec.AutomountServiceAccountToken == nil || *pod.Spec.AutomountServiceAccountToken || pod.Spec.Subdomain != "sandboxes" {
 		t.Errorf("pod: %+v", pod.Spec)
 	}
-	if text, err := json.Marshal(pod); err != nil || strings.Contains(string(text), in.token(t)) {
+	if text, err := json.Marshal(pod); err != nil || strings.Contains(string(text), in.Token(t)) {
 		t.Errorf("the server's token is in a pod (%v)", err)
 	}
 	if got := python(t, api, box, `
@@ -178,15 +187,15 @@ except OSError as e:
 // testDisruption checks that the budget is in force: of two replicas one may
 // go, and no second one until another is ready.
 func (in *installation) testDisruption(t *testing.T) {
-	pods, err := in.kube.CoreV1().Pods(in.namespace).List(t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/component=server"})
+	pods, err := in.Kube.CoreV1().Pods(in.Namespace).List(t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/component=server"})
 	if err != nil || len(pods.Items) != 2 {
 		t.Fatalf("%d replicas: %v", len(pods.Items), err)
 	}
 	evict := func(name string) error {
-		return in.kube.PolicyV1().Evictions(in.namespace).Evict(t.Context(), &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: in.namespace}})
+		return in.Kube.PolicyV1().Evictions(in.Namespace).Evict(t.Context(), &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: in.Namespace}})
 	}
 	eventually(t, "the budget allows one", func(ctx context.Context) (bool, error) {
-		b, err := in.kube.PolicyV1().PodDisruptionBudgets(in.namespace).Get(ctx, release, metav1.GetOptions{})
+		b, err := in.Kube.PolicyV1().PodDisruptionBudgets(in.Namespace).Get(ctx, release, metav1.GetOptions{})
 		return err == nil && b.Status.DisruptionsAllowed == 1, err
 	})
 	if err := evict(pods.Items[0].Name); err != nil {
@@ -195,14 +204,14 @@ func (in *installation) testDisruption(t *testing.T) {
 	if err := evict(pods.Items[1].Name); !apierrors.IsTooManyRequests(err) {
 		t.Errorf("the second replica may go too: %v", err)
 	}
-	kubetest.Kubectl(t, "-n", in.namespace, "rollout", "status", "deployment/"+release, "--timeout=3m")
+	kubetest.Kubectl(t, "-n", in.Namespace, "rollout", "status", "deployment/"+release, "--timeout=3m")
 }
 
 // testQuota fills the quota: callers are told when to come again, and what to
 // do, and are served again when there is room.
 func (in *installation) testQuota(t *testing.T) {
 	api := in.api(t)
-	in.upgrade(t, "sandboxes.quota.hard.pods=2", "sandboxes.templates.python.poolSize=0")
+	in.Upgrade(t, "sandboxes.quota.hard.pods=2", "sandboxes.templates.python.poolSize=0")
 	in.wantSandboxes(t, 0)
 	boxes := []string{create(t, api, ""), create(t, api, "")}
 	resp, p := in.post(t, "/v1/sandboxes", "{}")
@@ -237,7 +246,7 @@ func (in *installation) testQuota(t *testing.T) {
 func (in *installation) wantSandboxes(t *testing.T, n int) {
 	t.Helper()
 	eventually(t, fmt.Sprintf("%d sandboxes", n), func(ctx context.Context) (bool, error) {
-		pods, err := in.kube.CoreV1().Pods(in.sandboxes).List(ctx, metav1.ListOptions{})
+		pods, err := in.Kube.CoreV1().Pods(in.Sandboxes).List(ctx, metav1.ListOptions{})
 		if err != nil {
 			return false, err
 		}
@@ -248,26 +257,26 @@ func (in *installation) wantSandboxes(t *testing.T, n int) {
 // testUpgrade checks what an upgrade keeps: secrets, sandboxes and their
 // variables; and that the autoscaler is taken.
 func (in *installation) testUpgrade(t *testing.T) {
-	api, token := in.api(t), in.token(t)
+	api, token := in.api(t), in.Token(t)
 	box := create(t, api, "")
 	python(t, api, box, "kept = 'still here'")
-	in.upgrade(t, "autoscaling.enabled=true", "server.logLevel=debug")
-	d, err := in.kube.AppsV1().Deployments(in.namespace).Get(t.Context(), release, metav1.GetOptions{})
+	in.Upgrade(t, "autoscaling.enabled=true", "server.logLevel=debug")
+	d, err := in.Kube.AppsV1().Deployments(in.Namespace).Get(t.Context(), release, metav1.GetOptions{})
 	if err != nil || *d.Spec.Replicas != 2 {
 		t.Errorf("the autoscaler began with %d replicas, not with those there were (%v)", *d.Spec.Replicas, err)
 	}
-	if now := in.token(t); now != token {
+	if now := in.Token(t); now != token {
 		t.Error("the token is another one")
 	}
 	if got := python(t, api, box, "print(kept)"); got != "still here\n" {
 		t.Errorf("after the upgrade: %q", got)
 	}
-	hpa, err := in.kube.AutoscalingV2().HorizontalPodAutoscalers(in.namespace).Get(t.Context(), release, metav1.GetOptions{})
+	hpa, err := in.Kube.AutoscalingV2().HorizontalPodAutoscalers(in.Namespace).Get(t.Context(), release, metav1.GetOptions{})
 	if err != nil || len(hpa.Spec.Metrics) != 2 {
 		t.Errorf("autoscaler: %+v, %v", hpa, err)
 	}
 	eventually(t, "the autoscaler finds the deployment", func(ctx context.Context) (bool, error) {
-		hpa, err := in.kube.AutoscalingV2().HorizontalPodAutoscalers(in.namespace).Get(ctx, release, metav1.GetOptions{})
+		hpa, err := in.Kube.AutoscalingV2().HorizontalPodAutoscalers(in.Namespace).Get(ctx, release, metav1.GetOptions{})
 		if err != nil {
 			return false, err
 		}
@@ -282,9 +291,9 @@ func (in *installation) testUpgrade(t *testing.T) {
 
 // testUninstall checks that nothing is left but what was there before.
 func (in *installation) testUninstall(t *testing.T) {
-	helmtest.Must(t, "uninstall", release, "--namespace", in.namespace, "--wait", "--timeout=3m")
+	helmtest.Must(t, "uninstall", release, "--namespace", in.Namespace, "--wait", "--timeout=3m")
 	eventually(t, "the sandboxes' namespace goes", func(ctx context.Context) (bool, error) {
-		_, err := in.kube.CoreV1().Namespaces().Get(ctx, in.sandboxes, metav1.GetOptions{})
+		_, err := in.Kube.CoreV1().Namespaces().Get(ctx, in.Sandboxes, metav1.GetOptions{})
 		return apierrors.IsNotFound(err), err
 	})
 	// Every kind there is, as kubectl get all has only some.
@@ -292,14 +301,15 @@ func (in *installation) testUninstall(t *testing.T) {
 	kinds := slices.DeleteFunc(strings.Fields(out), func(kind string) bool { return strings.HasPrefix(kind, "events") })
 	var left []string
 	eventually(t, "the pods go", func(ctx context.Context) (bool, error) {
-		cmd := exec.CommandContext(ctx, "kubectl", "-n", in.namespace, "get", strings.Join(kinds, ","), "--output=name", "--ignore-not-found")
+		cmd := exec.CommandContext(ctx, "kubectl", "-n", in.Namespace, "get", strings.Join(kinds, ","), "--output=name", "--ignore-not-found")
 		text, err := cmd.Output()
 		left = slices.DeleteFunc(strings.Fields(string(text)), func(name string) bool {
 			return name == "configmap/kube-root-ca.crt" || name == "serviceaccount/default" || name == "secret/database"
 		})
 		return err == nil && len(left) == 0, fmt.Errorf("left: %v (%w)", left, err)
 	})
-	for _, kind := range []string{"clusterroles", "clusterrolebindings", "priorityclasses", "namespaces"} {
+	// Namespaces of other installations may be there.
+	for _, kind := range []string{"clusterroles", "clusterrolebindings", "priorityclasses"} {
 		if out := kubetest.Kubectl(t, "get", kind, "-l", "app.kubernetes.io/part-of=caesarion,app.kubernetes.io/instance="+release, "--output=name"); strings.TrimSpace(out) != "" {
 			t.Errorf("left: %s", out)
 		}

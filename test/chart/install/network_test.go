@@ -69,18 +69,18 @@ func (in *installation) testNetwork(t *testing.T) {
 			_ = api.DeleteSandbox(ctx, box)
 		}
 	}()
-	servers, err := in.kube.CoreV1().Pods(in.namespace).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/component=server"})
+	servers, err := in.Kube.CoreV1().Pods(in.Namespace).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/component=server"})
 	if err != nil || len(servers.Items) == 0 {
 		t.Fatalf("no replicas: %v", err)
 	}
 	server := net.JoinHostPort(servers.Items[0].Status.PodIP, "8000")
-	service := strings.TrimPrefix(in.url(t), "http://")
+	service := strings.TrimPrefix(in.URL(t), "http://")
 	agent := net.JoinHostPort(in.podIP(t, other), agentPort)
 	world := net.JoinHostPort(kubetest.OutsideIP, "80")
 	dns := net.JoinHostPort(kubetest.DNSIP, "53")
 	name := "kubernetes.default.svc.cluster.local"
 	addresses := []string{
-		agent, server, service, world, in.database,
+		agent, server, service, world, in.Database,
 		net.JoinHostPort(kubetest.MetadataIP, "80"), net.JoinHostPort(kubetest.NodeIP, "6443"), net.JoinHostPort(kubetest.NodeIP, "10250"),
 		net.JoinHostPort(kubetest.ServiceIP, "443"), dns,
 	}
@@ -115,8 +115,8 @@ func (in *installation) testNetwork(t *testing.T) {
 		labels    map[string]string
 		want      bool
 	}{
-		{"somebody with the server's labels beside it", in.namespace, own, true}, // the control
-		{"another pod beside the server", in.namespace, nil, false},
+		{"somebody with the server's labels beside it", in.Namespace, own, true}, // the control
+		{"another pod beside the server", in.Namespace, nil, false},
 		{"a pod with the server's labels elsewhere", kubetest.Namespace(t), own, false},
 	} {
 		if got := in.dials(t, from.namespace, from.labels, agent); got != from.want {
@@ -124,14 +124,14 @@ func (in *installation) testNetwork(t *testing.T) {
 		}
 	}
 	// The server's pods: their port, and no other.
-	if !in.dials(t, in.namespace, nil, server) {
+	if !in.dials(t, in.Namespace, nil, server) {
 		t.Error("a pod does not reach the server")
 	}
 }
 
 func (in *installation) podIP(t *testing.T, sandbox string) string {
 	t.Helper()
-	pod, err := in.kube.CoreV1().Pods(in.sandboxes).Get(t.Context(), podOf(sandbox), metav1.GetOptions{})
+	pod, err := in.Kube.CoreV1().Pods(in.Sandboxes).Get(t.Context(), podOf(sandbox), metav1.GetOptions{})
 	if err != nil || pod.Status.PodIP == "" {
 		t.Fatalf("pod of %s: %v", sandbox, err)
 	}
@@ -143,7 +143,7 @@ func (in *installation) podIP(t *testing.T, sandbox string) string {
 func (in *installation) dials(t *testing.T, namespace string, labels map[string]string, address string) bool {
 	t.Helper()
 	yes, no, user := true, false, int64(65532)
-	pods := in.kube.CoreV1().Pods(namespace)
+	pods := in.Kube.CoreV1().Pods(namespace)
 	pod, err := pods.Create(t.Context(), &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{GenerateName: "dial-", Labels: labels},
 		Spec: corev1.PodSpec{

@@ -23,7 +23,7 @@ import (
 // token of their account and nothing else.
 func (in *installation) asServer(t *testing.T) *kubernetes.Clientset {
 	t.Helper()
-	answer, err := in.kube.CoreV1().ServiceAccounts(in.namespace).CreateToken(t.Context(), release, &authv1.TokenRequest{}, metav1.CreateOptions{})
+	answer, err := in.Kube.CoreV1().ServiceAccounts(in.Namespace).CreateToken(t.Context(), release, &authv1.TokenRequest{}, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,7 +36,7 @@ func (in *installation) asServer(t *testing.T) *kubernetes.Clientset {
 // make, as the server.
 func (in *installation) testRights(t *testing.T) {
 	ctx, server := t.Context(), in.asServer(t)
-	core, boxes := server.CoreV1(), in.sandboxes
+	core, boxes := server.CoreV1(), in.Sandboxes
 	yes, no, user := true, false, int64(65532)
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: "rights"},
@@ -92,7 +92,7 @@ func (in *installation) testRights(t *testing.T) {
 		}
 	}
 
-	own, err := in.kube.CoreV1().Pods(in.namespace).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/component=server"})
+	own, err := in.Kube.CoreV1().Pods(in.Namespace).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/component=server"})
 	if err != nil || len(own.Items) == 0 {
 		t.Fatalf("no replicas: %v", err)
 	}
@@ -107,7 +107,7 @@ func (in *installation) testRights(t *testing.T) {
 		"attach":        post(boxes, "rights", "attach"),
 		"port-forward":  post(boxes, "rights", "portforward"),
 		"evict":         post(boxes, "rights", "eviction"),
-		"exec own pods": post(in.namespace, own.Items[0].Name, "exec"),
+		"exec own pods": post(in.Namespace, own.Items[0].Name, "exec"),
 		"logs": func() error {
 			r, err := core.Pods(boxes).GetLogs("rights", &corev1.PodLogOptions{}).Stream(ctx)
 			if err == nil {
@@ -144,14 +144,14 @@ func (in *installation) testRights(t *testing.T) {
 		"nodes":      func() error { _, err := core.Nodes().List(ctx, list); return err },
 		"namespaces": func() error { _, err := core.Namespaces().List(ctx, list); return err },
 		"its own namespace": func() error {
-			_, err := core.Namespaces().Get(ctx, in.namespace, metav1.GetOptions{})
+			_, err := core.Namespaces().Get(ctx, in.Namespace, metav1.GetOptions{})
 			return err
 		},
 		"cluster roles": func() error { _, err := server.RbacV1().ClusterRoles().List(ctx, list); return err },
 		"roles":         func() error { _, err := server.RbacV1().Roles(boxes).List(ctx, list); return err },
 		"all pods":      func() error { _, err := core.Pods("").List(ctx, list); return err },
 	}
-	for _, namespace := range []string{boxes, in.namespace, "default", "kube-system"} {
+	for _, namespace := range []string{boxes, in.Namespace, "default", "kube-system"} {
 		forbidden["secrets of "+namespace] = func() error { _, err := core.Secrets(namespace).List(ctx, list); return err }
 		forbidden["a secret of "+namespace] = func() error {
 			_, err := core.Secrets(namespace).Get(ctx, release+"-generated", metav1.GetOptions{})
@@ -189,7 +189,7 @@ func (in *installation) testRights(t *testing.T) {
 	if err := core.Pods(boxes).Delete(ctx, "rights", metav1.DeleteOptions{}); err != nil {
 		t.Errorf("delete a pod: %v", err)
 	}
-	if err := in.kube.CoordinationV1().Leases(boxes).Delete(ctx, "rights", metav1.DeleteOptions{}); err != nil {
+	if err := in.Kube.CoordinationV1().Leases(boxes).Delete(ctx, "rights", metav1.DeleteOptions{}); err != nil {
 		t.Error(err)
 	}
 	// The sandboxes' own account has no rights, should its token ever be got at.

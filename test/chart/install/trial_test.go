@@ -25,6 +25,7 @@ import (
 // TestTrial installs the chart with the PostgreSQL that is only for trials: no
 // secret is made by hand, and sessions are kept.
 func TestTrial(t *testing.T) {
+	t.Parallel()
 	image := postgresImage(t)
 	in := install(t, `
 database:
@@ -41,13 +42,13 @@ sandboxes:
 	if got := python(t, api, box, "print('tried')"); got != "tried\n" {
 		t.Errorf("it says %q", got)
 	}
-	out := kubetest.Kubectl(t, "-n", in.namespace, "exec", "statefulset/caesarion-postgres", "--", "psql", "-U", "caesarion", "-Atc", "SELECT count(*) FROM replicas")
+	out := kubetest.Kubectl(t, "-n", in.Namespace, "exec", "statefulset/caesarion-postgres", "--", "psql", "-U", "caesarion", "-Atc", "SELECT count(*) FROM replicas")
 	if strings.TrimSpace(out) != "1" {
 		t.Errorf("the database knows %q replicas", out)
 	}
-	password := kubetest.Kubectl(t, "-n", in.namespace, "get", "secret", "caesarion-generated", "-o", "jsonpath={.data.postgres-password}")
-	in.upgrade(t, "server.logLevel=debug")
-	if now := kubetest.Kubectl(t, "-n", in.namespace, "get", "secret", "caesarion-generated", "-o", "jsonpath={.data.postgres-password}"); now != password {
+	password := kubetest.Kubectl(t, "-n", in.Namespace, "get", "secret", "caesarion-generated", "-o", "jsonpath={.data.postgres-password}")
+	in.Upgrade(t, "server.logLevel=debug")
+	if now := kubetest.Kubectl(t, "-n", in.Namespace, "get", "secret", "caesarion-generated", "-o", "jsonpath={.data.postgres-password}"); now != password {
 		t.Error("an upgrade made another password, which the database does not have")
 	}
 	if got := python(t, api, box, "print('still')"); got != "still\n" {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
@@ -33,6 +34,7 @@ type Installation struct {
 	Namespace string // of the server
 	Sandboxes string // namespace of the pods that are sandboxes
 	Kube      *kubernetes.Clientset
+	Database  string   // HOST:PORT, as pods reach it
 	files     []string // of values
 }
 
@@ -43,13 +45,7 @@ func Install(tb testing.TB, database, values string) *Installation {
 	tb.Helper()
 	in := &Installation{Namespace: kubetest.Namespace(tb), Kube: kubernetes.NewForConfigOrDie(kubetest.Config(tb))}
 	in.Sandboxes = in.Namespace + "-sandboxes"
-	dsn, err := url.Parse(database)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	// Postgres of tests listens on the node's loopback, where pods don't reach it.
-	dsn.Host = Pass(tb, kubetest.NodeIP, dsn.Host)
-	kubetest.Kubectl(tb, "-n", in.Namespace, "create", "secret", "generic", "database", "--from-literal=url="+dsn.String())
+	kubetest.Kubectl(tb, "-n", in.Namespace, "create", "secret", "generic", "database", "--from-literal=url="+in.OpenDatabase(tb, database))
 
 	server, serverDigest, _ := strings.Cut(kubetest.Image(tb, "server"), "@")
 	python, pythonDigest, _ := strings.Cut(kubetest.Image(tb, "python"), "@")
@@ -79,6 +75,19 @@ func Install(tb testing.TB, database, values string) *Installation {
 	return in
 }
 
+// OpenDatabase gives the URL of a database as pods reach it: Postgres of tests
+// listens on the node's loopback.
+func (in *Installation) OpenDatabase(tb testing.TB, database string) string {
+	tb.Helper()
+	dsn, err := url.Parse(database)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	in.Database = pass(tb, kubetest.NodeIP, dsn.Host)
+	dsn.Host = in.Database
+	return dsn.String()
+}
+
 // Upgrade installs the chart anew with some values set.
 func (in *Installation) Upgrade(tb testing.TB, set ...string) {
 	tb.Helper()
@@ -94,6 +103,19 @@ func (in *Installation) helm(tb testing.TB, what string, set ...string) {
 	if out, errOut, err := helmtest.Run(tb, args...); err != nil {
 		tb.Fatalf("helm %s %v: %v\n%s%s", what, set, err, out, errOut)
 	}
+	// Ready pods are part of the service when kube-proxy has heard of them, too.
+	service := in.URL(tb) + "/healthz"
+	kubetest.Wait(tb, "the service", func(ctx context.Context) error {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, service, nil)
+		if err != nil {
+			return err
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err == nil {
+			err = resp.Body.Close()
+		}
+		return err
+	})
 }
 
 // Explain logs what a person would look at.
@@ -142,9 +164,9 @@ func (in *Installation) Servers(ctx context.Context) ([]corev1.Pod, error) {
 	return pods, nil
 }
 
-// Pass listens on an address of the node and gives each connection on to
+// pass listens on an address of the node and gives each connection on to
 // another one, until the test is over.
-func Pass(tb testing.TB, ip, to string) string {
+func pass(tb testing.TB, ip, to string) string {
 	tb.Helper()
 	l, err := (&net.ListenConfig{}).Listen(tb.Context(), "tcp", net.JoinHostPort(ip, "0"))
 	if err != nil {

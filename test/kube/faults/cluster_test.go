@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 
 	v1 "github.com/caesarion/caesarion/api/v1"
+	"github.com/caesarion/caesarion/test/kubetest"
 )
 
 // wantAlive checks that a sandbox runs code, through the service, and that no
@@ -93,6 +94,8 @@ func (w *world) testAPIServerAway(t *testing.T) {
 	}
 	api.Start()
 	back := time.Now()
+	w.eventually(t, "the API server", func(ctx context.Context) error { _, err := w.boxes(ctx); return err })
+	kubetest.Rejoin(t) // what is tested are the servers
 	w.creates(t)
 	t.Logf("a sandbox is made %v after the API server's start", time.Since(back).Round(time.Millisecond))
 	w.whole(t)

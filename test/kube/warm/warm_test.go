@@ -2,7 +2,6 @@ package warm_test
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -20,8 +19,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 
+	"github.com/caesarion/caesarion/internal/agent/agenttest"
 	"github.com/caesarion/caesarion/internal/agentapi"
-	"github.com/caesarion/caesarion/internal/event"
 	"github.com/caesarion/caesarion/internal/sandbox"
 	"github.com/caesarion/caesarion/internal/sandbox/kube"
 	"github.com/caesarion/caesarion/internal/sandbox/pool"
@@ -129,36 +128,6 @@ func warmRequest(t testing.TB, env map[string]string) pool.Request {
 	}}
 }
 
-// run runs code and gives what it prints.
-func run(ctx context.Context, client *agentapi.Client, kernel, code string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, startPatience)
-	defer cancel()
-	stream, err := client.Execute(ctx, kernel, agentapi.Execute{ID: "exe_" + sandbox.RandomSuffix(), Code: code, StoreHistory: true})
-	if err != nil {
-		return "", err
-	}
-	defer stream.Close()
-	var out strings.Builder
-	for {
-		rec, err := stream.Next()
-		if err != nil {
-			return out.String(), err
-		}
-		switch rec.Type {
-		case event.OutputStream:
-			var e struct{ Data event.Stream }
-			if err := json.Unmarshal(rec.Line, &e); err != nil {
-				return "", err
-			}
-			out.WriteString(e.Data.Text)
-		case event.OutputError:
-			return "", fmt.Errorf("%s", rec.Line)
-		case event.ExecutionFinished:
-			return out.String(), nil
-		}
-	}
-}
-
 func pods(t testing.TB, namespace, selector string) []corev1.Pod {
 	t.Helper()
 	list, err := kubetest.Client(t).CoreV1().Pods(namespace).List(t.Context(), metav1.ListOptions{LabelSelector: selector})
@@ -199,7 +168,7 @@ func TestWarmPods(t *testing.T) {
 					return
 				}
 			}
-			out, err := run(t.Context(), lease.Client, kernel, "import os; print(os.environ['MINE'])")
+			out, err := agenttest.Output(t.Context(), lease.Client, kernel, "import os; print(os.environ['MINE'])")
 			if err != nil || out != mine+"\n" {
 				t.Errorf("%s of %s printed %q: %v", mine, lease.Info.ID, out, err)
 			}
@@ -239,7 +208,7 @@ func TestWarmPods(t *testing.T) {
 	}
 	for _, l := range leased {
 		client := agentapi.NewClient(func(ctx context.Context) (net.Conn, error) { return c.d.Dial(ctx, l.Info.ID) }, l.Info.AgentToken)
-		out, err := run(t.Context(), client, warmKernel, "import os; print(os.environ['MINE'])")
+		out, err := agenttest.Output(t.Context(), client, warmKernel, "import os; print(os.environ['MINE'])")
 		if want := owner[l.Info.ID] + "\n"; err != nil || out != want {
 			t.Errorf("%s now prints %q, want %q: %v", l.Info.ID, out, want, err)
 		}
@@ -282,7 +251,7 @@ func BenchmarkLease(b *testing.B) {
 					b.Fatal(err)
 				}
 				leases = append(leases, time.Since(begin))
-				out, err := run(b.Context(), lease.Client, warmKernel, "print(1)")
+				out, err := agenttest.Output(b.Context(), lease.Client, warmKernel, "print(1)")
 				outputs = append(outputs, time.Since(begin))
 				b.StopTimer()
 				if err != nil || out != "1\n" {
@@ -292,7 +261,7 @@ func BenchmarkLease(b *testing.B) {
 					cold++
 				}
 				begin = time.Now()
-				if _, err := run(b.Context(), lease.Client, warmKernel, "print(2)"); err != nil {
+				if _, err := agenttest.Output(b.Context(), lease.Client, warmKernel, "print(2)"); err != nil {
 					b.Fatal(err)
 				}
 				seconds = append(seconds, time.Since(begin))

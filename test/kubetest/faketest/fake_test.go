@@ -42,16 +42,13 @@ func TestManyPods(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ready := func(want int32) func(ctx context.Context) error {
-		return func(ctx context.Context) error {
-			got, err := deployments.Get(ctx, deployment.Name, metav1.GetOptions{})
-			if err == nil && (got.Status.ReadyReplicas != want || got.Status.Replicas != want) {
-				err = fmt.Errorf("%d of %d are ready", got.Status.ReadyReplicas, got.Status.Replicas)
-			}
-			return err
+	progress(t, many, "pods ready", func(ctx context.Context) (int, error) {
+		got, err := deployments.Get(ctx, deployment.Name, metav1.GetOptions{})
+		if err != nil {
+			return 0, err
 		}
-	}
-	kubetest.Wait(t, "all pods", ready(many))
+		return int(got.Status.ReadyReplicas), nil
+	})
 	t.Logf("%d pods ready after %v", many, time.Since(began).Round(100*time.Millisecond))
 
 	pods, err := client.CoreV1().Pods(ns.Name).List(t.Context(), metav1.ListOptions{})
@@ -68,12 +65,31 @@ func TestManyPods(t *testing.T) {
 
 	began = time.Now()
 	kubetest.Kubectl(t, "scale", "-n", ns.Name, "deployment/many", "--replicas=0")
-	kubetest.Wait(t, "no pod", func(ctx context.Context) error {
-		left, err := client.CoreV1().Pods(ns.Name).List(ctx, metav1.ListOptions{Limit: 1})
-		if err == nil && len(left.Items) > 0 {
-			err = fmt.Errorf("pods are left")
+	progress(t, many, "pods gone", func(ctx context.Context) (int, error) {
+		left, err := client.CoreV1().Pods(ns.Name).List(ctx, metav1.ListOptions{ResourceVersion: "0"})
+		if err != nil {
+			return 0, err
 		}
-		return err
+		return many - len(left.Items), nil
 	})
 	t.Logf("gone after %v", time.Since(began).Round(100*time.Millisecond))
+}
+
+// progress waits until so many are done, however long that takes, as long as
+// there are ever more.
+func progress(t *testing.T, want int, what string, count func(context.Context) (int, error)) {
+	t.Helper()
+	done := -1
+	for done < want {
+		kubetest.Wait(t, fmt.Sprintf("more than %d %s", done, what), func(ctx context.Context) error {
+			now, err := count(ctx)
+			if err == nil && now <= done {
+				err = fmt.Errorf("no more")
+			}
+			if err == nil {
+				done = now
+			}
+			return err
+		})
+	}
 }

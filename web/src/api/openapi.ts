@@ -806,7 +806,7 @@ export interface paths {
         };
         /**
          * Get a sandbox
-         * @description It is not woken. Failures, here and wherever a sandbox is named: 404 `sandbox-not-found`; 410 `sandbox-gone` with `reason` (deleted, expired, idle, out_of_memory, sandbox_lost, unresponsive).
+         * @description It is not woken. Failures, here and wherever a sandbox is named: 404 `sandbox-not-found`; 410 `sandbox-gone` with `reason` (deleted, expired, idle, out_of_memory, sandbox_lost, unresponsive; on Kubernetes also what the cluster did, such as evicted, preempted or node-lost).
          */
         get: operations["get-sandbox"];
         put?: never;

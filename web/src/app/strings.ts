@@ -75,7 +75,7 @@ export const useStrings = defineStrings({
 
     loginTitle: "Log in",
     loginText:
-      "This server asks for its token. It printed an address with the token when it started, and keeps it in the file “token” in its data directory.",
+      "This server asks for its token. On one machine it printed an address with the token when it started, and keeps it in the file “token” in its data directory. On Kubernetes it is in a secret; whoever installed the server has it.",
     token: "Token",
     loginButton: "Log in",
     loginWrong: "That is not the token. Copy it again.",
@@ -204,7 +204,7 @@ export const useStrings = defineStrings({
 
     loginTitle: "Anmelden",
     loginText:
-      "Dieser Server verlangt sein Token. Beim Start hat er eine Adresse mit dem Token ausgegeben; es steht auch in der Datei „token“ in seinem Datenverzeichnis.",
+      "Dieser Server verlangt sein Token. Auf einem einzelnen Rechner hat er beim Start eine Adresse mit dem Token ausgegeben; es steht auch in der Datei „token“ in seinem Datenverzeichnis. Auf Kubernetes steht es in einem Secret; wer den Server installiert hat, kennt es.",
     token: "Token",
     loginButton: "Anmelden",
     loginWrong: "Das ist nicht das Token. Kopier es noch einmal.",

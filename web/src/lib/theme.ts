@@ -1,5 +1,4 @@
 import { useSyncExternalStore } from "react";
-import { useMedia } from "./hooks";
 import { remember, remembered } from "./storage";
 
 export type Theme = "system" | "light" | "dark";
@@ -23,11 +22,4 @@ export function useTheme(): Theme {
     listeners.add(changed);
     return () => listeners.delete(changed);
   }, theme);
-}
-
-/** The theme that is seen: for what can't use the CSS variables, such as plots. */
-export function useResolvedTheme(): "light" | "dark" {
-  const chosen = useTheme();
-  const dark = useMedia("(prefers-color-scheme: dark)");
-  return chosen === "system" ? (dark ? "dark" : "light") : chosen;
 }

@@ -236,6 +236,9 @@ capabilities: {drop: [ALL]}
 {{- if and $v.autoscaling.enabled (not (or $v.autoscaling.targetCPU $v.autoscaling.targetMemory $v.autoscaling.executions.enabled)) -}}
 {{- fail "autoscaling has nothing to look at: set targetCPU, targetMemory or executions.enabled" -}}
 {{- end -}}
+{{- if ne (empty $v.sandboxes.poolNight.from) (empty $v.sandboxes.poolNight.to) -}}
+{{- fail "sandboxes.poolNight needs both from and to, such as 22:00 and 06:00" -}}
+{{- end -}}
 {{- if le (int $v.server.terminationGracePeriodSeconds) (int $v.server.preStopSeconds) -}}
 {{- fail "server.terminationGracePeriodSeconds has to be above preStopSeconds, or the server is killed before it could give its sessions away" -}}
 {{- end -}}

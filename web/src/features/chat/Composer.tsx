@@ -3,7 +3,7 @@ import { type KeyboardEvent, useCallback, useEffect, useLayoutEffect, useRef, us
 import { ModelPicker } from "@/app/ModelPicker";
 import { addFiles } from "@/features/files/add";
 import { composerEvent } from "@/features/notebook/controller";
-import { useActions, useModels, useSession, useSessionStore } from "@/features/session";
+import { useActions, useHost, useModels, useSession, useSessionStore } from "@/features/session";
 import { cx } from "@/lib/cx";
 import { IconButton } from "@/ui";
 import { useAttachments } from "./attachments";
@@ -28,6 +28,7 @@ function ComposerBox() {
   const store = useSessionStore();
   const storeKey = useStoreKey();
   const models = useModels();
+  const cluster = useHost(models.data?.models.length === 0)?.driver === "kube";
   const sessionId = useSession((state) => state.id);
   const chosen = useSession((state) => state.session?.model ?? state.draftModel);
   const running = useSession((state) => state.session?.turn !== undefined);
@@ -256,7 +257,13 @@ function ComposerBox() {
         {model === "" ? (
           <p className="mt-1.5 truncate px-1 text-muted text-xs" title={models.data?.hint}>
             {s.composer.noModel}{" "}
-            {models.data?.models.length === 0 ? s.composer.noModelHint : models.data ? s.composer.noModelChosen : null}
+            {models.data?.models.length === 0
+              ? cluster
+                ? s.composer.noModelCluster
+                : s.composer.noModelHint
+              : models.data
+                ? s.composer.noModelChosen
+                : null}
           </p>
         ) : null}
       </form>

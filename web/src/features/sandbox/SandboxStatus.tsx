@@ -1,7 +1,7 @@
 import { AlarmClock, CircleStop, Moon, Play, RotateCcw, Sparkles } from "lucide-react";
 import { Popover } from "radix-ui";
 import { useEffect, useState } from "react";
-import { useActions, useSession } from "@/features/session";
+import { useActions, useHost, useSession } from "@/features/session";
 import { cx } from "@/lib/cx";
 import { language } from "@/lib/i18n";
 import { Button, ConfirmDialog, Spinner, Tooltip, toast } from "@/ui";
@@ -56,6 +56,8 @@ export function SandboxStatus() {
   const coming = state === "starting" || state === "resuming";
   const seconds = useSeconds(coming);
   const awake = state === "ready" || state === "busy";
+  const host = useHost(open);
+  const canSleep = host?.capabilities.can?.includes("pause") ?? true; // else the server says so
   const told = useAsleep(sandbox?.id, state === "paused");
   const readings = useUsage(id, sandbox?.id, (open && state === "ready") || state === "busy");
   const full = tight(readings.at(-1));
@@ -140,7 +142,7 @@ export function SandboxStatus() {
                   {s.interrupt}
                 </Button>
               )}
-              {state === "ready" && (
+              {state === "ready" && canSleep && (
                 <Tooltip text={s.sleepHint} side="top">
                   <Button size="sm" onClick={() => void actions.pauseSandbox()}>
                     <Moon aria-hidden className="size-3.5" />

@@ -4,6 +4,7 @@ import type { ReactNode } from "react";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import type { Session, SessionSandbox, Usage, VariableList } from "@/api/types";
 import { SessionProvider, SessionStore } from "@/features/session";
+import { queryClient } from "@/lib/query";
 import { TooltipProvider } from "@/ui/tooltip";
 import { tight } from "./Meters";
 import { SandboxStatus } from "./SandboxStatus";
@@ -106,6 +107,23 @@ describe("SandboxStatus", () => {
     expect(calls).not.toContain("GET usage");
     set({ state: "busy", id: "sbx_1" });
     await waitFor(() => expect(calls).toContain("GET usage"));
+  });
+
+  it("offers no sleep where sandboxes can't, as on Kubernetes", async () => {
+    const show1 = async (can: string[]) => {
+      queryClient.clear();
+      answers["/v1/info"] = () => json({ driver: "kube", capabilities: { can, enforces: {}, missing: {} } });
+      show({ state: "ready", id: "sbx_1" }, <SandboxStatus />);
+      await user.click(pill());
+      await waitFor(() => expect(queryClient.getQueryData(["host"])).toBeDefined());
+      await screen.findByRole("button", { name: "New sandbox" });
+    };
+    await show1(["pause"]);
+    expect(screen.getByRole("button", { name: "Put to sleep" })).toBeVisible();
+    cleanup();
+    await show1([]);
+    await waitFor(() => expect(screen.queryByRole("button", { name: "Put to sleep" })).toBeNull());
+    queryClient.clear();
   });
 
   it("says since when it sleeps and what that takes, and wakes it", async () => {
