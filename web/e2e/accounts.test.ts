@@ -28,7 +28,9 @@ beforeAll(async () => {
   server = await startServer({
     auth: "accounts",
     env: issuer.env,
-    config: issuer.config("role_claim: groups\nroles: {staff: member, guests: viewer}"),
+    config: `${issuer.config("role_claim: groups\nroles: {staff: member, guests: viewer}")}
+limits: {default: {sandboxes: 3, cpu_per_day: 8h}, organisations: {Acme: {sandboxes: 10}}}
+`,
   });
   browser = await startBrowser();
 });
@@ -180,7 +182,7 @@ describe("from the first start on", () => {
     await second.close();
 
     await v.page.getByRole("button", { name: "Back to the sessions" }).first().click();
-    await openMenu(v.page, "Log out");
+    await openMenu(v.page, "Sign out");
     await v.page.getByLabel("E-mail address").waitFor();
     await v.close();
   });
@@ -368,6 +370,11 @@ describe("from the first start on", () => {
     await v.page.getByRole("link", { name: "Sandboxes" }).click();
     await row(v.page, made.id).getByText("running").waitFor();
     expect(await findings(v.page)).toEqual([]);
+    await v.page.getByRole("link", { name: "Usage of all" }).click();
+    await row(v.page, "Ann").getByText("Sandboxes awake").waitFor();
+    await row(v.page, "Ann").getByText("1 of 3", { exact: true }).waitFor();
+    expect(await findings(v.page)).toEqual([]);
+    await v.page.getByRole("link", { name: "Sandboxes" }).click();
     await v.page.getByRole("button", { name: `End: ${made.id}` }).click();
     await v.page.getByRole("dialog").getByRole("button", { name: "End" }).click();
     await v.page.getByText("No sandboxes").waitFor();
@@ -386,12 +393,39 @@ const looks = [
 const parts = {
   "account/profile": "Profile",
   "account/keys": "API keys",
+  "account/usage": "Usage and limits",
   "admin/users": "Users",
   "admin/organisations": "Organisations",
   "admin/all-keys": "Keys of all",
   "admin/sandboxes": "Sandboxes",
+  "admin/all-usage": "Usage of all",
   "admin/audit": "Audit",
 };
+
+test("the audit is read page by page, and by who did what", async () => {
+  const v = await visit(browser, server, { login: false });
+  await signIn(v, "ann@example.org");
+  await newSession(v.page).waitFor();
+  for (let n = 0; n < 60; n++) {
+    const answer = await v.context.request.patch("/v1/users/bob@example.org", { data: { name: `Bob ${n % 2}` } });
+    expect(answer.status()).toBe(200);
+  }
+  await v.page.goto(`${server.url}/#admin/audit`);
+  await section(v.page, "Audit").waitFor();
+  const entries = v.page.getByRole("list", { name: "Audit" }).getByRole("listitem");
+  await v.page.getByLabel("Action").selectOption("update-user");
+  await until("a page of changes", async () => {
+    const texts = await entries.allInnerTexts();
+    return texts.length === 50 && texts.every((text) => text.includes("changed a user"));
+  });
+  await v.page.getByRole("button", { name: "Show older entries" }).click();
+  await until("more than a page", async () => (await entries.count()) > 60);
+  await v.page.getByLabel("User", { exact: true }).selectOption({ label: "Carol" });
+  await v.page.getByText("No entries").waitFor();
+  await v.page.getByRole("button", { name: "Clear the filters" }).click();
+  await until("all again", async () => (await entries.count()) === 50);
+  await v.close();
+});
 
 describe.each(looks)("$name", ({ name, dark, size }) => {
   test("nothing is found and nothing is cut off", async () => {

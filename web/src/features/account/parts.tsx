@@ -176,17 +176,16 @@ export function Row({ children, dim }: { children: ReactNode; dim?: boolean }) {
 
 /** Small facts in one line, with points between. */
 export function Facts({ facts }: { facts: ReactNode[] }) {
+  const shown = facts.filter((fact) => fact !== "" && fact !== 0 && fact !== false && fact !== undefined);
   return (
     <p className="mt-0.5 flex flex-wrap gap-x-1.5 text-muted text-xs">
-      {facts
-        .filter((fact) => fact !== "" && fact !== false && fact !== undefined)
-        .map((fact, i) => (
-          // biome-ignore lint/suspicious/noArrayIndexKey: the order is fixed
-          <span key={i} className="flex gap-x-1.5">
-            {i > 0 && <span aria-hidden>·</span>}
-            {fact}
-          </span>
-        ))}
+      {shown.map((fact, i) => (
+        // biome-ignore lint/suspicious/noArrayIndexKey: the order is fixed
+        <span key={i} className="flex gap-x-1.5">
+          {fact}
+          {i < shown.length - 1 && <span aria-hidden>·</span>}
+        </span>
+      ))}
     </p>
   );
 }

@@ -22,3 +22,27 @@ export type Sandbox = There["Sandbox"];
 export type Action = "read" | "write" | "execute" | "manage" | "administer" | "operate";
 
 export const roles: readonly Role[] = ["viewer", "member", "admin", "owner"];
+
+/** How much of one limit is used. */
+export interface LimitFigure {
+  limit: string;
+  unit: "number" | "bytes" | "milliseconds";
+  used: number;
+  most?: number; // absent: no limit
+  frees_at?: string; // absent: when something is given back
+}
+
+/** What a user, or an organisation, uses. */
+export interface SubjectUsage {
+  scope: "user" | "organisation";
+  user_id?: string;
+  organisation_id?: string;
+  limits: LimitFigure[] | null;
+  upload_bytes?: number;
+  upload_types?: string[] | null;
+}
+
+export interface Allowance {
+  user: SubjectUsage;
+  organisation?: SubjectUsage;
+}
