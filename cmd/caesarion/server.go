@@ -22,6 +22,7 @@ import (
 	"github.com/caesarion/caesarion/internal/fleet"
 	"github.com/caesarion/caesarion/internal/httpapi"
 	"github.com/caesarion/caesarion/internal/identity/accounts"
+	"github.com/caesarion/caesarion/internal/limits"
 	"github.com/caesarion/caesarion/internal/llm"
 	"github.com/caesarion/caesarion/internal/metrics"
 	"github.com/caesarion/caesarion/internal/replica"
@@ -54,6 +55,7 @@ type server struct {
 	fleet    *fleet.Fleet
 	sessions *sessions         // nil: this server keeps none
 	accounts *accounts.Service // nil: there is one user
+	limits   *limits.Service   // nil: nothing is limited
 	setup    string            // secret of the link that makes the first user; "": there are some
 	http     *http.Server
 	ended    chan error // what Serve ended with
@@ -97,15 +99,18 @@ func startServer(ctx context.Context, opts serverOptions) (*server, error) {
 		if s.store, s.replicas, err = openStore(ctx, opts); err != nil {
 			return nil, err
 		}
+		if err := s.openAccounts(ctx, opts); err != nil {
+			return nil, err
+		}
+		if err := s.openLimits(ctx, opts); err != nil {
+			return nil, err
+		}
 	}
 	if err := s.openSandboxes(ctx, opts); err != nil {
 		return nil, err
 	}
 	if opts.sessions {
 		if s.sessions, err = openSessions(ctx, s, opts); err != nil {
-			return nil, err
-		}
-		if err := s.openAccounts(ctx, opts); err != nil {
 			return nil, err
 		}
 		s.replicas.Start(context.WithoutCancel(ctx), s.sessions.service)
@@ -134,7 +139,11 @@ func (s *server) openSandboxes(ctx context.Context, opts serverOptions) error {
 		return err
 	}
 	if s.gateway = gate; gate != nil {
+		gate.limits = s.limits
 		fleetOpts.Egress = gate
+	}
+	if s.limits != nil {
+		fleetOpts.Limits = limiter{s.limits}
 	}
 	if opts.cfg.Driver == config.DriverKubernetes {
 		if err := s.openPods(ctx, opts, &fleetOpts); err != nil {
@@ -224,6 +233,10 @@ func (s *server) closeSandboxes() error {
 // close lets go of whatever is open, in the reverse order of the start.
 func (s *server) close() error {
 	err := s.closeSandboxes()
+	if s.limits != nil {
+		err = errors.Join(err, s.limits.Close())
+		s.limits = nil
+	}
 	if s.accounts != nil {
 		err = errors.Join(err, s.accounts.Close())
 		s.accounts = nil
@@ -316,6 +329,7 @@ func (s *server) newHTTPServer(opts serverOptions) (*http.Server, error) {
 		Page:         page,
 		PageLive:     opts.cfg.WebDir != "",
 		Replicas:     s.replicas,
+		Limits:       s.limits,
 	}
 	if err := s.signIn(opts, &api); err != nil {
 		return nil, err
