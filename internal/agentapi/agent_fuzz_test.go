@@ -47,7 +47,9 @@ var calls = []struct {
 	{"kernels", func(ctx context.Context, c *Client) error { return second(c.Kernels(ctx)) }},
 	{"executions", func(ctx context.Context, c *Client) error { return second(c.Executions(ctx)) }},
 	{"files", func(ctx context.Context, c *Client) error { return second(c.Stat(ctx, "/workspace")) }},
-	{"tree", func(ctx context.Context, c *Client) error { return second(c.Tree(ctx, TreeRequest{Paths: []string{"/"}})) }},
+	{"tree", func(ctx context.Context, c *Client) error {
+		return second(c.Tree(ctx, TreeRequest{Paths: []string{"/"}}))
+	}},
 	{"request", func(ctx context.Context, c *Client) error {
 		return second(c.Request(ctx, "krn_x", Request{Type: "complete_request"}))
 	}},
