@@ -413,7 +413,9 @@ test("the audit is read page by page, and by who did what", async () => {
   await v.page.goto(`${server.url}/#admin/audit`);
   await section(v.page, "Audit").waitFor();
   const entries = v.page.getByRole("list", { name: "Audit" }).getByRole("listitem");
+  const asked = v.page.waitForResponse((answer) => answer.url().includes("action=update-user"));
   await v.page.getByLabel("Action").selectOption("update-user");
+  await asked;
   await until("a page of changes", async () => {
     const texts = await entries.allInnerTexts();
     return texts.length === 50 && texts.every((text) => text.includes("changed a user"));
@@ -423,7 +425,11 @@ test("the audit is read page by page, and by who did what", async () => {
   await v.page.getByLabel("User", { exact: true }).selectOption({ label: "Carol" });
   await v.page.getByText("No entries").waitFor();
   await v.page.getByRole("button", { name: "Clear the filters" }).click();
-  await until("all again", async () => (await entries.count()) === 50);
+  await until("all again", async () => {
+    const texts = await entries.allInnerTexts();
+    if (texts.length !== 50) throw new Error(`${texts.length} entries, the first: ${texts[0]}`);
+    return true;
+  });
   await v.close();
 });
 
@@ -465,7 +471,7 @@ test("by keys alone: from the sign-in to a key", async () => {
   await newSession(v.page).waitFor();
   await v.page.keyboard.press("Control+k");
   await v.page.keyboard.type("account and keys");
-  await v.page.getByRole("option", { name: "Account and keys" }).waitFor();
+  await v.page.getByRole("option", { name: "Account and keys", selected: true }).waitFor();
   await v.page.keyboard.press("Enter");
   await section(v.page, "Profile").waitFor();
   await v.page.getByRole("link", { name: "API keys" }).focus();

@@ -1,7 +1,7 @@
 // What the parts of account and administration are made of.
 import { useQueryClient } from "@tanstack/react-query";
 import { Check, Copy, Eye, EyeOff } from "lucide-react";
-import { type InputHTMLAttributes, type ReactNode, useId, useState } from "react";
+import { type InputHTMLAttributes, type ReactNode, useId, useRef, useState } from "react";
 import { ApiError } from "@/api/client";
 import { cx } from "@/lib/cx";
 import { language } from "@/lib/i18n";
@@ -107,9 +107,19 @@ export function Complaint({ text, className }: { text: string; className?: strin
 export function CopyLine({ label, text, copy, wrap }: { label: string; text: string; copy?: string; wrap?: boolean }) {
   const s = useStrings();
   const [copied, setCopied] = useState(false);
+  const field = useRef<HTMLTextAreaElement>(null);
+  const put = async () => {
+    try {
+      await navigator.clipboard.writeText(text);
+      setCopied(true);
+    } catch {
+      field.current?.focus(); // which selects it: without TLS a page may not copy
+    }
+  };
   return (
     <div className="flex items-start gap-2">
       <textarea
+        ref={field}
         readOnly
         aria-label={label}
         value={text}
@@ -117,16 +127,7 @@ export function CopyLine({ label, text, copy, wrap }: { label: string; text: str
         onFocus={(e) => e.currentTarget.select()}
         className="w-full min-w-0 flex-1 resize-none break-all rounded-md border border-line-strong bg-sunken px-3 py-2 font-mono text-xs leading-5"
       />
-      <IconButton
-        label={copied ? s.copied : (copy ?? s.copy)}
-        variant="plain"
-        onClick={() =>
-          void navigator.clipboard
-            .writeText(text)
-            .then(() => setCopied(true))
-            .catch((err: unknown) => toast.failure(err))
-        }
-      >
+      <IconButton label={copied ? s.copied : (copy ?? s.copy)} variant="plain" onClick={() => void put()}>
         {copied ? <Check className="text-success" /> : <Copy />}
       </IconButton>
     </div>
