@@ -19,3 +19,6 @@ func (f *Fleet) WaitingStarts(owner identity.Owner) int {
 
 // StateOf gives a sandbox's state.
 func StateOf(s *Sandbox) sandbox.State { return s.View().State }
+
+// MeterOnce reads the CPU time of all sandboxes now.
+func (f *Fleet) MeterOnce() { f.meterOnce() }

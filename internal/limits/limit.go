@@ -1,6 +1,7 @@
 package limits
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -19,7 +20,7 @@ const (
 	Executions Name = "executions_per_minute" // and processes
 	CPU        Name = "cpu_per_day"           // milliseconds, all cores together
 	Egress     Name = "egress_per_day"        // bytes, both directions
-	Tokens     Name = "model_tokens_per_day"  // in and out
+	Tokens     Name = "model_tokens_per_day"  //nolint:gosec // of language models, in and out: no credentials
 	UploadSize Name = "upload_size"           // bytes of one file
 )
 
@@ -91,9 +92,7 @@ type Set struct {
 func (s Set) over(more Set) Set {
 	out := Set{Most: map[Name]int64{}, UploadTypes: s.UploadTypes}
 	for _, from := range []Set{s, more} {
-		for name, most := range from.Most {
-			out.Most[name] = most
-		}
+		maps.Copy(out.Most, from.Most)
 	}
 	if more.UploadTypes != nil {
 		out.UploadTypes = more.UploadTypes
