@@ -221,6 +221,10 @@ describe("from the first start on", () => {
     const example = await v.page.getByLabel("Use it so:").inputValue();
     expect(await findings(v.page)).toEqual([]);
 
+    // Nobody leaves without it by mistake.
+    await v.page.keyboard.press("Escape");
+    await v.page.getByRole("alert").getByText("You have not copied the key").waitFor();
+
     // The example as it stands is a call that works.
     const { stdout } = await curl("bash", ["-c", `${example} -s`]);
     expect(JSON.parse(stdout)).toHaveProperty("sessions");
@@ -480,7 +484,9 @@ test("by keys alone: from the sign-in to a key", async () => {
   await button.focus();
   await v.page.keyboard.press("Enter");
   await v.page.getByRole("dialog").waitFor();
-  await v.page.getByLabel("Name", { exact: true }).focus();
+  await until("the name has the focus", () =>
+    v.page.getByLabel("Name", { exact: true }).evaluate((field) => field === document.activeElement),
+  );
   await v.page.keyboard.type("by keys");
   await v.page.keyboard.press("Escape");
   await v.page.getByRole("dialog").waitFor({ state: "hidden" });

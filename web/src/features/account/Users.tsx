@@ -141,7 +141,7 @@ export default function Users({ me }: { me: Me }) {
             </Button>
           }
         >
-          <CopyLine label={s.link} text={link.link.url} wrap />
+          <CopyLine label={s.link} text={link.link.url} focus />
         </Dialog>
       )}
       <ConfirmDialog

@@ -17,32 +17,11 @@ export type Organisation = There["Organisation"];
 export type AuditEntry = There["AuditEntry"];
 export type AuditList = There["AuditList"];
 export type Sandbox = There["Sandbox"];
+export type Allowance = There["Allowance"];
+export type SubjectUsage = There["SubjectUsage"];
+export type LimitFigure = There["LimitFigure"];
 
 /** What a role may do; in a list of them means: is allowed. */
 export type Action = "read" | "write" | "execute" | "manage" | "administer" | "operate";
 
 export const roles: readonly Role[] = ["viewer", "member", "admin", "owner"];
-
-/** How much of one limit is used. */
-export interface LimitFigure {
-  limit: string;
-  unit: "number" | "bytes" | "milliseconds";
-  used: number;
-  most?: number; // absent: no limit
-  frees_at?: string; // absent: when something is given back
-}
-
-/** What a user, or an organisation, uses. */
-export interface SubjectUsage {
-  scope: "user" | "organisation";
-  user_id?: string;
-  organisation_id?: string;
-  limits: LimitFigure[] | null;
-  upload_bytes?: number;
-  upload_types?: string[] | null;
-}
-
-export interface Allowance {
-  user: SubjectUsage;
-  organisation?: SubjectUsage;
-}
