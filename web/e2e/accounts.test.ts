@@ -494,6 +494,26 @@ test("by keys alone: from the sign-in to a key", async () => {
   await v.close();
 });
 
+test("a tab in which another one signed in elsewhere shows nothing of the one before", async () => {
+  const v = await visit(browser, server, { login: false });
+  await signIn(v, "bob@example.org");
+  await newSession(v.page).waitFor();
+  await v.page.goto(`${server.url}/#account/profile`);
+  await v.page.getByText("bob@example.org").first().waitFor();
+  const other = await v.context.newPage();
+  await other.goto(server.url);
+  await openMenu(other, "Sign out");
+  await other.getByLabel("E-mail address").fill("ann@example.org");
+  await other.getByLabel("Password", { exact: true }).fill(password);
+  await other.keyboard.press("Enter");
+  await newSession(other).waitFor();
+  await v.page.evaluate(() => window.dispatchEvent(new Event("focus")));
+  await newSession(v.page).waitFor();
+  await v.page.getByRole("button", { name: "Menu", exact: true }).click();
+  await v.page.getByText("Acme · owner").waitFor();
+  await v.close();
+});
+
 test("in German", async () => {
   const v = await visit(browser, server, { login: false, language: "de" });
   await v.open();

@@ -15,7 +15,6 @@ export const useStrings = defineStrings({
       "There are no users yet. Open the link that the server printed when it started: it makes the first one. After a restart there is a new link.",
     emailMissing: "Enter your e-mail address.",
     passwordMissing: "Enter your password.",
-    waysFailed: "The server does not say how people sign in here.",
     again: "Try again",
 
     setupTitle: "Set up this server",
@@ -67,12 +66,10 @@ export const useStrings = defineStrings({
     loading: "Loading",
     close: "Close",
     cancel: "Cancel",
-    save: "Save",
     copy: "Copy",
     copied: "Copied",
     more: (name: string) => `More for ${name}`,
     you: "you",
-    never: "never",
 
     roles: { viewer: "viewer", member: "member", admin: "admin", owner: "owner" },
     roleTexts: {
@@ -304,7 +301,6 @@ export const useStrings = defineStrings({
       "Es gibt noch keine Benutzer. Öffne den Link, den der Server beim Start ausgegeben hat: damit entsteht der erste. Nach einem Neustart gibt es einen neuen Link.",
     emailMissing: "Gib Deine E-Mail-Adresse ein.",
     passwordMissing: "Gib Dein Passwort ein.",
-    waysFailed: "Der Server sagt nicht, wie man sich hier anmeldet.",
     again: "Noch einmal",
 
     setupTitle: "Server einrichten",
@@ -359,12 +355,10 @@ export const useStrings = defineStrings({
     loading: "Wird geladen",
     close: "Schließen",
     cancel: "Abbrechen",
-    save: "Speichern",
     copy: "Kopieren",
     copied: "Kopiert",
     more: (name) => `Mehr zu ${name}`,
     you: "Du",
-    never: "nie",
 
     roles: { viewer: "Betrachter", member: "Mitglied", admin: "Admin", owner: "Eigentümer" },
     roleTexts: {
