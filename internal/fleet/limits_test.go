@@ -311,3 +311,20 @@ func TestWithoutCPUTimeLeft(t *testing.T) {
 		t.Errorf("one that does nothing is %s", got)
 	}
 }
+
+// What a turn costs an execution when nobody waits, beside the check itself.
+func BenchmarkTurn(b *testing.B) {
+	a := &allowance{}
+	a.executions.Store(1 << 60)
+	f, err := fleet.New(b.Context(), newHost(b).Driver(), nil, fleet.Options{Limits: a})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = f.Close() }) // nothing is kept
+	s := create(b, f, fleet.CreateRequest{Owner: ann})
+	for b.Loop() {
+		if err := s.TakeTurn(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
