@@ -106,6 +106,19 @@ test-web: deps-web ## tests of the page without a browser
 test-e2e: deps-e2e build image ## tests of the page in a real browser, with real sandboxes and a scripted model
 	@scripts/web.sh e2e
 
+# The same attacks from pods are in test-kube. ESCAPE is more of go test's flags:
+# make test-escape ESCAPE=-update writes docs/security/attacks.md.
+.PHONY: test-escape
+test-escape: $(TESTSUMMARY) deps-test build image ## attack the wall around real sandboxes from inside (part of test, too)
+	@$(TEST) -count=1 ./test/escape $(ESCAPE) | $(SUMMARY)
+	@$(TEST) -count=1 -p 1 ./test/escape/leaks ./test/escape/bounds | $(SUMMARY)
+
+# Each target for a share of FUZZTIME: make fuzz FUZZTIME=1h.
+FUZZTIME ?= 1m
+.PHONY: fuzz
+fuzz: venv ## feed what reads foreign bytes with random ones, for FUZZTIME in all
+	@scripts/fuzz.sh $(FUZZTIME)
+
 .PHONY: test-kernel-suite
 test-kernel-suite: venv build ## the Jupyter project's own kernel tests, against ours
 	@$(VENV)/bin/python -m pytest -q test/kernelsuite

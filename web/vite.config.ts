@@ -31,5 +31,6 @@ export default defineConfig({
     globals: true,
     include: ["src/**/*.test.{ts,tsx}"],
     setupFiles: ["src/lib/testing.ts"],
+    testTimeout: 20_000,
   },
 });

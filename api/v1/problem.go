@@ -9,6 +9,7 @@ type Problem struct {
 	Code      string         `json:"code" doc:"Stable name of the failure, for programs" example:"sandbox-not-found"`
 	Hint      string         `json:"hint,omitempty" doc:"What to do about it"`
 	Reason    string         `json:"reason,omitempty" doc:"Why a sandbox is gone, when known"`
+	Limit     *LimitReached  `json:"limit,omitempty" doc:"The limit that refused this"`
 	Instance  string         `json:"instance,omitempty" doc:"Path that was asked for"`
 	RequestID string         `json:"request_id,omitempty" doc:"Stands in the server's log too"`
 	Errors    []ProblemField `json:"errors,omitempty" doc:"What is wrong with which field"`

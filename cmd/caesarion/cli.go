@@ -82,7 +82,7 @@ func (c *cli) BeforeResolve(ctx *kong.Context) error {
 		return err
 	}
 	ctx.AddResolver(file)
-	c.Serve.Templates, c.Serve.Models, c.Serve.Egress, c.Serve.SignIn = file.Templates, file.Models, file.Egress, file.SignIn
+	file.Into(&c.Serve.Server)
 	return nil
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/caesarion/caesarion/internal/config"
 	"github.com/caesarion/caesarion/internal/egress"
 	"github.com/caesarion/caesarion/internal/fleet"
+	"github.com/caesarion/caesarion/internal/limits"
 	"github.com/caesarion/caesarion/internal/metrics"
 )
 
@@ -24,6 +25,7 @@ type gateway struct {
 	policies map[string]egress.Policy
 	names    map[string]string // of the networks; those without one are left out
 	certs    []byte
+	limits   *limits.Service // nil: nothing is counted
 }
 
 var _ fleet.Egress = (*gateway)(nil)
@@ -141,9 +143,17 @@ func (g *gateway) CACerts() []byte { return g.certs }
 
 // Serve implements fleet.Egress.
 func (g *gateway) Serve(ctx context.Context, conn net.Conn, from fleet.Outbound) error {
-	return g.Gateway.Serve(ctx, conn, egress.Client{
+	client := egress.Client{
 		Sandbox: string(from.Sandbox), Session: from.Session, Template: from.Template, User: from.Owner.User, Org: from.Owner.Org,
 		Policy: func() egress.Policy { return g.policies[from.Template] },
 		Used:   from.Used,
-	})
+	}
+	if g.limits != nil {
+		client.Account = func(n int64) error { return g.limits.Traffic(from.Owner, n) }
+	}
+	err := g.Gateway.Serve(ctx, conn, client)
+	if ctx.Err() != nil { // the sandbox is gone
+		g.Forget(client.Sandbox)
+	}
+	return err
 }

@@ -34,6 +34,7 @@ func (s *server) openPods(ctx context.Context, opts serverOptions, fleetOpts *fl
 		t.PauseAfter = 0 // a pod can't sleep
 		fleetOpts.Templates[name] = t
 	}
+	fleetOpts.Starts = clusterStarts
 	if fleetOpts.MaxSandboxes == 0 {
 		fleetOpts.MaxSandboxes = -1 // the cluster's quota decides, not this machine's memory
 	}
@@ -49,6 +50,10 @@ func (s *server) openPods(ctx context.Context, opts serverOptions, fleetOpts *fl
 	s.pool = warm
 	return nil
 }
+
+// clusterStarts is how many pods start at once: the cluster does the work, and
+// each takes seconds.
+const clusterStarts = 64
 
 // reaper says what of pods only servers know. Where there is one server, alone
 // with its own database, its fleet has every sandbox that anybody has, and

@@ -93,8 +93,8 @@ func (c *serveCmd) Run(ctx context.Context, g *globals) error {
 	if err != nil {
 		return err
 	}
-	record := serverRecord{URL: s.url, Token: token.Reveal(), TLSSHA256: s.certificate, PID: os.Getpid(), StartedAt: time.Now().UTC().Truncate(time.Second)}
-	err = writeServerRecord(g.DataDir, record)
+	record := serverRecord{URL: s.url, Token: token.Reveal(), PID: os.Getpid(), StartedAt: time.Now().UTC().Truncate(time.Second)}
+	err = s.certificate.record(g.DataDir, record)
 	if err == nil {
 		err = c.announce(g, s, log)
 	}

@@ -23,6 +23,7 @@ import (
 	"github.com/caesarion/caesarion/internal/fleet"
 	"github.com/caesarion/caesarion/internal/httpapi"
 	"github.com/caesarion/caesarion/internal/identity/accounts"
+	"github.com/caesarion/caesarion/internal/limits"
 	"github.com/caesarion/caesarion/internal/llm"
 	"github.com/caesarion/caesarion/internal/metrics"
 	"github.com/caesarion/caesarion/internal/replica"
@@ -43,8 +44,8 @@ const (
 
 // server is a Caesarion server in this process.
 type server struct {
-	url         string // without token
-	certificate string // SHA-256 of the TLS certificate, "" without TLS
+	url         string       // without token
+	certificate *certificate // nil without TLS
 	token       config.Secret
 	driver      sandbox.Driver
 	gateway     *gateway // nil: no sandbox has a network
@@ -57,6 +58,7 @@ type server struct {
 	sessions *sessions                   // nil: this server keeps none
 	accounts *accounts.Service           // nil: there is one user
 	setup    string                      // secret of the link that makes the first user; "": there are some
+	limits   *limits.Service             // nil: nothing is limited
 	http     *http.Server
 	ended    chan error // what Serve ended with
 }
@@ -85,18 +87,24 @@ type serverOptions struct {
 func startServer(ctx context.Context, opts serverOptions) (*server, error) {
 	// The listener comes first: a port in use is the commonest mistake, and
 	// then nothing else has been touched.
-	listener, certificate, err := listen(ctx, opts.cfg)
+	listener, shown, err := listen(ctx, opts.cfg)
 	if err != nil {
 		return nil, err
 	}
 	undo := cleanup.Make(func() { _ = listener.Close() })
 	defer undo.Clean()
 
-	s := &server{certificate: certificate, token: opts.token, ended: make(chan error, 1)}
+	s := &server{certificate: shown, token: opts.token, ended: make(chan error, 1)}
 	undo.Add(func() { _ = s.close() })
 	opts.metrics, opts.listens = metrics.New(), listener.Addr()
 	if opts.sessions {
 		if s.store, s.replicas, err = openStore(ctx, opts); err != nil {
+			return nil, err
+		}
+		if err := s.openAccounts(ctx, opts); err != nil {
+			return nil, err
+		}
+		if err := s.openLimits(ctx, opts); err != nil {
 			return nil, err
 		}
 	}
@@ -107,9 +115,6 @@ func startServer(ctx context.Context, opts serverOptions) (*server, error) {
 		if s.sessions, err = openSessions(ctx, s, opts); err != nil {
 			return nil, err
 		}
-		if err := s.openAccounts(ctx, opts); err != nil {
-			return nil, err
-		}
 		s.replicas.Start(context.WithoutCancel(ctx), s.sessions.service)
 		s.sessions.chat.AnswerWaiting()
 	}
@@ -117,7 +122,8 @@ func startServer(ctx context.Context, opts serverOptions) (*server, error) {
 		return nil, err
 	}
 	scheme := "http"
-	if certificate != "" {
+	if shown != nil {
+		shown.log = opts.log
 		scheme = "https"
 	}
 	s.url = scheme + "://" + reachable(opts.cfg.Listen, listener.Addr())
@@ -136,7 +142,11 @@ func (s *server) openSandboxes(ctx context.Context, opts serverOptions) error {
 		return err
 	}
 	if s.gateway = gate; gate != nil {
+		gate.limits = s.limits
 		fleetOpts.Egress = gate
+	}
+	if s.limits != nil {
+		fleetOpts.Limits = limiter{s.limits}
 	}
 	if opts.cfg.Driver == config.DriverKubernetes {
 		if err := s.openPods(ctx, opts, &fleetOpts); err != nil {
@@ -227,6 +237,10 @@ func (s *server) closeSandboxes() error {
 // close lets go of whatever is open, in the reverse order of the start.
 func (s *server) close() error {
 	err := s.closeSandboxes()
+	if s.limits != nil {
+		err = errors.Join(err, s.limits.Close())
+		s.limits = nil
+	}
 	if s.accounts != nil {
 		err = errors.Join(err, s.accounts.Close())
 		s.accounts = nil
@@ -240,42 +254,39 @@ func (s *server) close() error {
 	return err
 }
 
-// listen opens the listener and gives the fingerprint of its certificate, ""
-// without TLS.
-func listen(ctx context.Context, cfg config.Server) (net.Listener, string, error) {
-	var certificates []tls.Certificate
+// listen opens the listener and gives its certificate, nil without TLS.
+func listen(ctx context.Context, cfg config.Server) (net.Listener, *certificate, error) {
+	var shown *certificate
 	if cfg.TLSCert != "" {
-		pair, err := tls.LoadX509KeyPair(cfg.TLSCert, cfg.TLSKey)
-		if err != nil {
-			return nil, "", errdefs.New(errdefs.ErrInvalid, "tls-invalid", "tls_cert %s and tls_key %s do not work: %v", cfg.TLSCert, cfg.TLSKey, err).
-				WithHint("both are PEM files; the key belongs to the first certificate")
+		var err error
+		if shown, err = loadCertificate(cfg.TLSCert, cfg.TLSKey); err != nil {
+			return nil, nil, err
 		}
-		certificates = []tls.Certificate{pair}
 	}
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", cfg.Listen)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
 		_, port, _ := net.SplitHostPort(cfg.Listen)
-		return nil, "", errdefs.New(errdefs.ErrUnavailable, "port-in-use", "%s is in use by another program", cfg.Listen).
+		return nil, nil, errdefs.New(errdefs.ErrUnavailable, "port-in-use", "%s is in use by another program", cfg.Listen).
 			WithHint("'ss -ltnp sport = :%s' shows by which; or listen elsewhere: caesarion serve --listen 127.0.0.1:0 takes a free port", port)
 	case errors.Is(err, syscall.EACCES):
-		return nil, "", errdefs.New(errdefs.ErrForbidden, "port-forbidden", "listening on %s is not allowed to this user", cfg.Listen).
+		return nil, nil, errdefs.New(errdefs.ErrForbidden, "port-forbidden", "listening on %s is not allowed to this user", cfg.Listen).
 			WithHint("take a port from 1024 on")
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return nil, "", errdefs.New(errdefs.ErrInvalid, "address-unavailable", "%s is no address of this machine", cfg.Listen).
+		return nil, nil, errdefs.New(errdefs.ErrInvalid, "address-unavailable", "%s is no address of this machine", cfg.Listen).
 			WithHint("'ip addr' lists its addresses")
 	case err != nil:
-		return nil, "", errdefs.New(errdefs.ErrInvalid, "listen-failed", "listening on %s failed", cfg.Listen).
+		return nil, nil, errdefs.New(errdefs.ErrInvalid, "listen-failed", "listening on %s failed", cfg.Listen).
 			WithHint("write it as 127.0.0.1:8000").WithCause(err)
 	}
-	if certificates == nil {
-		return listener, "", nil
+	if shown == nil {
+		return listener, nil, nil
 	}
 	return tls.NewListener(listener, &tls.Config{
-		Certificates: certificates,
-		MinVersion:   tls.VersionTLS12,
-		NextProtos:   []string{"http/1.1"}, // a tls.NewListener has no HTTP/2 of its own
-	}), fingerprint(certificates[0].Certificate[0]), nil
+		GetCertificate: shown.get,
+		MinVersion:     tls.VersionTLS12,
+		NextProtos:     []string{"http/1.1"}, // a tls.NewListener has no HTTP/2 of its own
+	}), shown, nil
 }
 
 // fingerprint gives the SHA-256 of a certificate.
@@ -319,6 +330,7 @@ func (s *server) newHTTPServer(opts serverOptions) (*http.Server, error) {
 		Page:         page,
 		PageLive:     opts.cfg.WebDir != "",
 		Replicas:     s.replicas,
+		Limits:       s.limits,
 	}
 	if err := s.signIn(opts, &api); err != nil {
 		return nil, err

@@ -12,6 +12,7 @@ import (
 	"github.com/caesarion/caesarion/internal/chat"
 	"github.com/caesarion/caesarion/internal/config"
 	"github.com/caesarion/caesarion/internal/errdefs"
+	"github.com/caesarion/caesarion/internal/limits"
 	"github.com/caesarion/caesarion/internal/llm"
 	"github.com/caesarion/caesarion/internal/replica"
 	"github.com/caesarion/caesarion/internal/session"
@@ -102,7 +103,7 @@ func openSessions(ctx context.Context, s *server, opts serverOptions) (*sessions
 		return nil, err
 	}
 	undo.Add(func() { _ = svc.Close() })
-	answers, err := openChat(svc, opts)
+	answers, err := openChat(svc, s.limits, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +112,7 @@ func openSessions(ctx context.Context, s *server, opts serverOptions) (*sessions
 }
 
 // openChat makes what answers messages.
-func openChat(svc *session.Service, opts serverOptions) (*chat.Service, error) {
+func openChat(svc *session.Service, counted *limits.Service, opts serverOptions) (*chat.Service, error) {
 	prompt := ""
 	if file := opts.cfg.ChatSystemPromptFile; file != "" {
 		text, err := os.ReadFile(file)
@@ -125,7 +126,12 @@ func openChat(svc *session.Service, opts serverOptions) (*chat.Service, error) {
 	if models == nil {
 		models = llm.NewRegistry(nil, llm.RegistryOptions{})
 	}
+	var may chat.Limits // a nil Service in it would not be nil
+	if counted != nil {
+		may = limiter{counted}
+	}
 	return chat.New(svc, models, chat.Options{
+		Limits:       may,
 		SystemPrompt: prompt,
 		MaxRounds:    opts.cfg.ChatMaxRounds,
 		RoundTimeout: opts.cfg.ChatRoundTimeout.Std(),

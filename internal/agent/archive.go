@@ -64,6 +64,9 @@ func (p *place) archive(w io.Writer) error {
 }
 
 func (p *place) archiveEntry(z *zip.Writer, name, inside string, info fs.FileInfo) error {
+	// A backslash parts folders where some unpack: "..\\..\\x" would lead out
+	// there. The format has only the slash.
+	inside = strings.ReplaceAll(inside, `\`, "_")
 	head := &zip.FileHeader{Name: inside, Modified: info.ModTime().UTC(), Method: zip.Deflate}
 	head.SetMode(info.Mode())
 	switch {

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/caesarion/caesarion/internal/agentapi"
 	"github.com/caesarion/caesarion/internal/errdefs"
 )
@@ -100,10 +102,7 @@ func getFile(a *Agent, w http.ResponseWriter, r *http.Request) error {
 // open opens a regular file for reading. Pipes and devices are refused before
 // anybody waits on one: O_NONBLOCK makes opening a pipe return at once.
 func (p *place) open() (*os.File, fs.FileInfo, error) {
-	if err := p.beneath(p.name); err != nil {
-		return nil, nil, err
-	}
-	f, err := p.root.OpenFile(p.name, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
+	f, err := p.openBeneath(unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOCTTY)
 	if err != nil {
 		if errors.Is(err, syscall.ENXIO) {
 			return nil, nil, errNotAFile(p.path)

@@ -85,7 +85,8 @@ func (a *Agent) place(name string) (*place, error) {
 // passes, as far as it exists.
 //
 // This is a check before the use. Code in the sandbox may change a link in
-// between, and gains nothing: the agent can read no more than it can.
+// between, and gains nothing where the agent may do no more than it. Reading is
+// not of that kind, see openBeneath.
 func (p *place) beneath(name string) error {
 	dir, err := p.root.Open(".")
 	if err != nil {
@@ -104,6 +105,34 @@ func (p *place) beneath(name string) error {
 		return errdefs.New(errdefs.ErrForbidden, "path-escapes", "%.300q leads out of its folder, by .. or by a link", printable(p.path))
 	}
 	return nil // missing, or an old kernel without openat2: os.Root says what there is to say
+}
+
+// openBeneath opens p in one step that follows no link out of the root,
+// whatever code changes meanwhile. What the agent may read and the code may not
+// is its own folder in /proc.
+func (p *place) openBeneath(flags uint64) (*os.File, error) {
+	dir, err := p.root.Open(".")
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	for {
+		fd, err := unix.Openat2(int(dir.Fd()), p.name, &unix.OpenHow{ //nolint:gosec // a descriptor fits
+			Flags:   flags | unix.O_CLOEXEC,
+			Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS,
+		})
+		switch {
+		case err == nil:
+			return os.NewFile(uintptr(fd), p.path), nil //nolint:gosec // a descriptor fits
+		case errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN): // a name changed in the middle of the look-up
+			continue
+		case errors.Is(err, unix.EXDEV):
+			return nil, errdefs.New(errdefs.ErrForbidden, "path-escapes", "%.300q leads out of its folder, by .. or by a link", printable(p.path))
+		case errors.Is(err, unix.ENOSYS): // an old kernel; there os.Root follows no link
+			return p.root.OpenFile(p.name, int(flags), 0) //nolint:gosec // flags of open fit
+		}
+		return nil, &fs.PathError{Op: "open", Path: p.path, Err: err}
+	}
 }
 
 // rootOf gives the innermost root that holds abs.

@@ -215,6 +215,9 @@ func decode[T any](ctx context.Context, resp *http.Response, limit int64) (T, er
 	if !utf8.Valid(data) {
 		return out, badAnswer("the answer to %s is not UTF-8", what)
 	}
+	if tooMany(data, &out) {
+		return out, badAnswer("the answer to %s has more than %d values", what, maxSyntax)
+	}
 	if err := json.Unmarshal(data, &out); err != nil {
 		return out, badAnswer("the answer to %s is not what was asked for", what).WithCause(err)
 	}

@@ -228,6 +228,9 @@ func CheckData(typ event.Type, data json.RawMessage) error {
 		}
 		return err
 	case event.OutputError:
+		if tooMany(data, nil) { // lines of a traceback
+			return errShape
+		}
 		return second(shape[event.Error](data))
 	case event.ExecutionQueued:
 		return second(shape[event.Queued](data))

@@ -201,9 +201,13 @@ const minBudget = 300
 func (l *loop) ask(ctx context.Context, round int) (*answer, error) {
 	budget := windowBudget(l.model.Info(), l.system)
 	for {
+		if err := l.s.mayAsk(l.sess); err != nil {
+			return nil, err
+		}
 		a := &answer{l: l, round: round}
 		req, size := l.request(budget)
 		err := l.stream(ctx, a, req)
+		l.s.asked(l.sess, a, size, err)
 		if err == nil {
 			a.closeText(statusOK)
 			l.t.Round(round, v1.TokenUsage{InputTokens: a.usage.InputTokens, CachedInputTokens: a.usage.CachedInputTokens, OutputTokens: a.usage.OutputTokens})

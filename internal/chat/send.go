@@ -83,6 +83,9 @@ func (s *Service) checkModel(ctx context.Context, sess *session.Session, name st
 	if err != nil {
 		return "", err
 	}
+	if err := s.mayAsk(sess); err != nil {
+		return "", err
+	}
 	return model.Info().Name, nil
 }
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	v1 "github.com/caesarion/caesarion/api/v1"
+	"github.com/caesarion/caesarion/internal/identity"
 	"github.com/caesarion/caesarion/internal/llm"
 	"github.com/caesarion/caesarion/internal/session"
 )
@@ -27,9 +28,18 @@ type Options struct {
 	Network       bool          // the sandboxes have one: the model is told
 	PythonVersion string        // of the sandboxes; default 3.13
 	HTTPClient    *http.Client  // for the weather; default http.DefaultClient
+	Limits        Limits        // how much users may ask; nil: as much as they like
 	Logger        *slog.Logger  // default: discard
 
 	now func() time.Time // for tests
+}
+
+// Limits says how many tokens of models users may use. A nil Limits is none.
+type Limits interface {
+	// MayAsk says whether somebody has tokens left, or why not.
+	MayAsk(owner identity.Owner) error
+	// Asked counts the tokens of an answer.
+	Asked(owner identity.Owner, tokens int64)
 }
 
 // The defaults. A local model may need minutes for a long prompt; a turn of

@@ -78,6 +78,9 @@ type Server struct {
 	// Egress is how sandboxes get out, as far as their templates allow.
 	Egress Egress `kong:"-"`
 
+	// Limits says how much users and organisations may use.
+	Limits Limits `kong:"-"`
+
 	// Templates are what sandboxes are made from, by name. There is always
 	// one named DefaultTemplate.
 	Templates map[string]Template `kong:"-"`
@@ -206,7 +209,7 @@ func Load(base Base) (Server, error) {
 	if _, err := parser.Parse(nil); err != nil {
 		return Server{}, fmt.Errorf("config: %w", err)
 	}
-	srv.Templates, srv.Models, srv.Egress, srv.SignIn = file.Templates, file.Models, file.Egress, file.SignIn
+	file.Into(&srv.Server)
 	return srv.Server, srv.Validate()
 }
 

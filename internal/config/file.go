@@ -29,6 +29,7 @@ type File struct {
 	Models    []Model
 	Egress    Egress
 	SignIn    SignIn
+	Limits    Limits
 
 	values map[string]yaml.Node
 }
@@ -65,15 +66,20 @@ func parse(path string, text []byte) (*File, error) {
 	}
 	known := Keys()
 	for _, key := range slices.Sorted(maps.Keys(file.values)) {
-		if key != templatesKey && key != modelsKey && key != egressKey && key != signInKey && !slices.Contains(known, key) {
-			return nil, fmt.Errorf("config: %s:%d: unknown key %q; allowed are %s, %s, %s, %s and %s",
-				path, file.values[key].Line, key, strings.Join(known, ", "), egressKey, signInKey, modelsKey, templatesKey)
+		if key != templatesKey && key != modelsKey && key != egressKey && key != signInKey && key != limitsKey && !slices.Contains(known, key) {
+			return nil, fmt.Errorf("config: %s:%d: unknown key %q; allowed are %s, %s, %s, %s, %s and %s",
+				path, file.values[key].Line, key, strings.Join(known, ", "), egressKey, limitsKey, signInKey, modelsKey, templatesKey)
 		}
 	}
-	if err := errors.Join(file.readModels(text), file.readEgress(text), file.readSignIn(text)); err != nil {
+	if err := errors.Join(file.readModels(text), file.readEgress(text), file.readSignIn(text), file.readLimits(text)); err != nil {
 		return nil, err
 	}
 	return file, file.readTemplates(text)
+}
+
+// Into puts into settings what only the file has, and flags don't.
+func (f *File) Into(srv *Server) {
+	srv.Templates, srv.Models, srv.Egress, srv.SignIn, srv.Limits = f.Templates, f.Models, f.Egress, f.SignIn, f.Limits
 }
 
 const templatesKey = "templates"
@@ -201,7 +207,7 @@ func printYAML(w io.Writer, base Base, srv Server) error {
 			}
 		}
 	}
-	if err := errors.Join(add(egressKey, srv.Egress), add(signInKey, srv.SignIn), add(modelsKey, srv.Models), add(templatesKey, srv.Templates)); err != nil {
+	if err := errors.Join(add(egressKey, srv.Egress), add(limitsKey, srv.Limits), add(signInKey, srv.SignIn), add(modelsKey, srv.Models), add(templatesKey, srv.Templates)); err != nil {
 		return err
 	}
 	var out bytes.Buffer

@@ -106,6 +106,9 @@ func (s *Server) Validate() error {
 	if err := s.validateEgress(); err != nil {
 		return err
 	}
+	if err := s.validateLimits(); err != nil {
+		return err
+	}
 	if err := s.validateChat(); err != nil {
 		return err
 	}

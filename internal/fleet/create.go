@@ -85,10 +85,10 @@ func (f *Fleet) Create(ctx context.Context, req CreateRequest) (*Sandbox, error)
 		return nil, err
 	}
 	defer leave()
-	if err := f.reserve(); err != nil {
+	if err := f.reserve(req.Owner); err != nil {
 		return nil, err
 	}
-	defer f.release()
+	defer f.release(req.Owner)
 
 	lease, err := f.pool.Lease(ctx, pool.Request{KernelID: rec.kernelID, Spec: sandbox.Spec{
 		ID:       sandbox.NewID(),

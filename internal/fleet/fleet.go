@@ -60,6 +60,8 @@ type Fleet struct {
 
 	admitting sync.Mutex              // guards admitted; taken before mu
 	admitted  map[*admission]struct{} // see limits.go
+
+	making map[identity.Owner]int // whose sandboxes are being made; guarded by mu
 }
 
 // runsAtOnce is how many executions are being handed to their agents at once:
@@ -99,6 +101,7 @@ func New(ctx context.Context, driver sandbox.Driver, ready Leaser, opts Options)
 		starts:   fair.New[identity.Owner](fair.Options{Slots: opts.Starts, What: "starts of sandboxes"}),
 		handing:  fair.New[identity.Owner](fair.Options{Slots: runsAtOnce(), What: "executions"}),
 		admitted: map[*admission]struct{}{},
+		making:   map[identity.Owner]int{},
 	}
 	f.pauser, _ = driver.(sandbox.Pauser)
 	f.saver, _ = driver.(sandbox.Snapshotter)
@@ -239,11 +242,14 @@ func (f *Fleet) remove(ctx context.Context, id sandbox.ID) error {
 
 // reserve takes a place for a sandbox that is being made; release gives it back
 // once the sandbox counts itself or failed.
-func (f *Fleet) reserve() error {
+func (f *Fleet) reserve(owner identity.Owner) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
 		return errClosed
+	}
+	if err := f.shareLocked(owner); err != nil {
+		return err
 	}
 	if n := len(f.alive) - len(f.asleep) + f.creating; f.opts.MaxSandboxes > 0 && n >= f.opts.MaxSandboxes {
 		return errdefs.New(errdefs.ErrExhausted, "too-many-sandboxes",
@@ -251,13 +257,39 @@ func (f *Fleet) reserve() error {
 			WithHint("Delete or pause one that is not needed, or wait until an idle one ends.")
 	}
 	f.creating++
+	f.making[owner]++
 	return nil
 }
 
-func (f *Fleet) release() {
+func (f *Fleet) release(owner identity.Owner) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.creating--
+	if f.making[owner]--; f.making[owner] == 0 {
+		delete(f.making, owner)
+	}
+}
+
+// shareLocked leaves a quarter of the places to others: where there are several
+// users, none of them takes all.
+func (f *Fleet) shareLocked(owner identity.Owner) error {
+	most := f.opts.MaxSandboxes
+	if most <= 0 || owner == (identity.Owner{}) {
+		return nil
+	}
+	share := max(1, most-max(1, most/4))
+	n := f.making[owner]
+	for id, s := range f.alive {
+		if s.owner == owner && f.asleep[id] == nil {
+			n++
+		}
+	}
+	if n < share {
+		return nil
+	}
+	return errdefs.New(errdefs.ErrExhausted, "too-many-sandboxes",
+		"You have %d sandboxes, and of the %d that this installation allows at once the rest is left to others.", n, most).
+		WithHint("Delete or pause one that is not needed.")
 }
 
 // attach makes the Sandbox of a sandbox that runs or sleeps and watches it. A

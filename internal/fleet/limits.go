@@ -23,8 +23,9 @@ type Limits interface {
 	Create(ctx context.Context, owner identity.Owner, n int) error
 	// Execute counts an execution that an owner asks for, or says why not.
 	Execute(ctx context.Context, owner identity.Owner) error
-	// UsedCPU counts CPU time that an owner's sandboxes used.
-	UsedCPU(owner identity.Owner, d time.Duration)
+	// UsedCPU counts CPU time that an owner's sandboxes used, and says whether
+	// there is more.
+	UsedCPU(owner identity.Owner, d time.Duration) error
 }
 
 // Holding is what somebody has at a moment.

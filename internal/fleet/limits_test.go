@@ -13,6 +13,7 @@ import (
 	"github.com/caesarion/caesarion/internal/fleet"
 	"github.com/caesarion/caesarion/internal/identity"
 	"github.com/caesarion/caesarion/internal/sandbox"
+	"github.com/caesarion/caesarion/internal/sandbox/fake"
 )
 
 var (
@@ -22,7 +23,8 @@ var (
 
 // allowance is Limits with figures for each user and for organisations.
 type allowance struct {
-	sandboxes, together int64 // 0: any
+	sandboxes, together int64         // 0: any
+	mostCPU             time.Duration // 0: any
 	executions          atomic.Int64
 	cpu                 atomic.Int64
 	creates             atomic.Int64
@@ -47,7 +49,12 @@ func (a *allowance) Execute(context.Context, identity.Owner) error {
 	return nil
 }
 
-func (a *allowance) UsedCPU(_ identity.Owner, d time.Duration) { a.cpu.Add(int64(d)) }
+func (a *allowance) UsedCPU(_ identity.Owner, d time.Duration) error {
+	if used := time.Duration(a.cpu.Add(int64(d))); a.mostCPU > 0 && used >= a.mostCPU {
+		return errdefs.New(errdefs.ErrExhausted, "limit-cpu", "too much")
+	}
+	return nil
+}
 
 func newLimited(t *testing.T, d sandbox.Driver, opts fleet.Options) *fleet.Fleet {
 	t.Helper()
@@ -257,7 +264,7 @@ func TestExecutionsAreCountedOnce(t *testing.T) {
 
 // metered is a driver that counts CPU time.
 type metered struct {
-	sandbox.Driver
+	*fake.Driver
 	used atomic.Int64
 }
 
@@ -277,5 +284,47 @@ func TestCPUTimeIsCounted(t *testing.T) {
 	}
 	if got := time.Duration(a.cpu.Load()); got != 7*time.Second {
 		t.Errorf("counted %v, want 7 s", got)
+	}
+}
+
+// What goes on in the background when its owner has no CPU time left sleeps, and
+// what does nothing stays awake.
+func TestWithoutCPUTimeLeft(t *testing.T) {
+	a := &allowance{mostCPU: 20 * time.Second}
+	d := &metered{Driver: newHost(t).Driver()}
+	f := newLimited(t, d, fleet.Options{Limits: a})
+	s := create(t, f, fleet.CreateRequest{Owner: ann})
+	d.used.Store(int64(15 * time.Second))
+	f.MeterOnce()
+	if fleet.StateOf(s) != sandbox.StateRunning {
+		t.Error("it sleeps before its time")
+	}
+	d.used.Store(int64(25 * time.Second))
+	f.MeterOnce()
+	awaitThat(t, "it goes on", func() bool { return fleet.StateOf(s) == sandbox.StatePaused })
+	if err := s.Resume(t.Context()); err != nil { // to look for one's files
+		t.Fatal(err)
+	}
+	f.MeterOnce()
+	f.MeterOnce()
+	if got := fleet.StateOf(s); got != sandbox.StateRunning {
+		t.Errorf("one that does nothing is %s", got)
+	}
+}
+
+// What a turn costs an execution when nobody waits, beside the check itself.
+func BenchmarkTurn(b *testing.B) {
+	a := &allowance{}
+	a.executions.Store(1 << 60)
+	f, err := fleet.New(b.Context(), newHost(b).Driver(), nil, fleet.Options{Limits: a})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = f.Close() }) // nothing is kept
+	s := create(b, f, fleet.CreateRequest{Owner: ann})
+	for b.Loop() {
+		if err := s.TakeTurn(b.Context()); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

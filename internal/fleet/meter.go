@@ -31,24 +31,49 @@ func (f *Fleet) meter() {
 			return
 		case <-tick.C:
 		}
-		for _, s := range f.List() {
-			s.readCPU(f.ctx)
+		f.meterOnce()
+	}
+}
+
+// busyShare is the part of a CPU that a sandbox must use to be put to sleep when
+// its owner has no CPU time left. One that is only looked into is left awake.
+const busyShare = 0.1
+
+// meterOnce reads the CPU time of all sandboxes. What is left behind by code,
+// and goes on when its owner has no CPU time left, is put to sleep; executions
+// under way end by their own time-outs.
+func (f *Fleet) meterOnce() {
+	for _, s := range f.List() {
+		used, err := s.readCPU(f.ctx)
+		s.mu.Lock()
+		can := s.canSleepLocked()
+		s.mu.Unlock()
+		if err == nil || !can || used < time.Duration(busyShare*float64(meterEvery)) || s.execs.running() {
+			continue
 		}
+		f.background(func() {
+			ctx, cancel := context.WithTimeout(f.ctx, farewellTime)
+			defer cancel()
+			if s.pause(ctx, func() bool { return !s.execs.running() }) == nil {
+				f.log.Info("a sandbox at work was put to sleep: its owner has no CPU time left", "sandbox_id", string(s.id))
+			}
+		})
 	}
 }
 
 // readCPU counts what the sandbox used since the last time. Where the driver
 // can't say it, the agent is asked: its word is bounded by the time that passed,
-// and hostile code can have it say less.
-func (s *Sandbox) readCPU(ctx context.Context) {
+// and hostile code can have it say less. The error says that the owner has no
+// more.
+func (s *Sandbox) readCPU(ctx context.Context) (more time.Duration, spent error) {
 	if s.fleet.opts.Limits == nil || ctx.Err() != nil {
-		return
+		return 0, nil
 	}
 	s.mu.Lock()
 	awake := s.gone == "" && s.sleep.state == sandbox.StateRunning
 	s.mu.Unlock()
 	if !awake || !s.mine() {
-		return
+		return 0, nil
 	}
 	s.cpu.Lock()
 	defer s.cpu.Unlock()
@@ -63,17 +88,17 @@ func (s *Sandbox) readCPU(ctx context.Context) {
 	if !outside || err != nil {
 		outside = false
 		if s.cpuRead.used == s.used.Load() && s.busy.Load() == 0 {
-			return // nobody used it: its agent is left alone
+			return 0, nil // nobody used it: its agent is left alone
 		}
 		s.cpuRead.used = s.used.Load()
 		u, e := s.client.Usage(ctx)
 		used, err = time.Duration(u.CPUNanos), e
 	}
 	if err != nil {
-		return
+		return 0, nil //nolint:nilerr // the next time
 	}
 	now := time.Now()
-	more := used - s.cpuRead.total
+	more = used - s.cpuRead.total
 	if more < 0 { // it woke, and counts anew
 		more = used
 	}
@@ -83,9 +108,9 @@ func (s *Sandbox) readCPU(ctx context.Context) {
 	first := s.cpuRead.at.IsZero()
 	s.cpuRead.total, s.cpuRead.at = used, now
 	if first {
-		return // adopted: an earlier process counted it
+		return 0, nil // adopted: an earlier process counted it
 	}
-	s.fleet.opts.Limits.UsedCPU(s.owner, more)
+	return more, s.fleet.opts.Limits.UsedCPU(s.owner, more)
 }
 
 // beginCPU notes what a new sandbox used before it had an owner, if that costs

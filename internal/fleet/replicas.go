@@ -84,7 +84,7 @@ const adoptTries = 3
 // agent answers.
 func (f *Fleet) adoptFrom(ctx context.Context, info sandbox.Info) error {
 	switch { // in this order: what was being made is known after that
-	case f.making(info):
+	case f.onItsWay(info):
 		return errStarting
 	case f.knows(info.ID):
 		return nil
@@ -126,9 +126,9 @@ func (f *Fleet) ask(ctx context.Context, info sandbox.Info) error {
 var errStarting = errdefs.New(errdefs.ErrUnavailable, replica.CodeStarting, "The sandbox is still starting.").
 	WithHint("Try again in a moment.")
 
-// making reports whether a sandbox that the fleet does not know may be on its
+// onItsWay reports whether a sandbox that the fleet does not know may be on its
 // way into it: it is this process's own, and there is one on its way.
-func (f *Fleet) making(info sandbox.Info) bool {
+func (f *Fleet) onItsWay(info sandbox.Info) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.creating > 0 && f.alive[info.ID] == nil && info.Labels[labelMaker] == f.opts.Replicas.ID()
@@ -181,7 +181,7 @@ func (f *Fleet) whyMissing(id sandbox.ID) error {
 	}
 	ctx, cancel := context.WithTimeout(f.ctx, tableTime)
 	defer cancel()
-	if info, err := f.driver.Get(ctx, id); err == nil && !info.Pooled && f.making(info) {
+	if info, err := f.driver.Get(ctx, id); err == nil && !info.Pooled && f.onItsWay(info) {
 		return errStarting
 	}
 	g, ok, err := f.opts.Replicas.Gone(ctx, string(id))
@@ -201,7 +201,7 @@ func (f *Fleet) Reconcile(ctx context.Context) {
 	}
 	for _, info := range infos {
 		key := keyOfInfo(info)
-		if info.Pooled || !f.opts.Replicas.Owns(key) || f.making(info) {
+		if info.Pooled || !f.opts.Replicas.Owns(key) || f.onItsWay(info) {
 			continue
 		}
 		f.mu.Lock()

@@ -229,7 +229,7 @@ func (s *Sandbox) Delete(ctx context.Context) error { return s.end(ctx, ReasonDe
 // end takes the sandbox out of the fleet, tells the readers of its executions
 // and removes it from the driver.
 func (s *Sandbox) end(ctx context.Context, reason string) error {
-	s.readCPU(ctx) // the last time
+	_, _ = s.readCPU(ctx) // the last time
 	// The reason is there before anybody can find the sandbox among the gone.
 	s.mu.Lock()
 	if s.gone != "" {

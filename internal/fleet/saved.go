@@ -137,16 +137,16 @@ func (s *Sandbox) Fork(ctx context.Context, n int, labels map[string]string) ([]
 	}
 	defer admitted.end()
 	for i := range n {
-		if err := f.reserve(); err != nil {
+		if err := f.reserve(s.owner); err != nil {
 			for range i {
-				f.release()
+				f.release(s.owner)
 			}
 			return nil, err
 		}
 	}
 	defer func() {
 		for range n {
-			f.release()
+			f.release(s.owner)
 		}
 	}()
 	snap, err := s.save(ctx, sandbox.SnapshotOptions{Labels: map[string]string{labelFork: string(s.id)}})
@@ -254,10 +254,10 @@ func (f *Fleet) createFrom(ctx context.Context, req CreateRequest) (*Sandbox, er
 		return nil, err
 	}
 	defer leave()
-	if err := f.reserve(); err != nil {
+	if err := f.reserve(req.Owner); err != nil {
 		return nil, err
 	}
-	defer f.release()
+	defer f.release(req.Owner)
 	rec.kernelID = snap.Labels[labelKernel]
 	rec.start = pool.StartRestore
 	if req.Labels == nil {

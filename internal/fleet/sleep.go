@@ -202,7 +202,7 @@ func (s *Sandbox) pause(ctx context.Context, may func() bool) error {
 		return errRuns
 	}
 	s.farewell(restFarewell)
-	s.readCPU(ctx) // it counts anew when it wakes
+	_, _ = s.readCPU(ctx) // it counts anew when it wakes
 
 	fl := &flight{done: make(chan struct{})}
 	defer close(fl.done)

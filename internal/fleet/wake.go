@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/caesarion/caesarion/internal/errdefs"
+	"github.com/caesarion/caesarion/internal/identity"
 	"github.com/caesarion/caesarion/internal/sandbox"
 )
 
@@ -155,10 +156,10 @@ func (s *Sandbox) rise() error {
 		return err
 	}
 	defer admitted.end()
-	if err := s.fleet.reserveToWake(ctx, memory); err != nil {
+	if err := s.fleet.reserveToWake(ctx, s.owner, memory); err != nil {
 		return err
 	}
-	defer s.fleet.release()
+	defer s.fleet.release(s.owner)
 	start := time.Now()
 	s.mu.Lock()
 	slept := start.Sub(s.sleep.at)
@@ -282,10 +283,10 @@ func (s *Sandbox) resume(ctx context.Context) (*Restarted, error) {
 
 // reserveToWake takes a place among those that are awake for one with so much
 // memory. If there is none, one that nobody uses makes room.
-func (f *Fleet) reserveToWake(ctx context.Context, memory int64) error {
+func (f *Fleet) reserveToWake(ctx context.Context, owner identity.Owner, memory int64) error {
 	err := f.roomInMemory(memory)
 	if err == nil {
-		err = f.reserve()
+		err = f.reserve(owner)
 	}
 	if !errors.Is(err, errdefs.ErrExhausted) || f.pauser == nil {
 		return err
@@ -294,7 +295,7 @@ func (f *Fleet) reserveToWake(ctx context.Context, memory int64) error {
 	if err := f.roomInMemory(memory); err != nil {
 		return err
 	}
-	return f.reserve()
+	return f.reserve(owner)
 }
 
 // unused reports whether nobody uses the sandbox right now.

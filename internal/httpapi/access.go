@@ -66,9 +66,9 @@ var accessTable = func() map[string]access {
 	// What looks at variables runs their code.
 	add(access{action: identity.Execute, scope: identity.ScopeSessionsExecute}, `complete-in-session inspect-in-session is-complete-in-session list-session-variables get-session-table`)
 
-	add(access{action: identity.Manage, scope: identity.ScopeAccountRead}, `get-me list-my-logins list-keys get-key`)
+	add(access{action: identity.Manage, scope: identity.ScopeAccountRead}, `get-me list-my-logins list-keys get-key get-my-usage`)
 	add(access{action: identity.Manage, scope: identity.ScopeAccountWrite, audit: true}, `create-key rotate-key revoke-key end-my-logins end-my-login choose-organisation change-password`)
-	add(access{action: identity.Administer, scope: identity.ScopeAdminRead}, `list-users get-user get-audit`)
+	add(access{action: identity.Administer, scope: identity.ScopeAdminRead}, `list-users get-user get-audit list-usage`)
 	add(access{action: identity.Administer, scope: identity.ScopeAdminWrite, audit: true}, `create-user update-user remove-user create-user-link`)
 	add(access{action: identity.Operate, scope: identity.ScopeAdminRead}, `list-organisations`)
 	add(access{action: identity.Operate, scope: identity.ScopeAdminWrite, audit: true}, `create-organisation`)

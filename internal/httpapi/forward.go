@@ -361,11 +361,11 @@ func (b *onceBody) linger(w http.ResponseWriter) {
 	if !b.read.Load() || b.end.Load() {
 		return
 	}
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(lingerFor)) // no connection in some tests
 	if o, ok := w.(*responseWriter); ok {
 		w = o.ResponseWriter
 	}
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(lingerFor)) // no connection in some tests
-	_, _ = http.MaxBytesReader(w, b.from, 0).Read(make([]byte, 1))               // it is the asking that counts
+	_, _ = http.MaxBytesReader(w, b.from, 0).Read(make([]byte, 1)) // it is the asking that counts
 }
 
 // Close does nothing: the server closes the body when its handler returns.

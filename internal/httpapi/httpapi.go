@@ -18,6 +18,7 @@ import (
 	"github.com/caesarion/caesarion/internal/fleet"
 	"github.com/caesarion/caesarion/internal/identity/accounts"
 	"github.com/caesarion/caesarion/internal/identity/oidc"
+	"github.com/caesarion/caesarion/internal/limits"
 	"github.com/caesarion/caesarion/internal/llm"
 	"github.com/caesarion/caesarion/internal/replica"
 	"github.com/caesarion/caesarion/internal/session"
@@ -47,6 +48,8 @@ type Options struct {
 	PublicURL string           // where browsers reach this server; default: as they say
 	// TrustedProxies are believed where a request comes from.
 	TrustedProxies []netip.Prefix
+	// Limits says how much users may use; nil: as much as there is.
+	Limits *limits.Service
 	// Ready says what keeps this server from serving; nil: nothing ever does.
 	Ready func() error
 	// Replicas says which replica owns what a request is about; nil: there is
@@ -116,12 +119,13 @@ func New(fl *fleet.Fleet, opts Options) *API {
 	a.keyRoutes()
 	a.userRoutes()
 	a.auditRoutes()
+	a.usageRoutes()
 	a.pageRoutes()
 	a.specRoutes()
 	a.forward = newForwarder(opts, a.draining)
 	checkAccess(a.huma.OpenAPI())
 	a.access = accessByPattern(a.huma.OpenAPI())
-	route := http.HandlerFunc(a.route)
+	route := a.limit(http.HandlerFunc(a.route))
 	a.chain = a.observe(a.hop(a.checkHost(a.checkOrigin(a.checkToken(a.authorize(a.toOwner(route), true)))), a.authorize(route, false)))
 	return a
 }

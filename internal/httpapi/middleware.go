@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"runtime/debug"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	v1 "github.com/caesarion/caesarion/api/v1"
@@ -55,8 +56,8 @@ func (a *API) observe(next http.Handler) http.Handler {
 		}
 		h := w.Header()
 		h.Set(v1.HeaderRequestID, req.id)
-		h.Set("X-Content-Type-Options", "nosniff")
-		h.Set("Cache-Control", "no-store")
+		a.harden(h, r)
+		w.steady(r)
 		r = r.WithContext(context.WithValue(r.Context(), requestKey{}, req))
 		defer func() {
 			if v := recover(); v != nil {
@@ -106,17 +107,21 @@ func (a *API) logRequest(r *http.Request, req *request, start time.Time) {
 	a.log.LogAttrs(r.Context(), level, "request", attrs...)
 }
 
-// responseWriter remembers status and size for the log.
+// responseWriter remembers status and size for the log, and gives clients up
+// that take or send nothing, see steady.
 type responseWriter struct {
 	http.ResponseWriter
 	status int
 	bytes  int64
+	conn   connDeadlines // nil in tests without a connection
+	readBy atomic.Int64  // Unix nanoseconds: what a handler set; 0: nothing
 }
 
 func (w *responseWriter) WriteHeader(status int) {
 	if w.status == 0 && status >= 200 {
 		w.status = status
 	}
+	w.takes()
 	w.ResponseWriter.WriteHeader(status)
 }
 
@@ -124,6 +129,7 @@ func (w *responseWriter) Write(p []byte) (int, error) {
 	if w.status == 0 {
 		w.status = http.StatusOK
 	}
+	w.takes()
 	n, err := w.ResponseWriter.Write(p)
 	w.bytes += int64(n)
 	return n, err

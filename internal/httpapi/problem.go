@@ -47,6 +47,7 @@ var codeStatus = map[string]int{
 	"host-not-allowed":    http.StatusMisdirectedRequest,
 	"method-not-allowed":  http.StatusMethodNotAllowed,
 	"media-type-unknown":  http.StatusUnsupportedMediaType,
+	"limit-upload-type":   http.StatusUnsupportedMediaType,
 	"sandbox-timeout":     http.StatusGatewayTimeout,
 	"table-timeout":       http.StatusGatewayTimeout,
 	"preview-timeout":     http.StatusGatewayTimeout,
@@ -122,6 +123,7 @@ func newProblem(err error) *problem {
 		if status, ok := codeStatus[p.Code]; ok {
 			p.Status = status
 		}
+		p.limited(err)
 		return p.complete()
 	}
 	switch {
@@ -155,7 +157,9 @@ func (p *problem) complete() *problem {
 	case http.StatusUnauthorized:
 		p.header.Set("WWW-Authenticate", `Bearer realm="caesarion"`)
 	case http.StatusTooManyRequests:
-		p.header.Set("Retry-After", strconv.Itoa(retryExhausted))
+		if p.header.Get("Retry-After") == "" {
+			p.header.Set("Retry-After", strconv.Itoa(retryExhausted))
+		}
 	case http.StatusServiceUnavailable:
 		p.header.Set("Retry-After", strconv.Itoa(retryUnavailable))
 	}
@@ -195,6 +199,10 @@ func humaProblem(ctx context.Context, operation string, status int, msg string, 
 	p := &problem{}
 	p.Status, p.Detail = status, "The request is not valid: see errors."
 	p.Code = "invalid-request"
+	if status == http.StatusInternalServerError && msg == "cannot read request body" { // huma's words
+		p.Status, p.Code, p.Detail = http.StatusBadRequest, "body-incomplete", "The request body could not be read to its end."
+		p.Hint, p.cause, status, errs = "Send it again, whole: as many bytes as its header says.", errors.Join(errs...), http.StatusBadRequest, []error{nil}
+	}
 	switch status {
 	case http.StatusRequestEntityTooLarge:
 		p.Code, p.Detail = "body-too-large", "The request body is larger than this call takes."

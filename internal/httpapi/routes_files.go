@@ -256,6 +256,9 @@ func (b *bodyReader) explain(err error) error {
 	if b.err == nil {
 		return err
 	}
+	if refused := tooLarge(b.err, nil); refused != nil {
+		return refused
+	}
 	return errdefs.New(errdefs.ErrInvalid, "upload-incomplete", "The upload ended before all of it had arrived; nothing was written.").WithHint("Send it again.").WithCause(b.err)
 }
 

@@ -321,6 +321,7 @@ func (a *API) writeSessionFile(ctx context.Context, in *sessionUploadInput) (*hu
 	part.Body = &steadyReader{in.r.Body, ctrl}
 	p, changes, err := a.opts.Files.Upload(ctx, in.SessionID, part, func() *fleet.Sandbox { return liveSandbox(s) })
 	_ = ctrl.SetReadDeadline(time.Time{}) // see register
+	err = tooLarge(err, err)
 	if at, ok := errors.AsType[*workspace.OffsetError](err); ok {
 		problem := newProblem(at)
 		setProgress(problem.header, at.Progress)

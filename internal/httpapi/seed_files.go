@@ -58,8 +58,12 @@ func (a *API) seedReceive(w http.ResponseWriter, r *http.Request, s *fleet.Sandb
 		writeDetail(w, r, err)
 		return
 	}
+	if err := a.mayUpload(r.Context(), name); err != nil {
+		writeDetail(w, r, err)
+		return
+	}
 	defer s.Use()()
-	body := &bodyReader{r: part}
+	body := &bodyReader{r: a.limitedReader(identity.From(r.Context()).Owner(), part)}
 	f, err := s.Agent().Upload(r.Context(), agentapi.UploadsDir+"/"+name, body, -1)
 	if err != nil {
 		err = s.Explain(body.explain(err))

@@ -30,7 +30,7 @@ type counter struct {
 	total   int64     // of all replicas, as the store has it, with what they set aside
 	credit  int64     // of total: set aside here, and not used yet
 	owed    int64     // used here, and not in total yet
-	asked   int64     // how much somebody waits for
+	asked   int64     // how much is waited for
 	at      time.Time // when total was read
 	last    time.Time // when it was last used here
 	queued  bool      // it is among those to be exchanged
@@ -78,7 +78,7 @@ func (c *counter) take(s *Service, n, most int64) (waitFor chan struct{}, used i
 		s.queueLocked(c, false)
 		return nil, used, true
 	}
-	c.asked = max(c.asked, n)
+	c.asked += n
 	if c.waiting == nil {
 		c.waiting = make(chan struct{})
 	}

@@ -16,11 +16,11 @@ const (
 	tradeMost = 200
 	// retryAfter is the pause after an exchange that failed.
 	retryAfter = time.Second
-	// clearEvery is how often old rows go, keepMinutes and keepDays how long
+	// clearEvery is how often old rows go, keepShort and keepLong how long
 	// they stay, for people who want to see what was used.
-	clearEvery  = 10 * time.Minute
-	keepMinutes = time.Hour
-	keepDays    = 40 * day
+	clearEvery = 10 * time.Minute
+	keepShort  = time.Hour
+	keepLong   = 40 * day
 )
 
 // queueLocked has a counter exchanged, at once if somebody waits for it. The
@@ -180,7 +180,7 @@ func (s *Service) clear(ctx context.Context, now time.Time) error {
 	defer cancel()
 	return s.store.Transact(ctx, func(tx *store.Tx) error {
 		_, err := tx.Exec(`DELETE FROM limit_counters WHERE ends_at < ? AND (ends_at < ? OR ends_at - starts_at <= ?)`,
-			now.Add(-keepMinutes).Unix(), now.Add(-keepDays).Unix(), int64(time.Minute/time.Second))
+			now.Add(-keepShort).Unix(), now.Add(-keepLong).Unix(), int64(time.Minute/time.Second))
 		return err
 	})
 }

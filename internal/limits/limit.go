@@ -1,6 +1,7 @@
 package limits
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -19,7 +20,7 @@ const (
 	Executions Name = "executions_per_minute" // and processes
 	CPU        Name = "cpu_per_day"           // milliseconds, all cores together
 	Egress     Name = "egress_per_day"        // bytes, both directions
-	Tokens     Name = "model_tokens_per_day"  // in and out
+	Tokens     Name = "model_tokens_per_day"  //nolint:gosec // of language models, in and out: no credentials
 	UploadSize Name = "upload_size"           // bytes of one file
 )
 
@@ -32,23 +33,37 @@ type kind struct {
 	code   string        // of the refusal
 	window time.Duration // 0: what exists at a moment
 	unit   unit
+	units  string // what it is counted in, for programs
 	reach  string // "You have %s of %s …", with used and limit
 	hint   string // of those at a moment
 	after  bool   // it is only known afterwards
 }
 
 var kinds = []kind{
-	{name: Sandboxes, code: "limit-sandboxes", unit: count, reach: "%s %s of %s sandboxes awake", hint: "Delete or pause one that is not needed."},
-	{name: Memory, code: "limit-memory", unit: bytes, reach: "%s sandboxes that may take %s of %s of memory", hint: "Delete or pause one that is not needed, or ask for less memory."},
-	{name: Disk, code: "limit-disk", unit: bytes, reach: "%s sandboxes that may take %s of %s of disk", hint: "Delete sandboxes that are not needed, also those that sleep, or ask for less disk."},
-	{name: Creates, code: "limit-creates", window: time.Minute, unit: count, reach: "%s asked for %s of %s new sandboxes in this minute"},
-	{name: Executions, code: "limit-executions", window: time.Minute, unit: count, reach: "%s run %s of %s executions in this minute"},
-	{name: CPU, code: "limit-cpu", window: day, unit: millis, reach: "%s used %s of %s of CPU time today", after: true},
-	{name: Egress, code: "limit-egress", window: day, unit: bytes, reach: "%s used %s of %s of network traffic today", after: true},
-	{name: Tokens, code: "limit-model-tokens", window: day, unit: count, reach: "%s used %s of %s tokens of language models today", after: true},
+	{name: Sandboxes, code: "limit-sandboxes", unit: count, units: "number", reach: "%s %s of %s sandboxes awake", hint: "Delete or pause one that is not needed."},
+	{name: Memory, code: "limit-memory", unit: bytes, units: "bytes", reach: "%s sandboxes that may take %s of %s of memory", hint: "Delete or pause one that is not needed, or ask for less memory."},
+	{name: Disk, code: "limit-disk", unit: bytes, units: "bytes", reach: "%s sandboxes that may take %s of %s of disk", hint: "Delete sandboxes that are not needed, also those that sleep, or ask for less disk."},
+	{name: Creates, code: "limit-creates", window: time.Minute, unit: count, units: "number", reach: "%s asked for %s of %s new sandboxes in this minute"},
+	{name: Executions, code: "limit-executions", window: time.Minute, unit: count, units: "number", reach: "%s run %s of %s executions in this minute"},
+	{name: CPU, code: "limit-cpu", window: day, unit: millis, units: "milliseconds", reach: "%s used %s of %s of CPU time today", after: true},
+	{name: Egress, code: "limit-egress", window: day, unit: bytes, units: "bytes", reach: "%s used %s of %s of network traffic today", after: true},
+	{name: Tokens, code: "limit-model-tokens", window: day, unit: count, units: "number", reach: "%s used %s of %s tokens of language models today", after: true},
 }
 
 const day = 24 * time.Hour
+
+// UnitOf names what a limit is counted in: number, bytes or milliseconds.
+func UnitOf(name Name) string {
+	for _, k := range kinds {
+		if k.name == name {
+			return k.units
+		}
+	}
+	if name == UploadSize {
+		return "bytes"
+	}
+	return ""
+}
 
 // counted are those that are counted in windows, in the order of counters.
 var counted = slices.DeleteFunc(slices.Clone(kinds), func(k kind) bool { return k.window == 0 })
@@ -77,9 +92,7 @@ type Set struct {
 func (s Set) over(more Set) Set {
 	out := Set{Most: map[Name]int64{}, UploadTypes: s.UploadTypes}
 	for _, from := range []Set{s, more} {
-		for name, most := range from.Most {
-			out.Most[name] = most
-		}
+		maps.Copy(out.Most, from.Most)
 	}
 	if more.UploadTypes != nil {
 		out.UploadTypes = more.UploadTypes

@@ -214,11 +214,13 @@ func TestWhatIsKnownAfterwards(t *testing.T) {
 			t.Errorf("refusal = %+v", e)
 		}
 		wantRefusal(t, svc.Traffic(ann, 0), "limit-egress", errdefs.ErrExhausted)
-		svc.UsedCPU(ann, 59*time.Second)
+		if err := svc.UsedCPU(ann, 59*time.Second); err != nil {
+			t.Error(err)
+		}
 		if err := svc.Execute(t.Context(), ann); err != nil {
 			t.Error(err)
 		}
-		svc.UsedCPU(ann, time.Second)
+		wantRefusal(t, svc.UsedCPU(ann, time.Second), "limit-cpu", errdefs.ErrExhausted)
 		e = wantRefusal(t, svc.Execute(t.Context(), ann), "limit-cpu", errdefs.ErrExhausted)
 		if !strings.Contains(e.Error(), "You have used 1m of 1m of CPU time today.") {
 			t.Errorf("sentence = %q", e)
@@ -366,13 +368,16 @@ func TestReplicasShareALimit(t *testing.T) {
 				for range 4 {
 					for _, svc := range []*limits.Service{a, b} {
 						wg.Go(func() {
-							for range tt.limit {
+							for refused := 0; refused < 50; { // until no block can be left
 								switch err := svc.Execute(t.Context(), ann); {
 								case err == nil:
 									got.Add(1)
 								case !errors.Is(err, errdefs.ErrExhausted):
 									t.Error(err)
 									return
+								default:
+									refused++
+									time.Sleep(time.Millisecond)
 								}
 							}
 						})

@@ -304,9 +304,11 @@ func (s *Service) MayExecute(owner identity.Owner) error {
 	return s.spent(owner, atExecutions)
 }
 
-// UsedCPU counts CPU time that sandboxes of somebody used.
-func (s *Service) UsedCPU(owner identity.Owner, d time.Duration) {
+// UsedCPU counts CPU time that sandboxes of somebody used, and says whether
+// there is more.
+func (s *Service) UsedCPU(owner identity.Owner, d time.Duration) error {
 	s.add(owner, atCPU, d.Milliseconds())
+	return s.spent(owner, atCPU)
 }
 
 // MayAsk says whether somebody has tokens of language models left.
@@ -357,7 +359,7 @@ func TooLarge(size, most int64) error {
 
 // takeTries is how often a block is asked for before somebody is refused: each
 // time others were faster.
-const takeTries = 5
+const takeTries = 10
 
 // take admits n for the user and his organisation, or for neither.
 func (s *Service) take(ctx context.Context, owner identity.Owner, at int, n int64) error {

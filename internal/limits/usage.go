@@ -68,6 +68,25 @@ func (s *Service) usage(x *subject, has Holding) Usage {
 	return u
 }
 
+// Nothing gives the usage of an owner where nothing is limited or counted.
+func Nothing(owner identity.Owner, held Held) []Usage {
+	one := func(owner identity.Owner, scope Scope, has Holding) Usage {
+		u := Usage{Owner: owner, Scope: scope, UploadMost: Unlimited}
+		for i, used := range [...]int64{has.Sandboxes, has.MemoryBytes, has.DiskBytes} {
+			u.Figures = append(u.Figures, Figure{Limit: kinds[i].name, Used: used, Most: Unlimited})
+		}
+		return u
+	}
+	if owner.User == "" && owner.Org != "" {
+		return []Usage{one(owner, Organisation, held.User)}
+	}
+	list := []Usage{one(owner, User, held.User)}
+	if owner.Org != "" {
+		list = append(list, one(identity.Owner{Org: owner.Org}, Organisation, held.Organisation))
+	}
+	return list
+}
+
 // All gives what everybody uses who used or has something today, of one
 // organisation or, with "", of all. Held is what they have, by owner; under an
 // owner without a user stands what an organisation has.

@@ -11,7 +11,6 @@ import {
   startBrowser,
   startIssuer,
   startServer,
-  thread,
   until,
   type Visit,
   visit,
@@ -28,7 +27,10 @@ beforeAll(async () => {
   issuer = await startIssuer();
   server = await startServer({
     auth: "accounts",
-    config: issuer.config("role_claim: groups\nroles: {staff: member, guests: viewer}"),
+    env: issuer.env,
+    config: `${issuer.config("role_claim: groups\nroles: {staff: member, guests: viewer}")}
+limits: {default: {sandboxes: 3, cpu_per_day: 8h}, organisations: {Acme: {sandboxes: 10}}}
+`,
   });
   browser = await startBrowser();
 });
@@ -180,7 +182,7 @@ describe("from the first start on", () => {
     await second.close();
 
     await v.page.getByRole("button", { name: "Back to the sessions" }).first().click();
-    await openMenu(v.page, "Log out");
+    await openMenu(v.page, "Sign out");
     await v.page.getByLabel("E-mail address").waitFor();
     await v.close();
   });
@@ -218,6 +220,10 @@ describe("from the first start on", () => {
     const id = secret.split("_").slice(0, 2).join("_");
     const example = await v.page.getByLabel("Use it so:").inputValue();
     expect(await findings(v.page)).toEqual([]);
+
+    // Nobody leaves without it by mistake.
+    await v.page.keyboard.press("Escape");
+    await v.page.getByRole("alert").getByText("You have not copied the key").waitFor();
 
     // The example as it stands is a call that works.
     const { stdout } = await curl("bash", ["-c", `${example} -s`]);
@@ -338,7 +344,7 @@ describe("from the first start on", () => {
     await v.page.goto(server.url);
     await v.page.reload();
     await newSession(v.page).waitFor();
-    await thread(v.page).composer.waitFor();
+    expect(await v.page.getByText("You are a viewer").count()).toBe(0);
     await v.close();
     await ann.close();
   });
@@ -368,6 +374,11 @@ describe("from the first start on", () => {
     await v.page.getByRole("link", { name: "Sandboxes" }).click();
     await row(v.page, made.id).getByText("running").waitFor();
     expect(await findings(v.page)).toEqual([]);
+    await v.page.getByRole("link", { name: "Usage of all" }).click();
+    await row(v.page, "Ann").getByText("Sandboxes awake").waitFor();
+    await row(v.page, "Ann").getByText("1 of 3", { exact: true }).waitFor();
+    expect(await findings(v.page)).toEqual([]);
+    await v.page.getByRole("link", { name: "Sandboxes" }).click();
     await v.page.getByRole("button", { name: `End: ${made.id}` }).click();
     await v.page.getByRole("dialog").getByRole("button", { name: "End" }).click();
     await v.page.getByText("No sandboxes").waitFor();
@@ -386,12 +397,45 @@ const looks = [
 const parts = {
   "account/profile": "Profile",
   "account/keys": "API keys",
+  "account/usage": "Usage and limits",
   "admin/users": "Users",
   "admin/organisations": "Organisations",
   "admin/all-keys": "Keys of all",
   "admin/sandboxes": "Sandboxes",
+  "admin/all-usage": "Usage of all",
   "admin/audit": "Audit",
 };
+
+test("the audit is read page by page, and by who did what", async () => {
+  const v = await visit(browser, server, { login: false });
+  await signIn(v, "ann@example.org");
+  await newSession(v.page).waitFor();
+  for (let n = 0; n < 60; n++) {
+    const answer = await v.context.request.patch("/v1/users/bob@example.org", { data: { name: `Bob ${n % 2}` } });
+    expect(answer.status()).toBe(200);
+  }
+  await v.page.goto(`${server.url}/#admin/audit`);
+  await section(v.page, "Audit").waitFor();
+  const entries = v.page.getByRole("list", { name: "Audit" }).getByRole("listitem");
+  const asked = v.page.waitForResponse((answer) => answer.url().includes("action=update-user"));
+  await v.page.getByLabel("Action").selectOption("update-user");
+  await asked;
+  await until("a page of changes", async () => {
+    const texts = await entries.allInnerTexts();
+    return texts.length === 50 && texts.every((text) => text.includes("changed a user"));
+  });
+  await v.page.getByRole("button", { name: "Show older entries" }).click();
+  await until("more than a page", async () => (await entries.count()) > 60);
+  await v.page.getByLabel("User", { exact: true }).selectOption({ label: "Carol" });
+  await v.page.getByText("No entries").waitFor();
+  await v.page.getByRole("button", { name: "Clear the filters" }).click();
+  await until("all again", async () => {
+    const texts = await entries.allInnerTexts();
+    if (texts.length !== 50) throw new Error(`${texts.length} entries, the first: ${texts[0]}`);
+    return true;
+  });
+  await v.close();
+});
 
 describe.each(looks)("$name", ({ name, dark, size }) => {
   test("nothing is found and nothing is cut off", async () => {
@@ -409,7 +453,7 @@ describe.each(looks)("$name", ({ name, dark, size }) => {
     await v.page.getByLabel("E-mail address").waitFor();
     await look("sign-in");
     await signIn(v, "ann@example.org");
-    await thread(v.page).composer.waitFor();
+    await v.page.getByRole("button", { name: "Menu", exact: true }).waitFor();
     for (const [hash, title] of Object.entries(parts)) {
       await v.page.goto(`${server.url}/#${hash}`);
       await section(v.page, title).waitFor();
@@ -431,7 +475,7 @@ test("by keys alone: from the sign-in to a key", async () => {
   await newSession(v.page).waitFor();
   await v.page.keyboard.press("Control+k");
   await v.page.keyboard.type("account and keys");
-  await v.page.getByRole("option", { name: "Account and keys" }).waitFor();
+  await v.page.getByRole("option", { name: "Account and keys", selected: true }).waitFor();
   await v.page.keyboard.press("Enter");
   await section(v.page, "Profile").waitFor();
   await v.page.getByRole("link", { name: "API keys" }).focus();
@@ -440,11 +484,33 @@ test("by keys alone: from the sign-in to a key", async () => {
   await button.focus();
   await v.page.keyboard.press("Enter");
   await v.page.getByRole("dialog").waitFor();
-  await v.page.getByLabel("Name", { exact: true }).focus();
+  await until("the name has the focus", () =>
+    v.page.getByLabel("Name", { exact: true }).evaluate((field) => field === document.activeElement),
+  );
   await v.page.keyboard.type("by keys");
   await v.page.keyboard.press("Escape");
   await v.page.getByRole("dialog").waitFor({ state: "hidden" });
   await until("the focus is back", () => button.evaluate((b) => b === document.activeElement));
+  await v.close();
+});
+
+test("a tab in which another one signed in elsewhere shows nothing of the one before", async () => {
+  const v = await visit(browser, server, { login: false });
+  await signIn(v, "bob@example.org");
+  await newSession(v.page).waitFor();
+  await v.page.goto(`${server.url}/#account/profile`);
+  await v.page.getByText("bob@example.org").first().waitFor();
+  const other = await v.context.newPage();
+  await other.goto(server.url);
+  await openMenu(other, "Sign out");
+  await other.getByLabel("E-mail address").fill("ann@example.org");
+  await other.getByLabel("Password", { exact: true }).fill(password);
+  await other.keyboard.press("Enter");
+  await newSession(other).waitFor();
+  await v.page.evaluate(() => window.dispatchEvent(new Event("focus")));
+  await newSession(v.page).waitFor();
+  await v.page.getByRole("button", { name: "Menu", exact: true }).click();
+  await v.page.getByText("Acme · owner").waitFor();
   await v.close();
 });
 

@@ -20,6 +20,7 @@ import (
 	"net/http"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -31,6 +32,7 @@ import (
 	"github.com/caesarion/caesarion/internal/httpapi"
 	"github.com/caesarion/caesarion/internal/identity/accounts"
 	"github.com/caesarion/caesarion/internal/identity/oidc"
+	"github.com/caesarion/caesarion/internal/limits"
 	"github.com/caesarion/caesarion/internal/llm"
 	"github.com/caesarion/caesarion/internal/replica"
 	"github.com/caesarion/caesarion/internal/sandbox"
@@ -54,7 +56,8 @@ type Options struct {
 	// Accounts has users; without, there is the token.
 	Accounts     bool
 	Providers    []*oidc.Provider
-	MaxSandboxes int // default 4
+	MaxSandboxes int           // default 4
+	Limits       *limits.Rules // nil: nothing is limited
 }
 
 // Token is what the server under test asks for.
@@ -116,7 +119,15 @@ func start(tb testing.TB, driver sandbox.Driver, opts Options) *Server {
 		replicas, err = replica.Open(tb.Context(), st.DB(), replica.Options{ID: id, Address: ln.Addr().String()})
 		must(err)
 	}
+	var counted *limits.Service
+	var may fleet.Limits
+	if opts.Limits != nil {
+		counted, err = limits.New(tb.Context(), st, limits.Options{Rules: *opts.Limits, Replicas: replicas != nil})
+		must(err)
+		may = limiter{counted}
+	}
 	fl, err := fleet.New(tb.Context(), driver, nil, fleet.Options{
+		Limits:       may,
 		Templates:    map[string]fleet.Template{"python": {Image: opts.Image, Limits: sandbox.Limits{MemoryBytes: 2 << 30}, PauseAfter: time.Hour}},
 		MaxSandboxes: cmp.Or(opts.MaxSandboxes, 4), // the suite fills them all
 		Replicas:     replicas,
@@ -136,6 +147,7 @@ func start(tb testing.TB, driver sandbox.Driver, opts Options) *Server {
 		Accounts: users, Providers: opts.Providers,
 		Token: Token, Version: "test", AllowedHosts: []string{"sandboxes.example.com"}, Heartbeat: time.Second,
 		Sessions: sessions, Files: files, Chat: answers, Replicas: replicas, Secret: []byte("secret of the installation"),
+		Limits: counted,
 	})
 	replicas.Start(tb.Context(), sessions)
 	srv := api.Server()
@@ -166,7 +178,11 @@ func start(tb testing.TB, driver sandbox.Driver, opts Options) *Server {
 				tb.Errorf("close accounts: %v", err)
 			}
 		}
-		for _, c := range []io.Closer{sessions, files, fl, replicas, st} {
+		closers := []io.Closer{sessions, files, fl, replicas, st}
+		if counted != nil {
+			closers = slices.Insert(closers, 3, io.Closer(counted)) // after the fleet
+		}
+		for _, c := range closers {
 			if err := c.Close(); err != nil {
 				tb.Errorf("close %T: %v", c, err)
 			}

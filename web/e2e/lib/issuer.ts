@@ -11,7 +11,8 @@ const root = fileURLToPath(new URL("../../..", import.meta.url));
 /** A provider of OpenID Connect: the real issuer of the server's own tests. */
 export interface Issuer {
   readonly url: string;
-  /** Settings that make a server take it, with the given ones besides. */
+  /** Environment and settings that make a server take it, with the given ones besides. */
+  env: Record<string, string>;
   config(more?: string): string;
   /** Says who signs in next: the claims of the ID token; null: nobody is let in. */
   next(claims: Record<string, unknown> | null): Promise<void>;
@@ -35,6 +36,7 @@ export async function startIssuer(): Promise<Issuer> {
   const url = await read();
   return {
     url,
+    env: { ISSUER_SECRET: "secret of the client" },
     config: (more = "") => `discover_models: false
 sign_in:
   providers:
@@ -42,7 +44,7 @@ sign_in:
       title: Company
       issuer: ${url}
       client_id: caesarion
-      client_secret: secret of the client
+      client_secret_env: ISSUER_SECRET
       organisation: Acme
 ${more.replace(/^/gm, "      ")}
 `,

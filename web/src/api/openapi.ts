@@ -2285,6 +2285,48 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/usage": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What one uses, and of how much
+         * @description One's own figures, and those of the organisation in which one acts. A limit without `most` has no bound. What is counted by the minute or the day says when it begins anew (`frees_at`).
+         *
+         *     A refusal is 429, or 403 for what can never be, with the code of the limit and `limit` in the problem: which, whose, how much is used, of how much, until when (also Retry-After).
+         */
+        get: operations["get-my-usage"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/usage/all": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * What everybody uses who used or has something today
+         * @description The users of the organisation, and itself.
+         */
+        get: operations["list-usage"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/users": {
         parameters: {
             query?: never;
@@ -2358,6 +2400,11 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        Allowance: {
+            /** @description All of its users together, oneself too; absent: one acts in none */
+            organisation?: components["schemas"]["SubjectUsage"];
+            user: components["schemas"]["SubjectUsage"];
+        };
         AuditEntry: {
             /**
              * @description The operation, by its name in the OpenAPI, or sign-in
@@ -2884,6 +2931,47 @@ export interface components {
             /** @description All there are */
             scopes: string[] | null;
         };
+        LimitFigure: {
+            /**
+             * Format: date-time
+             * @description When it begins anew; absent: when something is given back
+             */
+            frees_at?: string;
+            /**
+             * @example executions_per_minute
+             * @enum {string}
+             */
+            limit: "sandboxes" | "memory" | "disk" | "creates_per_minute" | "executions_per_minute" | "cpu_per_day" | "egress_per_day" | "model_tokens_per_day";
+            /**
+             * Format: int64
+             * @description Absent: no limit
+             */
+            most?: number;
+            /** @enum {string} */
+            unit: "number" | "bytes" | "milliseconds";
+            /** Format: int64 */
+            used: number;
+        };
+        LimitReached: {
+            /**
+             * Format: date-time
+             * @description When there is more; absent: when something is given back, or never
+             */
+            frees_at?: string;
+            /** @example executions_per_minute */
+            limit: string;
+            /** Format: int64 */
+            most: number;
+            /**
+             * @description Whose limit it is
+             * @enum {string}
+             */
+            scope: "user" | "organisation";
+            /** @enum {string} */
+            unit?: "number" | "bytes" | "milliseconds";
+            /** Format: int64 */
+            used: number;
+        };
         Limits: {
             /**
              * Format: double
@@ -3100,6 +3188,8 @@ export interface components {
             hint?: string;
             /** @description Path that was asked for */
             instance?: string;
+            /** @description The limit that refused this */
+            limit?: components["schemas"]["LimitReached"];
             /** @description Why a sandbox is gone, when known */
             reason?: string;
             /** @description Stands in the server's log too */
@@ -3509,6 +3599,22 @@ export interface components {
             /** @description A name to create sandboxes by: letters, digits, '.', '_' and '-'. A snapshot that had it before loses it */
             name?: string;
         };
+        SubjectUsage: {
+            /** @description All there are, also those without a bound */
+            limits: components["schemas"]["LimitFigure"][] | null;
+            organisation_id?: string;
+            /** @enum {string} */
+            scope: "user" | "organisation";
+            /**
+             * Format: int64
+             * @description Largest file that may be uploaded; absent: no limit
+             */
+            upload_bytes?: number;
+            /** @description Extensions of files that may be uploaded; absent: all */
+            upload_types?: string[] | null;
+            /** @description Absent: an organisation, or the only user of a server */
+            user_id?: string;
+        };
         Table: {
             columns: components["schemas"]["TableColumn"][] | null;
             /** @description Of a frame the kernel still holds: names it for further pages */
@@ -3665,6 +3771,9 @@ export interface components {
             memory_limit_bytes: number;
             /** Format: int64 */
             processes: number;
+        };
+        UsageList: {
+            usage: components["schemas"]["SubjectUsage"][] | null;
         };
         User: {
             /** Format: date-time */
@@ -8241,6 +8350,67 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "get-my-usage": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Allowance"];
+                };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "list-usage": {
+        parameters: {
+            query?: {
+                /** @description Of another organisation, for operators; *: all, and what belongs to none */
+                organisation?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["UsageList"];
+                };
             };
             /** @description Error */
             default: {

@@ -319,6 +319,16 @@ export interface SessionEvent {
   data: unknown;
 }
 
+/** Which limit refused a request. */
+export interface LimitReached {
+  limit: string;
+  scope: "user" | "organisation";
+  used: number;
+  most: number;
+  unit?: "number" | "bytes" | "milliseconds";
+  frees_at?: string;
+}
+
 /** RFC 9457 problem details. */
 export interface Problem {
   type: string;
@@ -330,5 +340,6 @@ export interface Problem {
   reason?: string;
   instance?: string;
   request_id?: string;
+  limit?: LimitReached;
   errors?: { location?: string; message: string }[];
 }

@@ -3,7 +3,7 @@ import { lazy, Suspense, useCallback, useEffect, useMemo, useState } from "react
 import { useRoute } from "wouter";
 import { navigate } from "wouter/use-browser-location";
 import { onUnauthenticated } from "@/api/client";
-import { loadMe } from "@/features/account/me";
+import { currentMe, loadMe } from "@/features/account/me";
 import { forgetArrival, useArrival, useSection } from "@/features/account/place";
 import { SessionProvider } from "@/features/session";
 import { pathOf } from "@/features/session/sessions";
@@ -39,8 +39,17 @@ function Gate() {
   const [locked, setLocked] = useState(arrival?.kind === "token-refused" || arrival?.kind === "sign-in-failed");
   useEffect(() => {
     void loadMe();
+    // Somebody may have given another role meanwhile.
+    const back = () => {
+      if (currentMe()?.auth === "accounts") void loadMe();
+    };
+    window.addEventListener("focus", back);
     // Rights that changed refuse what was under way, and nobody has to sign in for that.
-    return onUnauthenticated(() => void loadMe().then((known) => !known && setLocked(true)));
+    const done = onUnauthenticated(() => void loadMe().then((known) => !known && setLocked(true)));
+    return () => {
+      done();
+      window.removeEventListener("focus", back);
+    };
   }, []);
   const enter = () => {
     forgetArrival();

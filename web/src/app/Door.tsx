@@ -1,41 +1,46 @@
-import { lazy, Suspense, useEffect, useState } from "react";
-import { call } from "@/api/client";
-import { currentMe, loadMe } from "@/features/account/me";
+import { lazy, Suspense, useCallback, useEffect, useState } from "react";
+import { ApiError, call } from "@/api/client";
+import { loadMe } from "@/features/account/me";
 import type { Arrival } from "@/features/account/place";
 import type { SignInWays } from "@/features/account/types";
+import { Button, EmptyState } from "@/ui";
 import { Login } from "./Login";
+import { useStrings } from "./strings";
 
 const SignIn = lazy(() => import("@/features/account/SignIn"));
 
 /** The way in: by the server's token, or where there are accounts by theirs. */
 export function Door({ arrival, onDone }: { arrival: Arrival | null; onDone: () => void }) {
-  // null: where there is one token, the server tells this to nobody who lacks it.
-  const [ways, setWays] = useState<SignInWays | null | undefined>();
-  useEffect(() => {
-    let shown = true;
+  const s = useStrings();
+  const [ways, setWays] = useState<SignInWays | "token" | ApiError | undefined>();
+  const ask = useCallback(() => {
+    setWays(undefined);
     call<SignInWays>("GET", "/v1/sign-in").then(
-      (answer) => shown && setWays(answer.auth === "accounts" ? answer : null),
-      () => shown && setWays(null),
+      (answer) => setWays(answer.auth === "accounts" ? answer : "token"),
+      // Where there is one token, the server tells this to nobody who lacks it.
+      (err: unknown) => setWays(err instanceof ApiError && (err.status === 0 || err.status >= 500) ? err : "token"),
     );
-    return () => {
-      shown = false;
-    };
   }, []);
+  useEffect(ask, [ask]);
+
   if (ways === undefined) return null;
-  if (ways === null) return <Login refused={arrival?.kind === "token-refused"} onDone={onDone} />;
+  if (ways === "token") return <Login refused={arrival?.kind === "token-refused"} onDone={onDone} />;
+  if (ways instanceof ApiError) {
+    return (
+      <main className="h-dvh">
+        <EmptyState title={ways.detail} action={<Button onClick={ask}>{s.again}</Button>}>
+          {ways.hint}
+        </EmptyState>
+      </main>
+    );
+  }
   return (
     <Suspense fallback={null}>
       <SignIn
         ways={ways}
         failed={arrival?.kind === "sign-in-failed" ? arrival.code : ""}
-        onDone={() => {
-          const before = currentMe()?.user_id;
-          void loadMe().then(() => {
-            // What is on the page belongs to whoever was here before.
-            if (before !== undefined && before !== currentMe()?.user_id) location.assign("/");
-            else onDone();
-          });
-        }}
+        // Who it is comes first: for somebody else the page begins anew.
+        onDone={() => void loadMe().then(onDone)}
       />
     </Suspense>
   );

@@ -236,7 +236,7 @@ function SessionMenu() {
         </>
       )}
       <MenuItem icon={<LogOut />} onSelect={() => void signOut().catch((err: unknown) => toast.failure(err))}>
-        {s.logout}
+        {me ? s.signOut : s.logout}
       </MenuItem>
     </Menu>
   );

@@ -1,4 +1,8 @@
 import "@testing-library/jest-dom/vitest";
+import { configure } from "@testing-library/react";
+
+// What comes lazily may take its time on a busy machine.
+configure({ asyncUtilTimeout: 10_000 });
 
 // What jsdom lacks of a browser.
 if (typeof window !== "undefined") {

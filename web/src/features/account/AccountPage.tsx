@@ -2,6 +2,7 @@ import {
   ArrowLeft,
   Box,
   Building2,
+  ChartColumn,
   Gauge,
   KeyRound,
   KeySquare,
@@ -21,12 +22,13 @@ import Profile from "./Profile";
 import { accountSections, adminSections, closeSection, hashOf, openSection, type Section } from "./place";
 import { useStrings } from "./strings";
 import type { Me } from "./types";
-import { useUsageRoute } from "./usageRoute";
+import { useAllowance } from "./usage";
 
 const Users = lazy(() => import("./Users"));
 const Organisations = lazy(() => import("./Organisations"));
 const Sandboxes = lazy(() => import("./Sandboxes"));
 const Usage = lazy(() => import("./Usage"));
+const AllUsage = lazy(() => import("./AllUsage"));
 const Audit = lazy(() => import("./Audit"));
 
 const icons: Record<Section, ComponentType<{ className?: string }>> = {
@@ -37,6 +39,7 @@ const icons: Record<Section, ComponentType<{ className?: string }>> = {
   "all-keys": KeySquare,
   sandboxes: Box,
   usage: Gauge,
+  "all-usage": ChartColumn,
   audit: ScrollText,
 };
 
@@ -44,7 +47,8 @@ const icons: Record<Section, ComponentType<{ className?: string }>> = {
 export default function AccountPage({ section }: { section: Section }) {
   const s = useStrings();
   const me = useMe();
-  const usage = useUsageRoute();
+  // A server of before does not tell what is used; then there is no such section.
+  const usage = useAllowance().data !== null;
   const top = useRef<HTMLElement>(null);
   const names: Record<Section, string> = {
     profile: s.profile,
@@ -54,6 +58,7 @@ export default function AccountPage({ section }: { section: Section }) {
     "all-keys": s.allKeys,
     sandboxes: s.sandboxes,
     usage: s.usage,
+    "all-usage": s.allUsage,
     audit: s.audit,
   };
   const title = names[section];
@@ -68,11 +73,11 @@ export default function AccountPage({ section }: { section: Section }) {
 
   const admin = may(me, "administer");
   const groups: { label: string; sections: Section[] }[] = [
-    { label: s.account, sections: [...accountSections] },
+    { label: s.account, sections: accountSections.filter((one) => one !== "usage" || usage) },
     {
       label: s.administration,
       sections: adminSections.filter(
-        (one) => admin && (one !== "organisations" || may(me, "operate")) && (one !== "usage" || usage),
+        (one) => admin && (one !== "organisations" || may(me, "operate")) && (one !== "all-usage" || usage),
       ),
     },
   ].filter((group) => group.sections.length > 0);
@@ -168,6 +173,8 @@ function Content({ me, section }: { me: Me; section: Section }) {
       return <Sandboxes />;
     case "usage":
       return <Usage me={me} />;
+    case "all-usage":
+      return <AllUsage me={me} />;
     case "audit":
       return <Audit me={me} />;
   }

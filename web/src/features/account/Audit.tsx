@@ -44,7 +44,7 @@ export default function Audit({ me }: { me: Me }) {
             label={s.filterUser}
             value={filter.user}
             onChange={(user) => set({ user })}
-            className="w-48"
+            className="w-full sm:w-48"
             options={[
               { value: "", label: s.anybody },
               ...(users.data ?? []).map((user) => ({ value: user.id, label: user.name })),
@@ -56,7 +56,7 @@ export default function Audit({ me }: { me: Me }) {
             label={s.filterAction}
             value={filter.action}
             onChange={(action) => set({ action })}
-            className="w-56"
+            className="w-full sm:w-56"
             options={[
               { value: "", label: s.anything },
               ...Object.entries(s.actions).map(([value, label]) => ({ value, label })),
@@ -71,7 +71,7 @@ export default function Audit({ me }: { me: Me }) {
             onChange={(e) => set({ object: e.target.value })}
             placeholder={s.objectHint}
             spellCheck={false}
-            className="h-8 w-56 rounded-md border border-line-strong bg-raised px-2.5 text-sm"
+            className="h-8 w-full rounded-md sm:w-56 border border-line-strong bg-raised px-2.5 text-sm"
           />
         </Labelled>
         {filtered && (
@@ -113,7 +113,7 @@ export default function Audit({ me }: { me: Me }) {
 
 function Labelled({ text, children }: { text: string; children: React.ReactNode }) {
   return (
-    <div className="flex flex-col gap-1">
+    <div className="flex w-full flex-col gap-1 sm:w-auto">
       <span aria-hidden className="text-muted text-xs">
         {text}
       </span>

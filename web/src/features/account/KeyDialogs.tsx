@@ -65,7 +65,7 @@ export function NewKeyDialog({
           <div className="mt-2.5 divide-y rounded-lg border bg-surface px-3">
             {byArea(mine).map(({ area, scopes }) => (
               <div key={area} className="flex flex-wrap items-center gap-x-4 gap-y-1 py-2">
-                <span className="w-40 text-sm">
+                <span className="w-full text-sm sm:w-40">
                   {Object.hasOwn(s.areas, area) ? s.areas[area as keyof typeof s.areas] : area}
                 </span>
                 {scopes.map((scope) => (
@@ -100,13 +100,15 @@ function what(s: ReturnType<typeof useStrings>, scope: string): string {
   return Object.hasOwn(s.whats, name) ? s.whats[name as keyof typeof s.whats] : name;
 }
 
-/** The only time that a key is shown. */
+/** The only time that a key is shown; who is about to leave without it is asked once. */
 export function KeySecret({ made, onClose }: { made: NewKey; onClose: () => void }) {
   const s = useStrings();
+  const [copied, setCopied] = useState(false);
+  const [warned, setWarned] = useState(false);
   return (
     <Dialog
       open
-      onOpenChange={(open) => !open && onClose()}
+      onOpenChange={() => (copied || warned ? onClose() : setWarned(true))}
       title={s.secretTitle}
       description={s.secretText}
       size="md"
@@ -117,14 +119,19 @@ export function KeySecret({ made, onClose }: { made: NewKey; onClose: () => void
       }
     >
       <div className="space-y-4 pt-1">
-        <CopyLine label={s.secret} text={made.secret} />
+        {warned && !copied && (
+          <p role="alert" className="rounded-lg bg-warning-soft px-3.5 py-2.5 text-sm text-warning">
+            {s.secretWarning}
+          </p>
+        )}
+        <CopyLine label={s.secret} text={made.secret} focus onCopied={() => setCopied(true)} />
         <div>
           <p className="mb-1.5 text-sm">{s.example}</p>
           <CopyLine
             label={s.example}
             copy={s.copyExample}
             text={curlExample(location.origin, made.secret, made.scopes)}
-            wrap
+            onCopied={() => setCopied(true)}
           />
         </div>
       </div>

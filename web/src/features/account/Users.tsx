@@ -141,7 +141,7 @@ export default function Users({ me }: { me: Me }) {
             </Button>
           }
         >
-          <CopyLine label={s.link} text={link.link.url} wrap />
+          <CopyLine label={s.link} text={link.link.url} focus />
         </Dialog>
       )}
       <ConfirmDialog
@@ -214,7 +214,7 @@ function UserRow({
               }))}
             />
           ) : (
-            <span className="px-2 text-sm" title={s.fixed[why]}>
+            <span className="text-sm sm:px-2" title={s.fixed[why]}>
               {s.roles[role]}
             </span>
           ))}

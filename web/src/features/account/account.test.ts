@@ -8,7 +8,8 @@ import { may } from "./me";
 import { arrivalOf, hashOf, sectionOf } from "./place";
 import { actionOf, byArea, curlExample, offered, sampleRoute } from "./scopes";
 import { useStrings } from "./strings";
-import type { Key, Me, Role, User } from "./types";
+import type { Key, LimitFigure, Me, Role, SubjectUsage, User } from "./types";
+import { amount, inOrder, level, share, telling } from "./usage";
 import { rolesToGive, whyFixed } from "./users";
 
 const scopes = [
@@ -56,6 +57,7 @@ describe("the address", () => {
   it("names the parts of account and administration, each under its own", () => {
     expect(sectionOf("#account/keys")).toBe("keys");
     expect(sectionOf("#admin/all-keys")).toBe("all-keys");
+    expect(sectionOf("#account/usage")).toBe("usage");
     expect(sectionOf("#account/users")).toBeNull();
     expect(sectionOf("#admin/")).toBeNull();
     expect(sectionOf("#main")).toBeNull();
@@ -173,6 +175,35 @@ describe("the audit", () => {
       "refused",
       "failed",
     ]);
+  });
+});
+
+describe("usage", () => {
+  const figure = (used: number, most?: number): LimitFigure => ({
+    limit: "sandboxes",
+    unit: "number",
+    used,
+    ...(most === undefined ? {} : { most }),
+  });
+  const of = (id: string, ...limits: LimitFigure[]): SubjectUsage => ({ scope: "user", user_id: id, limits });
+
+  it("says how full a limit is, and nothing where there is none", () => {
+    expect([figure(1, 4), figure(9, 4), figure(0, 0), figure(5)].map(share)).toEqual([0.25, 1, 1, undefined]);
+    expect([figure(1, 4), figure(4, 5), figure(5, 5), figure(5)].map(level)).toEqual(["fine", "tight", "full", "fine"]);
+  });
+
+  it("has the amounts in their units", () => {
+    expect(amount("bytes", 3 * 1024 ** 3)).toBe("3 GB");
+    expect(amount("milliseconds", 90_000)).toBe("1 min 30 s");
+    expect(amount("milliseconds", 0)).toBe("0 s");
+    expect(amount("number", 1200)).toBe("1,200");
+  });
+
+  it("leaves out what is neither bounded nor used, and begins with who is nearest to a limit", () => {
+    expect(telling(of("a", figure(0), figure(0, 3), figure(2))).length).toBe(2);
+    const organisation: SubjectUsage = { scope: "organisation", organisation_id: "o", limits: null };
+    const order = inOrder([of("low", figure(1, 10)), of("none", figure(7)), of("full", figure(10, 10)), organisation]);
+    expect(order.map((u) => u.user_id ?? u.organisation_id)).toEqual(["o", "full", "low", "none"]);
   });
 });
 

@@ -24,13 +24,21 @@ async function ask(): Promise<boolean> {
   }
   if (answer.status === 401) return false;
   if (!answer.ok) return true;
+  let me: Me;
   try {
-    useStore.setState({ me: (await answer.json()) as Me });
+    me = (await answer.json()) as Me;
   } catch {
-    // Somebody between us and the server answered.
+    return true; // somebody between us and the server answered
   }
+  const before = useStore.getState().me;
+  useStore.setState({ me });
+  // In another tab somebody else signed in, or another organisation was chosen:
+  // what is on this page is no longer theirs to see.
+  if (before && whose(before) !== whose(me)) location.assign("/");
   return true;
 }
+
+const whose = (me: Me) => `${me.user_id ?? ""} ${me.organisation?.organisation_id ?? ""}`;
 
 /** The user of this page. Where there are no accounts, there is none. */
 export function useMe(): Me | undefined {
@@ -39,10 +47,6 @@ export function useMe(): Me | undefined {
 
 export function currentMe(): Me | undefined {
   return useStore.getState().me;
-}
-
-export function setMe(me: Me | undefined): void {
-  useStore.setState({ me });
 }
 
 export function may(me: Me | undefined, action: Action): boolean {

@@ -1,7 +1,7 @@
 // What the parts of account and administration are made of.
 import { useQueryClient } from "@tanstack/react-query";
 import { Check, Copy, Eye, EyeOff } from "lucide-react";
-import { type InputHTMLAttributes, type ReactNode, useId, useState } from "react";
+import { type InputHTMLAttributes, type ReactNode, useEffect, useId, useRef, useState } from "react";
 import { ApiError } from "@/api/client";
 import { cx } from "@/lib/cx";
 import { language } from "@/lib/i18n";
@@ -104,33 +104,59 @@ export function Complaint({ text, className }: { text: string; className?: strin
 }
 
 /** Text to copy, such as a key or a link. */
-export function CopyLine({ label, text, copy, wrap }: { label: string; text: string; copy?: string; wrap?: boolean }) {
+export function CopyLine({
+  label,
+  text,
+  copy,
+  focus,
+  onCopied,
+}: {
+  label: string;
+  text: string;
+  copy?: string;
+  /** It is what its dialog is about. */
+  focus?: boolean;
+  onCopied?: () => void;
+}) {
   const s = useStrings();
   const [copied, setCopied] = useState(false);
+  const field = useRef<HTMLTextAreaElement>(null);
+  useFirstFocus(() => (focus ? field.current : null));
+  const put = async () => {
+    try {
+      await navigator.clipboard.writeText(text);
+      setCopied(true);
+      onCopied?.();
+    } catch {
+      field.current?.focus(); // which selects it: without TLS a page may not copy
+    }
+  };
   return (
     <div className="flex items-start gap-2">
       <textarea
+        ref={field}
         readOnly
         aria-label={label}
         value={text}
-        rows={wrap ? Math.min(5, Math.ceil(text.length / 48)) : 2}
+        rows={3}
         onFocus={(e) => e.currentTarget.select()}
-        className="w-full min-w-0 flex-1 resize-none break-all rounded-md border border-line-strong bg-sunken px-3 py-2 font-mono text-xs leading-5"
+        onCopy={onCopied}
+        className="field-sizing-content w-full min-w-0 flex-1 resize-none break-all rounded-md border border-line-strong bg-sunken px-3 py-2 font-mono text-xs leading-5"
       />
-      <IconButton
-        label={copied ? s.copied : (copy ?? s.copy)}
-        variant="plain"
-        onClick={() =>
-          void navigator.clipboard
-            .writeText(text)
-            .then(() => setCopied(true))
-            .catch((err: unknown) => toast.failure(err))
-        }
-      >
+      <IconButton label={copied ? s.copied : (copy ?? s.copy)} variant="plain" onClick={() => void put()}>
         {copied ? <Check className="text-success" /> : <Copy />}
       </IconButton>
     </div>
   );
+}
+
+/** Gives something in a dialog the focus once the dialog has noted who had it before. */
+function useFirstFocus(target: () => HTMLElement | null): void {
+  const latest = useRef(target);
+  useEffect(() => {
+    const timer = setTimeout(() => latest.current()?.focus());
+    return () => clearTimeout(timer);
+  }, []);
 }
 
 /** Head and body of a section. */
@@ -176,17 +202,16 @@ export function Row({ children, dim }: { children: ReactNode; dim?: boolean }) {
 
 /** Small facts in one line, with points between. */
 export function Facts({ facts }: { facts: ReactNode[] }) {
+  const shown = facts.filter((fact) => fact !== "" && fact !== 0 && fact !== false && fact !== undefined);
   return (
     <p className="mt-0.5 flex flex-wrap gap-x-1.5 text-muted text-xs">
-      {facts
-        .filter((fact) => fact !== "" && fact !== false && fact !== undefined)
-        .map((fact, i) => (
-          // biome-ignore lint/suspicious/noArrayIndexKey: the order is fixed
-          <span key={i} className="flex gap-x-1.5">
-            {i > 0 && <span aria-hidden>·</span>}
-            {fact}
-          </span>
-        ))}
+      {shown.map((fact, i) => (
+        // biome-ignore lint/suspicious/noArrayIndexKey: the order is fixed
+        <span key={i} className="flex gap-x-1.5">
+          {fact}
+          {i < shown.length - 1 && <span aria-hidden>·</span>}
+        </span>
+      ))}
     </p>
   );
 }
@@ -246,6 +271,8 @@ export function FormDialog({
   const id = useId();
   const [busy, setBusy] = useState(false);
   const [wrong, setWrong] = useState("");
+  const form = useRef<HTMLFormElement>(null);
+  useFirstFocus(() => form.current?.querySelector<HTMLElement>("input:not([type=hidden]), select") ?? null);
   return (
     <Dialog
       open
@@ -263,6 +290,7 @@ export function FormDialog({
       }
     >
       <form
+        ref={form}
         id={id}
         noValidate
         className="space-y-4 pt-1"

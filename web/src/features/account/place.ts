@@ -4,8 +4,8 @@
 import { useSyncExternalStore } from "react";
 import { navigate } from "wouter/use-browser-location";
 
-export const accountSections = ["profile", "keys"] as const;
-export const adminSections = ["users", "organisations", "all-keys", "sandboxes", "usage", "audit"] as const;
+export const accountSections = ["profile", "keys", "usage"] as const;
+export const adminSections = ["users", "organisations", "all-keys", "sandboxes", "all-usage", "audit"] as const;
 export type Section = (typeof accountSections)[number] | (typeof adminSections)[number];
 
 /** What somebody came with. */

@@ -17,6 +17,9 @@ export type Organisation = There["Organisation"];
 export type AuditEntry = There["AuditEntry"];
 export type AuditList = There["AuditList"];
 export type Sandbox = There["Sandbox"];
+export type Allowance = There["Allowance"];
+export type SubjectUsage = There["SubjectUsage"];
+export type LimitFigure = There["LimitFigure"];
 
 /** What a role may do; in a list of them means: is allowed. */
 export type Action = "read" | "write" | "execute" | "manage" | "administer" | "operate";

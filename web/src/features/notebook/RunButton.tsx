@@ -1,5 +1,6 @@
 import { Play, Square } from "lucide-react";
 import type { Item } from "@/api/types";
+import { useMay } from "@/features/account/me";
 import { useActions } from "@/features/session";
 import { cx } from "@/lib/cx";
 import { Spinner, Tooltip } from "@/ui";
@@ -10,6 +11,7 @@ import { useStrings } from "./strings";
 export function RunButton({ item }: { item: Item }) {
   const s = useStrings();
   const actions = useActions();
+  const may = useMay("execute");
   const runs = active(item.status);
   const label = runs ? s.stop : s.run;
   return (
@@ -17,10 +19,10 @@ export function RunButton({ item }: { item: Item }) {
       <button
         type="button"
         aria-label={label}
-        disabled={item.status === "writing"}
+        disabled={item.status === "writing" || !may}
         className={cx(
           "relative inline-flex size-7 items-center justify-center rounded-full transition-colors",
-          "disabled:opacity-30",
+          "disabled:cursor-not-allowed disabled:opacity-30",
           runs
             ? "text-accent hover:bg-danger-soft hover:text-danger"
             : "text-muted hover:bg-accent hover:text-on-accent",

@@ -1,6 +1,7 @@
 import { AlarmClock, CircleStop, Moon, Play, RotateCcw, Sparkles } from "lucide-react";
 import { Popover } from "radix-ui";
 import { useEffect, useState } from "react";
+import { useMay } from "@/features/account/me";
 import { useActions, useHost, useSession } from "@/features/session";
 import { cx } from "@/lib/cx";
 import { language } from "@/lib/i18n";
@@ -50,6 +51,7 @@ export function SandboxStatus() {
   const sandbox = useSession((state) => state.session?.sandbox);
   const connection = useSession((state) => state.connection);
   const actions = useActions();
+  const may = useMay("execute");
   const [open, setOpen] = useState(false);
   const [confirm, setConfirm] = useState<"restart" | "fresh" | null>(null);
   const state = shownState(sandbox, id === "" ? "open" : connection);
@@ -135,7 +137,7 @@ export function SandboxStatus() {
             {awake && sandbox?.expires_at && (
               <p className="text-muted text-xs">{s.expires(clock(sandbox.expires_at))}</p>
             )}
-            <div className="flex flex-wrap gap-1.5">
+            <div className="flex flex-wrap gap-1.5" hidden={!may}>
               {state === "busy" && (
                 <Button size="sm" onClick={() => void actions.interrupt()}>
                   <CircleStop aria-hidden className="size-3.5" />

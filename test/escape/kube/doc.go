@@ -1,0 +1,3 @@
+// Package kube attacks the wall around pods with the table of test/escape, under
+// runc and under gVisor.
+package kube

@@ -1,0 +1,1 @@
+import{t as e}from"./useQuery.js";import{t}from"./react2.js";import{a as n}from"./toast.js";import{sn as r}from"./index.js";var i=t(()=>({organisation:``}));function a(t){return e({queryKey:[`organisations`],queryFn:({signal:e})=>n(`GET`,`/v1/organisations`,{signal:e}).then(e=>e.organisations??[]),enabled:r(t,`operate`)})}export{a as n,i as t};

@@ -1,4 +1,0 @@
-/** Whether this server tells what people use. */
-export function useUsageRoute(): boolean {
-  return false;
-}
