@@ -57,8 +57,8 @@ func (a *API) observe(next http.Handler) http.Handler {
 		h := w.Header()
 		h.Set(v1.HeaderRequestID, req.id)
 		a.harden(h, r)
-		w.steady(r)
 		r = r.WithContext(context.WithValue(r.Context(), requestKey{}, req))
+		w.steady(r)
 		defer func() {
 			if v := recover(); v != nil {
 				if err, ok := v.(error); ok && errors.Is(err, http.ErrAbortHandler) {

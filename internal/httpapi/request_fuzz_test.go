@@ -32,6 +32,7 @@ func (empty) Create(context.Context, sandbox.Spec) (sandbox.Info, error) {
 }
 func (empty) List(context.Context) ([]sandbox.Info, error) { return nil, nil }
 func (empty) Capabilities() sandbox.Capabilities           { return sandbox.Capabilities{Driver: "empty"} }
+
 func (empty) Get(context.Context, sandbox.ID) (sandbox.Info, error) {
 	return sandbox.Info{}, errdefs.New(errdefs.ErrNotFound, "sandbox-not-found", "There is none.")
 }

@@ -47,7 +47,8 @@ type connDeadlines interface {
 
 // steady has a request given up whose client sends or takes nothing for a
 // minute, also where its handler has no bound of its own. A client that is
-// slow, and goes on, is served.
+// slow, and goes on, is served. The request is a copy of net/http's: that one
+// looks at the type of its own body when the answer is made.
 func (w *responseWriter) steady(r *http.Request) {
 	w.conn, _ = w.ResponseWriter.(connDeadlines)
 	if w.conn == nil {

@@ -3,6 +3,7 @@ package escape
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 )
 
@@ -39,11 +40,7 @@ func wanted(name, answer string) bool {
 		if a.Name != name {
 			continue
 		}
-		for _, w := range a.Want {
-			if w == answer {
-				return true
-			}
-		}
+		return slices.Contains(a.Want, answer)
 	}
 	return false
 }
