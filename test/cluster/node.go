@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/caesarion/caesarion/internal/agentapi"
 )
 
 const (
@@ -166,8 +168,14 @@ route add 10.96.0.0/16 dev node0 src ` + nodeIP + "\n" // so that processes of t
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("ip: %w: %s", err, out)
 	}
-	if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0o644); err != nil {
-		return err
+	for name, value := range map[string]string{
+		"ip_forward": "1",
+		// Tests play agents on the node: no connection may happen to have their port.
+		"ip_local_reserved_ports": strconv.Itoa(agentapi.Port),
+	} {
+		if err := os.WriteFile("/proc/sys/net/ipv4/"+name, []byte(value), 0o644); err != nil {
+			return err
+		}
 	}
 	for ip, answer := range map[string]string{metadataIP: "metadata", outsideIP: "outside"} {
 		l, err := net.Listen("tcp", ip+":80")
