@@ -161,19 +161,6 @@ func (d *Driver) start(ctx context.Context, b *box, spec sandbox.Spec) (sandbox.
 	return d.memory.look(b).info, nil
 }
 
-// waitReady waits until a pod's agent is ready, by what the kubelet says. It
-// fails at once, and says why, when the pod has ended or can't start.
-func (d *Driver) waitReady(ctx context.Context, name string) (*corev1.Pod, error) {
-	b := d.memory.find(name)
-	if b == nil {
-		return nil, notFound(idOf(name))
-	}
-	if err := d.await(ctx, b, false); err != nil {
-		return nil, err
-	}
-	return d.memory.look(b).pod, nil
-}
-
 // await waits until a sandbox runs. With ask its agent is asked, too.
 func (d *Driver) await(ctx context.Context, b *box, ask bool) error {
 	asked := make(chan struct{})

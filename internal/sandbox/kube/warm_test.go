@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,8 +15,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/caesarion/caesarion/internal/errdefs"
-	"github.com/caesarion/caesarion/internal/metrics"
 	"github.com/caesarion/caesarion/internal/sandbox"
 	"github.com/caesarion/caesarion/internal/sandbox/pool"
 )
@@ -350,168 +347,6 @@ func TestWhatDoesNotFitThePoolIsStartedCold(t *testing.T) {
 	if s := a.w.Stats()["python"]; s.Ready != 1 {
 		t.Errorf("stats %+v", s)
 	}
-}
-
-func TestAPoolThatCantBeFilledSaysWhyAndDoesNotSpin(t *testing.T) {
-	for _, c := range []struct {
-		what, want string
-		status     corev1.PodStatus
-	}{
-		{"no room", "no room", corev1.PodStatus{Phase: corev1.PodPending, Conditions: []corev1.PodCondition{{
-			Type: corev1.PodScheduled, Status: "False", Reason: corev1.PodReasonUnschedulable, Message: "0/3 nodes are available: 3 Insufficient memory.",
-		}}}},
-		{"no image", "can't be pulled", corev1.PodStatus{Phase: corev1.PodPending, Conditions: []corev1.PodCondition{{
-			Type: corev1.PodScheduled, Status: "True",
-		}}, ContainerStatuses: []corev1.ContainerStatus{{
-			Name: container, State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff", Message: "Back-off"}},
-		}}}},
-	} {
-		t.Run(c.what, func(t *testing.T) {
-			cell := newCell(t)
-			cell.start = func(pod *corev1.Pod) bool {
-				cell.status(pod, c.status)
-				return false
-			}
-			a := cell.replica("a", WarmOptions{Templates: templates(50), StartsAtOnce: 4})
-			eventually(t, "it is said why", func() bool { return strings.Contains(a.w.Stats()["python"].Message, c.want) })
-			cell.mu.Lock()
-			created := cell.created
-			cell.mu.Unlock()
-			writes := a.writes.Load()
-			for i := range 300 { // whatever wakes the leader
-				status := c.status
-				status.Message = fmt.Sprint(i)
-				cell.status(&cell.list()[0], status)
-			}
-			cell.mu.Lock()
-			defer cell.mu.Unlock()
-			if cell.created > created+4 || created > 8 || a.writes.Load()-writes > 8 {
-				t.Errorf("%d pods were made, %d more later, with %d writes", created, cell.created-created, a.writes.Load()-writes)
-			}
-			t.Log(a.w.Stats()["python"])
-		})
-	}
-}
-
-func TestPodsThatEndByThemselvesAreNotMadeAgainAtOnce(t *testing.T) {
-	c := newCell(t)
-	c.start = func(pod *corev1.Pod) bool {
-		go c.end(pod, "Error")
-		return false
-	}
-	a := c.replica("a", WarmOptions{Templates: templates(2)})
-	eventually(t, "some have ended", func() bool {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		return c.created >= 4
-	})
-	c.mu.Lock()
-	begin, created := time.Now(), c.created
-	c.mu.Unlock()
-	time.Sleep(3 * time.Second) // what must not happen has to have time to
-	c.mu.Lock()
-	made := c.created - created
-	c.start = nil
-	c.mu.Unlock()
-	if most := 2 * (2 + int(time.Since(begin)/time.Second)); made > most {
-		t.Errorf("%d more were made in %v", made, time.Since(begin))
-	}
-	if s := a.w.Stats()["python"]; s.Message == "" {
-		t.Errorf("stats %+v say nothing", s)
-	}
-	a.full(t)
-	if s := a.w.Stats()["python"]; s.Message != "" {
-		t.Errorf("stats %+v", s)
-	}
-}
-
-func TestAFullQuotaIsWaitedFor(t *testing.T) {
-	c := newCell(t)
-	c.quota(t, 3)
-	a := c.replica("a", WarmOptions{Templates: templates(5)})
-	eventually(t, "it is said why", func() bool { return strings.Contains(a.w.Stats()["python"].Message, "quota") })
-	eventually(t, "there is what may be", func() bool { return a.w.Stats()["python"].Ready == 3 })
-	writes := a.writes.Load()
-	var owned []sandbox.ID
-	for range 3 {
-		lease, err := a.w.Lease(t.Context(), request(nil))
-		if err != nil {
-			t.Fatal(err)
-		}
-		owned = append(owned, lease.Info.ID)
-	}
-	if n := a.writes.Load() - writes; n > 3+5 {
-		t.Errorf("%d writes for three leases with a full quota", n)
-	}
-	if _, err := a.w.Lease(t.Context(), request(nil)); err == nil || !strings.Contains(err.Error(), "quota") {
-		t.Errorf("a lease beyond the quota: %v", err)
-	}
-	begin := time.Now()
-	if err := a.d.Delete(t.Context(), owned[0]); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "the room is used", func() bool { return a.w.Stats()["python"].Ready == 1 })
-	t.Logf("used %v after it came", time.Since(begin))
-}
-
-// Ready pods that nobody has asked for make room for what somebody waits for.
-func TestAReadyPodMakesRoomInAFullQuota(t *testing.T) {
-	c := newCell(t)
-	c.quota(t, 2)
-	all := templates(2)
-	all["other"] = WarmTemplate{Image: testImage2, Limits: testLimits}
-	m := metrics.New()
-	a := c.replica("a", WarmOptions{Templates: all, Metrics: m})
-	a.full(t)
-	b := c.replica("b", WarmOptions{Templates: all, Metrics: m}) // whether it leads or not
-	req := func() pool.Request {
-		r := request(nil)
-		r.Spec.Template, r.Spec.Image = "other", testImage2
-		return r
-	}
-	for i, r := range []*replica{a, b} {
-		var lease *pool.Lease
-		eventually(t, "there is room", func() (is bool) {
-			var err error
-			// Where the quota's controller is slower than roomTime one is told to try again.
-			if lease, err = r.w.Lease(t.Context(), req()); err != nil && errdefs.CodeOf(err) != ReasonQuota {
-				t.Fatal(err)
-			}
-			return err == nil
-		})
-		if lease.Start != pool.StartCold || !c.there(lease.Info.ID) {
-			t.Errorf("lease %+v", lease)
-		}
-		eventually(t, "one less is ready", func() bool { return r.w.Stats()["python"].Ready == 1-i })
-	}
-	// Nothing is left to give up: that is said at once.
-	begin := time.Now()
-	if _, err := a.w.Lease(t.Context(), req()); errdefs.CodeOf(err) != ReasonQuota {
-		t.Errorf("a lease beyond the quota: %v", err)
-	}
-	if took := time.Since(begin); took > roomTime {
-		t.Errorf("it took %v", took)
-	}
-	w := httptest.NewRecorder()
-	m.Handler().ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil))
-	if !strings.Contains(w.Body.String(), `caesarion_pool_evictions_total{reason="quota",template="python"} `) {
-		t.Error("it is not counted")
-	}
-}
-
-// quota lets there be so many pods. Its figures are counted by the API server
-// when a pod is made, and by the controller manager when one is gone.
-func (c *cell) quota(t testing.TB, pods int) {
-	t.Helper()
-	body := fmt.Sprintf(`{"metadata":{"name":"sandboxes"},"spec":{"hard":{"pods":"%d"}}}`, pods)
-	if err := c.client.core.Post().Namespace(c.namespace).Resource("resourcequotas").SetHeader("Content-Type", "application/json").Body([]byte(body)).Do(t.Context()).Error(); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "the quota is in force", func() bool {
-		q := &corev1.ResourceQuota{}
-		err := c.client.core.Get().Namespace(c.namespace).Resource("resourcequotas").Name("sandboxes").Do(t.Context()).Into(q)
-		return err == nil && !q.Status.Hard.Pods().IsZero()
-	})
 }
 
 func TestAgeIsOneAtATime(t *testing.T) {

@@ -3,7 +3,6 @@ package install
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"io"
 	"net/http"
 	"strings"
@@ -112,16 +111,6 @@ func eventually(t *testing.T, what string, ok func(context.Context) (bool, error
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
-}
-
-// refused gives the problem that a call was answered with.
-func refused(t *testing.T, err error) *v1.Problem {
-	t.Helper()
-	p, ok := errors.AsType[*v1.Problem](err)
-	if !ok {
-		t.Fatalf("no problem but %v", err)
-	}
-	return p
 }
 
 // post makes a request without a client, for its headers.
