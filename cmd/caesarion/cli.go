@@ -196,8 +196,10 @@ func endSignals() []os.Signal {
 	return list
 }
 
-// untilSignal gives a context that the first of endSignals ends. A second
-// one ends the process at once.
+// untilSignal gives a context that the first of endSignals ends. Ctrl-C after
+// that ends the process at once. SIGTERM does not: it may come more than once
+// for one wish, as when the parent dies, of whose threads each can be the one
+// that Linux tells (PR_SET_PDEATHSIG).
 func untilSignal(ctx context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	signals := make(chan os.Signal, 2)
@@ -210,8 +212,8 @@ func untilSignal(ctx context.Context) (context.Context, func()) {
 			select {
 			case <-done:
 				return
-			case <-signals:
-				if !first {
+			case s := <-signals:
+				if !first && s == syscall.SIGINT {
 					os.Exit(exitInterrupted)
 				}
 				cancel(errInterrupted)
