@@ -102,9 +102,13 @@ func (p *place) beneath(name string) error {
 		_ = unix.Close(fd)
 		return nil
 	case errors.Is(err, unix.EXDEV):
-		return errdefs.New(errdefs.ErrForbidden, "path-escapes", "%.300q leads out of its folder, by .. or by a link", printable(p.path))
+		return p.escapes()
 	}
 	return nil // missing, or an old kernel without openat2: os.Root says what there is to say
+}
+
+func (p *place) escapes() error {
+	return errdefs.New(errdefs.ErrForbidden, "path-escapes", "%.300q leads out of its folder, by .. or by a link", printable(p.path))
 }
 
 // openBeneath opens p in one step that follows no link out of the root,
@@ -127,7 +131,10 @@ func (p *place) openBeneath(flags uint64) (*os.File, error) {
 		case errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN): // a name changed in the middle of the look-up
 			continue
 		case errors.Is(err, unix.EXDEV):
-			return nil, errdefs.New(errdefs.ErrForbidden, "path-escapes", "%.300q leads out of its folder, by .. or by a link", printable(p.path))
+			if p.beneath(p.name) == nil { // gVisor says it of pipes, too, which it won't open this way
+				return nil, errNotAFile(p.path)
+			}
+			return nil, p.escapes()
 		case errors.Is(err, unix.ENOSYS): // an old kernel; there os.Root follows no link
 			return p.root.OpenFile(p.name, int(flags), 0) //nolint:gosec // flags of open fit
 		}
