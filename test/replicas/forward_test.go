@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -136,7 +137,7 @@ func TestWhatIsForwardedAndHow(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, name := range []string{"Caesarion-Owner", "Caesarion-Key", "Caesarion-Hop"} {
+		for _, name := range []string{"Caesarion-Owner", "Caesarion-Key", "Caesarion-Principal", "Caesarion-Hop"} {
 			req.Header.Set(name, r.Header.Get(name))
 		}
 		change(req.Header)
@@ -153,7 +154,11 @@ func TestWhatIsForwardedAndHow(t *testing.T) {
 		"another path":  replay("/v1/sessions/"+id, func(http.Header) {}),
 		"another key":   replay(r.RequestURI, func(h http.Header) { h.Set("Caesarion-Key", "ses_x") }),
 		"another owner": replay(r.RequestURI, func(h http.Header) { h.Set("Caesarion-Owner", b.replicas.ID()) }),
-		"no proof":      replay(r.RequestURI, func(h http.Header) { h.Set("Caesarion-Hop", "00") }),
+		"another user": replay(r.RequestURI, func(h http.Header) {
+			h.Set("Caesarion-Principal", base64.RawURLEncoding.EncodeToString([]byte(`{"User":"usr_x"}`)))
+		}),
+		"nobody":   replay(r.RequestURI, func(h http.Header) { h.Del("Caesarion-Principal") }),
+		"no proof": replay(r.RequestURI, func(h http.Header) { h.Set("Caesarion-Hop", "00") }),
 	} {
 		if a.status != http.StatusForbidden || !bytes.Contains(a.body, []byte("hop-invalid")) {
 			t.Errorf("%s: %d %s", what, a.status, a.body)
