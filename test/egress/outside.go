@@ -29,55 +29,60 @@ import (
 	"time"
 )
 
-// host is an address of loopback that programs do not take for their own:
+// Loopback is an address of loopback that programs do not take for their own:
 // NO_PROXY has 127.0.0.1 only.
-const host = "127.0.0.2"
+const Loopback = "127.0.0.2"
 
-// outside is what lies beyond the door: a package index and a server with and
-// without TLS, all on loopback.
-type outside struct {
-	plain, tls *httptest.Server
-	caFile     string
-	wheels     map[string]wheel
-	downloads  atomic.Int64
+// Outside is what lies beyond the door: a package index and a server with and
+// without TLS.
+type Outside struct {
+	Plain, TLS *httptest.Server
+	CA         []byte // of TLS, PEM
+	CAFile     string // has CA
+	Wheels     map[string]Wheel
+	Downloads  atomic.Int64
 }
 
-type wheel struct {
-	file string
-	data []byte
+// Wheel is a package of the index.
+type Wheel struct {
+	File string
+	Data []byte
 }
 
-func newOutside(t *testing.T) *outside {
+// NewOutside serves on an address of this machine; the certificate is for it
+// and for more names.
+func NewOutside(t *testing.T, address string, names ...string) *Outside {
 	t.Helper()
-	o := &outside{wheels: map[string]wheel{
-		"tinypure": newWheel(t, "tinypure", "py3-none-any", map[string][]byte{"tinypure/__init__.py": []byte("answer = 42\n")}),
+	o := &Outside{Wheels: map[string]Wheel{
+		"tinypure": NewWheel(t, "tinypure", "py3-none-any", map[string][]byte{"tinypure/__init__.py": []byte("answer = 42\n")}),
 	}}
-	o.plain, o.tls = o.listen(t), o.listen(t)
+	o.Plain, o.TLS = o.listen(t, address), o.listen(t, address)
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
 	cert := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Company"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IPAddresses: []net.IP{net.ParseIP(host)}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+		IPAddresses: []net.IP{net.ParseIP(address)}, DNSNames: names, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, cert, cert, &key.PublicKey, key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.tls.TLS = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}, MinVersion: tls.VersionTLS12}
-	o.plain.Start()
-	o.tls.StartTLS()
-	o.caFile = filepath.Join(t.TempDir(), "company.pem")
-	if err := os.WriteFile(o.caFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600); err != nil {
+	o.TLS.TLS = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}, MinVersion: tls.VersionTLS12}
+	o.Plain.Start()
+	o.TLS.StartTLS()
+	o.CA = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	o.CAFile = filepath.Join(t.TempDir(), "company.pem")
+	if err := os.WriteFile(o.CAFile, o.CA, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return o
 }
 
-func (o *outside) listen(t *testing.T) *httptest.Server {
+func (o *Outside) listen(t *testing.T, address string) *httptest.Server {
 	t.Helper()
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", host+":0")
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", address+":0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,20 +91,21 @@ func (o *outside) listen(t *testing.T) *httptest.Server {
 	return s
 }
 
-func (o *outside) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+// ServeHTTP implements http.Handler.
+func (o *Outside) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	kind, rest, _ := strings.Cut(strings.Trim(r.URL.Path, "/"), "/")
 	switch kind {
 	case "simple":
-		if wh, ok := o.wheels[rest]; ok {
+		if wh, ok := o.Wheels[rest]; ok {
 			w.Header().Set("Content-Type", "text/html")
-			fmt.Fprintf(w, "<!DOCTYPE html><html><body><a href=\"/files/%s/%s#sha256=%x\">%s</a></body></html>", rest, wh.file, sha256.Sum256(wh.data), wh.file)
+			fmt.Fprintf(w, "<!DOCTYPE html><html><body><a href=\"/files/%s/%s#sha256=%x\">%s</a></body></html>", rest, wh.File, sha256.Sum256(wh.Data), wh.File)
 			return
 		}
 	case "files":
 		name, _, _ := strings.Cut(rest, "/")
-		if wh, ok := o.wheels[name]; ok {
-			o.downloads.Add(1)
-			_, _ = w.Write(wh.data)
+		if wh, ok := o.Wheels[name]; ok {
+			o.Downloads.Add(1)
+			_, _ = w.Write(wh.Data)
 			return
 		}
 	case "hello":
@@ -124,8 +130,8 @@ func (o *outside) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	http.NotFound(w, r)
 }
 
-// newWheel makes a wheel of files.
-func newWheel(t *testing.T, name, tag string, files map[string][]byte) wheel {
+// NewWheel makes a wheel of files.
+func NewWheel(t *testing.T, name, tag string, files map[string][]byte) Wheel {
 	t.Helper()
 	info := name + "-1.0.dist-info/"
 	all := maps.Clone(files)
@@ -151,5 +157,5 @@ func newWheel(t *testing.T, name, tag string, files map[string][]byte) wheel {
 	if err := z.Close(); err != nil {
 		t.Fatal(err)
 	}
-	return wheel{name + "-1.0-" + tag + ".whl", out.Bytes()}
+	return Wheel{name + "-1.0-" + tag + ".whl", out.Bytes()}
 }
