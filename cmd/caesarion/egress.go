@@ -73,6 +73,9 @@ func openGateway(cfg config.Server, dataDir string, listens net.Addr, m *metrics
 		opts.AllowPrivate = append(opts.AllowPrivate, prefix)
 	}
 	var err error
+	if opts.Secret, err = cfg.Secret(); err != nil {
+		return nil, err
+	}
 	if opts.Upstream, err = cfg.Egress.ProxyURL(); err != nil {
 		return nil, err
 	}

@@ -42,7 +42,8 @@ type Options struct {
 	Upstream     *url.URL         // company proxy, http or https, with credentials if it needs them
 	CACerts      []byte           // company authorities, PEM; trusted beside the system's
 	Index        Index
-	Dir          string // keeps the installation's authority; servers of one installation share it
+	Secret       []byte // of the installation: all servers that have it have the same authority; at least 32 bytes
+	Dir          string // keeps the authority of an installation without a secret
 	CacheDir     string // keeps package files; "" keeps none
 	CacheBytes   int64  // default 10 GiB
 	MaxBytes     int64  // bytes of a sandbox's life if its policy has no bound; default 10 GiB, negative: none
@@ -109,7 +110,7 @@ func New(o Options) (*Gateway, error) {
 		return nil, errdefs.New(errdefs.ErrInvalid, "egress-ca-certs-invalid", "the company's certificates hold no certificate").
 			WithHint("give PEM files that begin with -----BEGIN CERTIFICATE-----")
 	}
-	if g.ca, err = newAuthority(o.Dir); err != nil {
+	if g.ca, err = newAuthority(o.Secret, o.Dir); err != nil {
 		return nil, err
 	}
 	g.count = newCounters(o.Registerer)

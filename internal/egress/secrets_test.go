@@ -445,7 +445,7 @@ func TestTheAuthorityIsMadeOnceAndKeptPrivately(t *testing.T) {
 }
 
 func TestLeavesAreForOneHostAndRenewed(t *testing.T) {
-	a, err := newAuthority("")
+	a, err := newAuthority(nil, "")
 	if err != nil {
 		t.Fatal(err)
 	}
