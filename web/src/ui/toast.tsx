@@ -10,9 +10,16 @@ export const toast = {
   warning: (text: string, detail?: string) =>
     sonner.warning(text, { duration: 8000, ...(detail ? { description: detail } : {}) }),
 
+  /** Takes all away. */
+  clear: () => sonner.dismiss(),
+
   /** A failed call, in the server's words and with its hint. The same failure again replaces its toast. */
-  failure(err: unknown, title?: string) {
+  failure(err: unknown, title?: string, again?: () => unknown) {
     if (err instanceof DOMException && err.name === "AbortError") return;
+    if (err instanceof ApiError && err.limit) {
+      void import("@/features/account/limit").then(({ limitToast }) => limitToast(err, again));
+      return;
+    }
     if (err instanceof ApiError) {
       if (err.status === 401) return; // the page asks for the token
       const lines = [title ? err.detail : "", err.hint].filter((line) => line !== "");

@@ -17,6 +17,13 @@ export const useStrings = defineStrings({
     passwordMissing: "Enter your password.",
     again: "Try again",
 
+    againTitle: "You are signed out",
+    againText: "Sign in again to go on. Nothing you typed is lost: it waits behind this page.",
+    newTab: "opens another tab",
+    signedInTitle: "You are signed in",
+    signedInText: "Close this tab: the one in which you were working goes on.",
+    goOnHere: "Go on here",
+
     setupTitle: "Set up this server",
     setupText: "You are the first user. You operate the installation, and own its first organisation.",
     setupButton: "Make the account",
@@ -228,6 +235,14 @@ export const useStrings = defineStrings({
     frees: (time: string) => `anew at ${time}`,
     uploadMost: (size: string) => `A file that is uploaded may have ${size} at most.`,
     uploadTypes: (list: string) => `Files that may be uploaded: ${list}.`,
+    limitTitle: (name: string) => `Limit reached: ${name}`,
+    limitUsed: {
+      user: (used: string, most: string) => `You use ${used} of ${most}.`,
+      organisation: (used: string, most: string) => `Your organisation uses ${used} of ${most}.`,
+    },
+    limitFrees: (clock: string) => `There is more at ${clock}.`,
+    limitFreesIn: (seconds: number, clock: string) => `There is more in ${seconds} s, at ${clock}.`,
+    limitKept: "What you wrote is still there.",
     limits: {
       sandboxes: "Sandboxes awake",
       memory: "Memory of these",
@@ -302,6 +317,14 @@ export const useStrings = defineStrings({
     emailMissing: "Gib Deine E-Mail-Adresse ein.",
     passwordMissing: "Gib Dein Passwort ein.",
     again: "Noch einmal",
+
+    againTitle: "Du bist abgemeldet",
+    againText:
+      "Melde Dich wieder an, dann geht es weiter. Was Du geschrieben hast, ist nicht verloren: Es wartet hinter dieser Seite.",
+    newTab: "öffnet einen weiteren Tab",
+    signedInTitle: "Du bist angemeldet",
+    signedInText: "Schließe diesen Tab: Der, in dem Du gearbeitet hast, geht weiter.",
+    goOnHere: "Hier weitermachen",
 
     setupTitle: "Server einrichten",
     setupText: "Du bist der erste Benutzer. Du betreibst die Installation, und ihre erste Organisation gehört Dir.",
@@ -522,6 +545,14 @@ export const useStrings = defineStrings({
     frees: (time) => `von vorn um ${time}`,
     uploadMost: (size) => `Eine hochgeladene Datei darf höchstens ${size} haben.`,
     uploadTypes: (list) => `Hochladen darf man: ${list}.`,
+    limitTitle: (name) => `Grenze erreicht: ${name}`,
+    limitUsed: {
+      user: (used, most) => `Du nutzt ${used} von ${most}.`,
+      organisation: (used, most) => `Deine Organisation nutzt ${used} von ${most}.`,
+    },
+    limitFrees: (clock) => `Mehr gibt es um ${clock}.`,
+    limitFreesIn: (seconds, clock) => `Mehr gibt es in ${seconds} s, um ${clock}.`,
+    limitKept: "Was Du geschrieben hast, ist noch da.",
     limits: {
       sandboxes: "Wache Sandboxes",
       memory: "Deren Speicher",

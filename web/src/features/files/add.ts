@@ -1,4 +1,5 @@
 import { create } from "zustand";
+import { mayChange } from "@/features/account/me";
 import type { SessionActions } from "@/features/session";
 import { importNotebook } from "@/features/session/sessions";
 import { collect } from "./collect";
@@ -40,6 +41,7 @@ export async function addFiles(
   dir: string = uploadDir,
   origin: Origin = "program",
 ): Promise<Transfer[]> {
+  if (!mayChange()) return [];
   const collected = await collect(items); // begins at once, see there
   const [only] = collected.files;
   if (
