@@ -161,7 +161,7 @@ func (s *Server) settle(t *testing.T, p person) belongings {
 	default:
 		t.Fatalf("snapshot = %d %s", a.Status, a.Body)
 	}
-	_, who, err := s.Accounts.Begin(t.Context(), p.User, accounts.From{})
+	_, who, err := s.Accounts.Begin(t.Context(), p.User, "", accounts.From{})
 	if err != nil {
 		t.Fatal(err)
 	}
