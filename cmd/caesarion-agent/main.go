@@ -55,6 +55,7 @@ func run(ctx context.Context, args []string, stdout *os.File) error {
 	limits := flags.String("limits", "", "JSON of the limits that hold until then: memory_bytes, processes, disk_bytes, data_bytes")
 	ownDisk := flags.Bool("own-disk", false, "keep the disk limit and tell what is used by counting files, because the disk is also used by others")
 	homeFrom := flags.String("home-from", "", "folder whose files an empty home directory begins with")
+	filter := flags.Bool("filter-calls", false, "refuse system calls that no program needs, where the kernel is that of the node")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return nil
@@ -70,6 +71,11 @@ func run(ctx context.Context, args []string, stdout *os.File) error {
 	}
 	if flags.NArg() > 0 {
 		return fmt.Errorf("unknown argument %q", flags.Arg(0))
+	}
+	if *filter { // before there is anything that could be left out
+		if err := filterCalls(); err != nil {
+			return err
+		}
 	}
 	stayHidden()
 	staySmall()
