@@ -24,8 +24,9 @@ const (
 	// not read. Together with maxProxyConns it bounds the agent's memory.
 	streamWindow = 512 << 10
 	// frameBytes is the largest frame: few enough system calls for a fast
-	// download, and small beside the window.
-	frameBytes = 64 << 10
+	// download, and small beside the window. With its header it fits into one
+	// frame of a windowed connection, see agentapi.Window.
+	frameBytes = 63 << 10
 	// maxRefusal bounds the sentence of an answer that refuses.
 	maxRefusal = 400
 )

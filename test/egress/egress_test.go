@@ -36,7 +36,7 @@ egress:
 templates:
   closed: {network: none, pool_size: 0}
   listed: {network: {allow: ["%s", "%s"]}, pool_size: 0}
-  secret: {network: {secrets: [{name: KEY, host: "%s", value_file: %s}, {name: PLAIN, host: "%s", value_file: %s}]}, pool_size: 0}
+  secret: {network: {secrets: [{name: KEY, host: "%s", value_file: %s}, {name: PLAIN, host: "%s", value_file: %s, plain_http: true}]}, pool_size: 0}
 `, at, o.CAFile, at, o.TLS.Listener.Addr(), o.TLS.Listener.Addr(), secret, at, secret), 0o600)
 	if err != nil {
 		t.Fatal(err)

@@ -167,7 +167,7 @@ egress:
   allow_private: [127.0.0.0/8]
   package_index_file: %s
 templates:
-  python: {network: {packages: true, secrets: [{name: KEY, host: %q, value_env: PLANTED_BOUND}]}}
+  python: {network: {packages: true, secrets: [{name: KEY, host: %q, value_env: PLANTED_BOUND, plain_http: true}]}}
 `, issuer.URL, identitytest.ClientID, index, at), 0o600)
 	if err != nil {
 		t.Fatal(err)
