@@ -290,6 +290,7 @@ func Walk(t *testing.T, newDriver func(testing.TB) sandbox.Driver, opts Options)
 			t.Errorf("the admin's list = %s", a.Body)
 		}
 	})
+	t.Run("nobody is told that others change something", func(t *testing.T) { s.testFeeds(t, ann, chief, bob) })
 	t.Run("gone, it is still nobody else's", func(t *testing.T) {
 		if a := s.do(t, "DELETE", "/v1/sandboxes/"+his.sandbox, nil, ann.header); a.Status != 204 {
 			t.Fatalf("delete = %d %s", a.Status, a.Body)
