@@ -57,8 +57,11 @@ func audit(ctx context.Context, o auditOptions, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	reports := []report{auditGo(ctx, o), auditPage(ctx, o), auditWheels(ctx, o)}
-	return conclude(reports, accepted, o.strict, now, out)
+	modules, err := auditGo(ctx, o)
+	if err != nil {
+		return err
+	}
+	return conclude([]report{modules, auditPage(ctx, o), auditWheels(ctx, o)}, accepted, o.strict, now, out)
 }
 
 func conclude(reports []report, accepted []acceptance, strict bool, now time.Time, out io.Writer) error {

@@ -26,12 +26,13 @@ const patience = 20 * time.Second
 
 // auditGo runs govulncheck over the sources of the programs. Serious is what their
 // code reaches; a vulnerable module whose bad part is never called is told only.
-func auditGo(ctx context.Context, o auditOptions) report {
+// Sources that can't be read are an error: the data were there.
+func auditGo(ctx context.Context, o auditOptions) (report, error) {
 	r := report{what: "Go modules"}
 	db, err := reachGoDB(ctx, o.goDB)
 	if err != nil {
 		r.reason = err
-		return r
+		return r, nil
 	}
 	args := []string{"-format", "json", "-db", db, "-C", o.root}
 	for _, p := range programs {
@@ -42,15 +43,18 @@ func auditGo(ctx context.Context, o auditOptions) report {
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOFLAGS=-mod=readonly")
 	if err := cmd.Start(); err != nil {
-		r.reason = err
-		return r
+		return r, wrap("govulncheck", err)
 	}
 	if err := cmd.Wait(); err != nil {
-		r.reason = fmt.Errorf("govulncheck: %w: %s", err, strings.TrimSpace(stderr.String()))
-		return r
+		err = fmt.Errorf("govulncheck: %w: %s", err, strings.TrimSpace(stderr.String()))
+		if strings.Contains(err.Error(), "loading packages") {
+			return r, err
+		}
+		r.reason = err
+		return r, nil
 	}
-	r.findings, r.checked, r.reason = readGovulncheck(&stdout)
-	return r
+	r.findings, r.checked, err = readGovulncheck(&stdout)
+	return r, err
 }
 
 // reachGoDB gives the database in the form govulncheck takes, if it is there.

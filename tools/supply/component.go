@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/google/licensecheck"
 )
@@ -41,7 +42,8 @@ func (c Component) purl() string {
 	case "wheel":
 		return "pkg:pypi/" + strings.ToLower(strings.ReplaceAll(c.Name, "_", "-")) + "@" + c.Version
 	default:
-		return "pkg:deb/debian/" + c.Name + "@" + strings.NewReplacer(":", "%3A", "+", "%2B", "~", "%7E").Replace(c.Version)
+		escape := strings.NewReplacer(":", "%3A", "+", "%2B", "~", "%7E")
+		return "pkg:deb/debian/" + escape.Replace(c.Name) + "@" + escape.Replace(c.Version)
 	}
 }
 
@@ -114,11 +116,18 @@ func textsIn(dir, prefix string) ([]Text, error) {
 	return texts, nil
 }
 
-// tidy makes two copies of a text equal that differ in ends of lines only.
+// tidy makes two copies of a text equal that differ in ends of lines only, and
+// takes out what a terminal would act on: these texts are printed.
 func tidy(s string) string {
-	lines := strings.Split(strings.ReplaceAll(s, "\r\n", "\n"), "\n")
+	s = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) && r != '\n' && r != '\t' || r == unicode.ReplacementChar {
+			return -1
+		}
+		return r
+	}, s)
+	lines := strings.Split(s, "\n")
 	for i, l := range lines {
-		lines[i] = strings.TrimRight(strings.ReplaceAll(l, "\f", ""), " \t\r")
+		lines[i] = strings.TrimRight(l, " \t")
 	}
 	return strings.Trim(strings.Join(lines, "\n"), "\n")
 }

@@ -3,6 +3,7 @@
 // packages of the sandbox image.
 //
 //	supply licences [-check]      write (or compare) the lists and texts of licences
+//	supply locks                  see that whatever is installed is locked by hash
 //	supply sbom -out FOLDER       write bills of materials (CycloneDX 1.6, JSON)
 //	supply audit [-strict]        ask for known vulnerabilities
 //

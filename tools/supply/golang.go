@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -85,7 +86,7 @@ func goModules(ctx context.Context, root string) ([]Component, error) {
 		slices.Sort(m.component.Scope)
 		list = append(list, m.component)
 	}
-	std, err := standardLibrary(ctx, root)
+	std, err := standardLibrary(list)
 	if err != nil {
 		return nil, err
 	}
@@ -95,17 +96,12 @@ func goModules(ctx context.Context, root string) ([]Component, error) {
 }
 
 // standardLibrary is Go's own, without a version: each builder has his, which
-// `go version -m` says of a program.
-func standardLibrary(ctx context.Context, root string) (Component, error) {
-	cmd := exec.CommandContext(ctx, "go", "env", "GOROOT")
-	cmd.Dir = root
-	out, err := cmd.Output()
-	if err != nil {
-		return Component{}, wrap("go env", err)
+// `go version -m` says of a program. Its texts are those of its authors' other
+// modules, word by word: some distributions keep them apart from their Go.
+func standardLibrary(modules []Component) (Component, error) {
+	at := slices.IndexFunc(modules, func(c Component) bool { return c.Name == "golang.org/x/sys" })
+	if at < 0 {
+		return Component{}, errors.New("golang.org/x/sys is linked no more: take Go's licence from another module of its authors")
 	}
-	texts, err := textsIn(strings.TrimSpace(string(out)), "")
-	if err != nil {
-		return Component{}, err
-	}
-	return Component{Kind: "go", Name: "std", Texts: texts, Scope: slices.Clone(programs)}, nil
+	return Component{Kind: "go", Name: "std", Texts: modules[at].Texts, Scope: slices.Clone(programs)}, nil
 }

@@ -19,7 +19,7 @@ func main() {
 	}
 }
 
-const usage = "usage: supply licences|sbom|audit [flags]; -h after each lists its flags"
+const usage = "usage: supply licences|locks|sbom|audit [flags]; -h after each lists its flags"
 
 func run(ctx context.Context, args []string, out io.Writer) error {
 	if len(args) == 0 {
@@ -35,6 +35,11 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 			return err
 		}
 		return licences(ctx, *root, *images, *check, out)
+	case "locks":
+		if err := flags.Parse(args[1:]); err != nil {
+			return err
+		}
+		return locks(*root, out)
 	case "sbom":
 		var o sbomOptions
 		flags.StringVar(&o.out, "out", "", "the folder to write to")

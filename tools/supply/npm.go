@@ -17,13 +17,29 @@ type lockFile struct {
 }
 
 type lockedPackage struct {
-	Version   string `json:"version"`
-	Integrity string `json:"integrity"`
-	License   string `json:"license"`
-	Dev       bool   `json:"dev"`
-	Optional  bool   `json:"optional"`
-	Link      bool   `json:"link"`
-	Scripts   bool   `json:"hasInstallScript"`
+	Version   string    `json:"version"`
+	Integrity string    `json:"integrity"`
+	Resolved  string    `json:"resolved"`
+	License   string    `json:"license"`
+	Dev       bool      `json:"dev"`
+	Link      bool      `json:"link"`
+	Optional  bool      `json:"optional"`
+	OS        oneOrMore `json:"os"`
+	CPU       oneOrMore `json:"cpu"`
+	Libc      oneOrMore `json:"libc"`
+	Scripts   bool      `json:"hasInstallScript"`
+}
+
+// oneOrMore is a list that npm writes as a plain string when it has one entry.
+type oneOrMore []string
+
+func (o *oneOrMore) UnmarshalJSON(raw []byte) error {
+	var one string
+	if json.Unmarshal(raw, &one) == nil {
+		*o = oneOrMore{one}
+		return nil
+	}
+	return json.Unmarshal(raw, (*[]string)(o))
 }
 
 func readLock(file string) (lockFile, error) {
