@@ -6,8 +6,13 @@ import {
   type Browser,
   findings,
   type Issuer,
-  type Page,
+  newSession,
+  openMenu,
+  password,
+  row,
   type Server,
+  section,
+  signIn,
   startBrowser,
   startIssuer,
   startServer,
@@ -17,7 +22,6 @@ import {
 } from "./lib";
 
 const curl = promisify(execFile);
-const password = "correct horse battery";
 
 let issuer: Issuer;
 let server: Server;
@@ -39,24 +43,6 @@ afterAll(async () => {
   await server?.stop();
   await issuer?.stop();
 });
-
-/** Signs somebody in who has a password, at the page's own form. */
-async function signIn(v: Visit, email: string, secret = password): Promise<void> {
-  await v.open();
-  await v.page.getByLabel("E-mail address").fill(email);
-  await v.page.getByLabel("Password", { exact: true }).fill(secret);
-  await v.page.getByRole("button", { name: "Sign in", exact: true }).click();
-}
-
-const newSession = (page: Page) => page.getByRole("button", { name: "New session" }).first();
-
-async function openMenu(page: Page, entry: string): Promise<void> {
-  await page.getByRole("button", { name: "Menu", exact: true }).click();
-  await page.getByRole("menuitem", { name: entry }).click();
-}
-
-const section = (page: Page, name: string) => page.getByRole("heading", { level: 1, name, exact: true });
-const row = (page: Page, text: string | RegExp) => page.getByRole("listitem").filter({ hasText: text }).first();
 
 /** What the browser itself says of answers that are no success is not a mistake of the page. */
 const mistakes = (v: Visit) => v.errors.filter((text) => !text.startsWith("Failed to load resource"));

@@ -51,12 +51,13 @@ export function Door({
   if (ways === undefined) return null;
   if (ways === "token") return <Login refused={arrival?.kind === "token-refused"} again={again} onDone={onDone} />;
   if (ways instanceof ApiError) {
+    const Main = again ? "div" : "main"; // over the page, which has one
     return (
-      <main className="h-dvh">
+      <Main className="h-dvh">
         <EmptyState title={ways.detail} action={<Button onClick={ask}>{s.again}</Button>}>
           {ways.hint}
         </EmptyState>
-      </main>
+      </Main>
     );
   }
   return (

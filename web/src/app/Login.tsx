@@ -41,8 +41,9 @@ export function Login({ refused, again = false, onDone }: { refused: boolean; ag
     }
   };
 
+  const Main = again ? "div" : "main"; // over the page, which has one
   return (
-    <main className="grid h-dvh place-items-center overflow-auto bg-sunken p-4">
+    <Main className="grid h-dvh place-items-center overflow-auto bg-sunken p-4">
       <form onSubmit={submit} className="w-full max-w-104 rounded-xl border bg-raised p-6 shadow-pop sm:p-8" noValidate>
         <Wordmark />
         <h1 className="mt-6 font-semibold text-xl">{s.loginTitle}</h1>
@@ -71,6 +72,6 @@ export function Login({ refused, again = false, onDone }: { refused: boolean; ag
           {s.loginButton}
         </Button>
       </form>
-    </main>
+    </Main>
   );
 }

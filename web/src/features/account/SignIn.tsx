@@ -54,7 +54,7 @@ export default function SignIn({
   };
 
   return (
-    <Card title={again ? s.againTitle : s.signInTitle}>
+    <Card title={again ? s.againTitle : s.signInTitle} over={again}>
       {again && <p className="mt-1.5 text-muted text-sm">{s.againText}</p>}
       {failed !== "" && (
         <div role="alert" className="mt-4 rounded-lg bg-danger-soft px-3.5 py-2.5 text-danger text-sm">
@@ -117,14 +117,24 @@ export default function SignIn({
 }
 
 /** One card in the middle of the window. */
-export function Card({ title, children }: { title: string; children: React.ReactNode }) {
+export function Card({
+  title,
+  over,
+  children,
+}: {
+  title: string;
+  /** Lies over the page, which has its own main part. */
+  over?: boolean;
+  children: React.ReactNode;
+}) {
+  const Main = over ? "div" : "main";
   return (
-    <main className="grid h-dvh place-items-center overflow-auto bg-sunken p-4">
+    <Main className="grid h-dvh place-items-center overflow-auto bg-sunken p-4">
       <div className="w-full max-w-104 rounded-xl border bg-raised p-6 shadow-pop sm:p-8">
         <Wordmark />
         <h1 className="mt-6 font-semibold text-xl">{title}</h1>
         {children}
       </div>
-    </main>
+    </Main>
   );
 }

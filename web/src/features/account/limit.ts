@@ -1,7 +1,7 @@
 // A limit that is reached: which, how much is used, when there is more.
-import { toast } from "sonner";
 import type { ApiError, LimitReached } from "@/api/client";
 import { language } from "@/lib/i18n";
+import { withToasts } from "@/ui/toast";
 import { useStrings } from "./strings";
 import { amount } from "./usage";
 
@@ -27,10 +27,7 @@ export function limitToast(err: ApiError, again?: () => unknown): void {
   const { title, detail } = limitText(err.limit);
   // What is freed by giving something back has a hint of how; times are said in the person's own clock.
   const hint = err.limit.frees_at ? "" : err.hint;
-  toast.error(title, {
-    id: err.code,
-    description: [detail, hint, again ? "" : s.limitKept].filter((text) => text !== "").join(" "),
-    duration: 30_000,
-    ...(again ? { action: { label: s.again, onClick: () => void again() } } : {}),
-  });
+  const description = [detail, hint, again ? "" : s.limitKept].filter((text) => text !== "").join(" ");
+  const action = again && { action: { label: s.again, onClick: () => void again() } };
+  withToasts((toast) => toast.error(title, { id: err.code, description, duration: 30_000, ...action }));
 }

@@ -7,9 +7,9 @@ import { addFiles, pastedFiles, useNotebookQuestion } from "./add";
 import { setDropTarget, useDropTarget } from "./drag";
 import { PreviewHost } from "./PreviewHost";
 import { usePanel } from "./panel";
+import { uploadDir } from "./paths";
 import { useStrings } from "./strings";
 import { useTransfers } from "./transfers";
-import { uploadDir } from "./upload";
 
 const TransferList = lazy(() => import("./TransferList").then((m) => ({ default: m.TransferList })));
 

@@ -26,12 +26,11 @@ import { insertText } from "./insert";
 import { marksOf, unseen } from "./marks";
 import { PreviewHost } from "./PreviewHost";
 import { panelShown } from "./panel";
-import { base, parent } from "./paths";
+import { base, parent, uploadDir } from "./paths";
 import { type Files, filesOf } from "./store";
 import { useStrings } from "./strings";
 import { TransferList } from "./TransferList";
 import { roots } from "./tree";
-import { uploadDir } from "./upload";
 
 /** Files of the session: tree, uploads, preview. */
 export function FilesPanel() {
