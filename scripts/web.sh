@@ -3,6 +3,7 @@
 # and the packages of the lock file:
 #
 #   scripts/web.sh SCRIPT [ARGUMENT...]
+#   scripts/web.sh install      only installs the packages
 #
 # Debian 12 has Node 18, the page's tools want 20.19 or newer. Where the
 # system's is older, a newer one comes as an npm package and stays in .cache.
@@ -35,6 +36,7 @@ install() {
 }
 
 install web
+[ "$1" != install ] || exit 0
 [ "$1" != generate ] || install web/scripts/openapi
 cd web
 case ${CI:+$1} in

@@ -182,8 +182,18 @@ func schemaDir(ctx context.Context, root string) (string, error) {
 
 // validate compares a bill with the schema of its specification.
 func validate(schemas string, raw []byte) error {
-	schema := (&url.URL{Scheme: "file", Path: filepath.Join(schemas, "bom-"+specVersion.String()+".schema.json")}).String()
-	result, err := gojsonschema.Validate(gojsonschema.NewReferenceLoader(schema), gojsonschema.NewBytesLoader(raw))
+	loader := gojsonschema.NewSchemaLoader()
+	// Named by addresses that nothing is fetched from.
+	for id, file := range map[string]string{"spdx.schema.json": "spdx.schema.json", "jsf-0.82.schema.json": "jsf-0.82.schemax.json"} {
+		if err := loader.AddSchema("http://cyclonedx.org/schema/"+id, schemaFile(schemas, file)); err != nil {
+			return wrap(id, err)
+		}
+	}
+	schema, err := loader.Compile(schemaFile(schemas, "bom-"+specVersion.String()+".schema.json"))
+	if err != nil {
+		return err
+	}
+	result, err := schema.Validate(gojsonschema.NewBytesLoader(raw))
 	if err != nil {
 		return err
 	}
@@ -192,4 +202,8 @@ func validate(schemas string, raw []byte) error {
 		errs = append(errs, errors.New(e.String()))
 	}
 	return errors.Join(errs...)
+}
+
+func schemaFile(dir, name string) gojsonschema.JSONLoader {
+	return gojsonschema.NewReferenceLoader((&url.URL{Scheme: "file", Path: filepath.Join(dir, name)}).String())
 }
