@@ -118,7 +118,7 @@ func (a *API) signInWays(ctx context.Context) (v1.SignInWays, error) {
 // signInWith signs in with address and password.
 func (a *API) signInWith(ctx context.Context, in *LoginInput) (*cookieAnswer, error) {
 	cookie, who, err := a.opts.Accounts.SignIn(ctx, in.Body.Email, in.Body.Password, a.from(in.r))
-	a.auditSignIn(in.r, who, "sign-in", in.Body.Email, err)
+	a.auditSignIn(in.r, who, "sign-in", accounts.Address(in.Body.Email), err)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -80,6 +81,19 @@ func (w *responseWriter) SetReadDeadline(t time.Time) error {
 	return w.conn.SetReadDeadline(t)
 }
 
+// stopAfter has a body end with a context: a request whose sender lost the right
+// to it must not go on for as long as he sends.
+func (w *responseWriter) stopAfter(ctx context.Context, body io.ReadCloser) (release func() bool) {
+	if _, ok := body.(*steadyBody); !ok {
+		return func() bool { return true }
+	}
+	return context.AfterFunc(ctx, func() {
+		cause := context.Cause(ctx)
+		w.stopped.Store(&cause)
+		_ = w.conn.SetReadDeadline(time.Unix(1, 0)) // wakes who reads
+	})
+}
+
 // steadyBody waits a minute for each part of a body, and no longer than the
 // handler wants to wait for all of it.
 type steadyBody struct {
@@ -97,7 +111,14 @@ func (b *steadyBody) Read(p []byte) (int, error) {
 		}
 	}
 	_ = b.w.conn.SetReadDeadline(by)
+	if cause := b.w.stopped.Load(); cause != nil {
+		_ = b.w.conn.SetReadDeadline(time.Unix(1, 0)) // net/http must not wait for the rest either
+		return 0, *cause
+	}
 	n, err := b.ReadCloser.Read(p)
+	if cause := b.w.stopped.Load(); cause != nil && err != nil && !errors.Is(err, io.EOF) {
+		return n, *cause
+	}
 	if errors.Is(err, io.EOF) {
 		// From now on net/http listens for the client's leaving, which must
 		// not time out.

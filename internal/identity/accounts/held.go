@@ -85,3 +85,15 @@ func (s *Service) recheck() {
 		}
 	}
 }
+
+// Held tells how many requests by a key are under way.
+func (s *Service) Held(key string) (n int) {
+	s.held.mu.Lock()
+	defer s.held.mu.Unlock()
+	for h := range s.held.all {
+		if h.who.Key == key {
+			n++
+		}
+	}
+	return n
+}

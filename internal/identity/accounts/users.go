@@ -73,6 +73,16 @@ func cleanEmail(email string) (string, error) {
 	return email, nil
 }
 
+// Address gives an address as it is kept; "" if it is none. What people type
+// where an address belongs may be a password.
+func Address(text string) string {
+	email, err := cleanEmail(text)
+	if err != nil {
+		return ""
+	}
+	return email
+}
+
 // unseen tells characters that nobody sees and that change what is around them:
 // of control, of direction, and without a width.
 func unseen(r rune) bool {
