@@ -188,6 +188,10 @@ func (d *Driver) podSpec(spec sandbox.Spec, tokenHash string) corev1.PodSpec {
 	if spec.ID != "" {
 		out.Hostname = podName(spec.ID)
 	}
+	if !t.DNS {
+		out.DNSPolicy = corev1.DNSNone
+		out.DNSConfig = &corev1.PodDNSConfig{Nameservers: []string{"127.0.0.1"}} // where nobody answers
+	}
 	if t.RuntimeClass != "" {
 		out.RuntimeClassName = &t.RuntimeClass
 	}

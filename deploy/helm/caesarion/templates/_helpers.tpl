@@ -161,6 +161,7 @@ capabilities: {drop: [ALL]}
 {{- if kindIs "invalid" $value -}}{{- $value = index . 2 -}}{{- end -}}
 {{- if $value -}}{{- $_ := set $out (index . 0) $value -}}{{- end -}}
 {{- end -}}
+{{- if kindIs "map" (index . 1).network -}}{{- if (index . 1).network.dns -}}{{- $_ := set $out "dns" true -}}{{- end -}}{{- end -}}
 {{- toYaml $out -}}
 {{- end -}}
 
@@ -250,7 +251,8 @@ capabilities: {drop: [ALL]}
 {{- with $net.maxBytes -}}{{- $_ := set $out "max_bytes" (include "caesarion.bytes" .) -}}{{- end -}}
 {{- $secrets := list -}}
 {{- range $s := $net.secrets -}}
-{{- $secrets = append $secrets (set (omit $s "secret") "value_file" (printf "%s/egress/%s/%s" $dir $name $s.name)) -}}
+{{- $secrets = append $secrets (set (omit $s "secret" "plainHTTP") "value_file" (printf "%s/egress/%s/%s" $dir $name $s.name)) -}}
+{{- if $s.plainHTTP -}}{{- $_ := set (last $secrets) "plain_http" true -}}{{- end -}}
 {{- end -}}
 {{- with $secrets -}}{{- $_ := set $out "secrets" . -}}{{- end -}}
 {{- if $out -}}{{- toJson $out -}}{{- end -}}
