@@ -71,7 +71,7 @@ var accessTable = func() map[string]access {
 	add(access{action: identity.Administer, scope: identity.ScopeAdminRead}, `list-users get-user get-audit list-usage`)
 	add(access{action: identity.Administer, scope: identity.ScopeAdminWrite, audit: true}, `create-user update-user remove-user create-user-link`)
 	add(access{action: identity.Operate, scope: identity.ScopeAdminRead}, `list-organisations`)
-	add(access{action: identity.Operate, scope: identity.ScopeAdminWrite, audit: true}, `create-organisation`)
+	add(access{action: identity.Operate, scope: identity.ScopeAdminWrite, audit: true}, `create-organisation delete-organisation`)
 	return table
 }()
 

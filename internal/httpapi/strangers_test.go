@@ -12,3 +12,11 @@ func TestGone(t *testing.T) { httpapitest.Gone(t, newDriver, httpapitest.Options
 func TestGoneThroughAnotherReplica(t *testing.T) {
 	httpapitest.Gone(t, newDriver, httpapitest.Options{Kill: kill, Postgres: pgtest.New(t)})
 }
+
+func TestOrganisations(t *testing.T) {
+	httpapitest.Organisations(t, newDriver, httpapitest.Options{Kill: kill})
+}
+
+func TestOrganisationsThroughAnotherReplica(t *testing.T) {
+	httpapitest.Organisations(t, newDriver, httpapitest.Options{Kill: kill, Postgres: pgtest.New(t)})
+}

@@ -22,8 +22,8 @@ type notifier struct {
 // listener is somebody who is told. Its fields are guarded by the notifier.
 type listener struct {
 	sees func(identity.Owner) bool
-	news bool                      // that was not taken yet
-	wake func()                    // called at news; must not wait; nil: nobody waits
+	news bool   // that was not taken yet
+	wake func() // called at news; must not wait; nil: nobody waits
 }
 
 func (n *notifier) init(replicas bool) {
