@@ -22,6 +22,10 @@ func TestMain(m *testing.M) { servertest.Main(m) }
 func start(t *testing.T, o *Outside, data string, flags ...string) *servertest.Server {
 	t.Helper()
 	at := o.Plain.Listener.Addr().String()
+	listed := at
+	if o.tight {
+		listed = "nothing.test"
+	}
 	config := filepath.Join(data, "config.yaml")
 	secret := filepath.Join(data, "secret")
 	if err := os.WriteFile(secret, []byte(planted+"\n"), 0o600); err != nil {
@@ -35,9 +39,11 @@ egress:
   ca_certs: [%s]
 templates:
   closed: {network: none, pool_size: 0}
+  open: {network: open, pool_size: 0}
+  pooled: {network: packages, pool_size: 1}
   listed: {network: {allow: ["%s", "%s"]}, pool_size: 0}
   secret: {network: {secrets: [{name: KEY, host: "%s", value_file: %s}, {name: PLAIN, host: "%s", value_file: %s, plain_http: true}]}, pool_size: 0}
-`, at, o.CAFile, at, o.TLS.Listener.Addr(), o.TLS.Listener.Addr(), secret, at, secret), 0o600)
+`, at, o.CAFile, listed, o.TLS.Listener.Addr(), o.TLS.Listener.Addr(), secret, at, secret), 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}

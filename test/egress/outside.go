@@ -24,6 +24,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -41,6 +42,21 @@ type Outside struct {
 	CAFile     string // has CA
 	Wheels     map[string]Wheel
 	Downloads  atomic.Int64
+	Upgrades   atomic.Int64 // requests for another protocol
+	Hellos     atomic.Int64 // requests for /hello
+
+	tight bool // servers from now on let templates reach nothing of it
+
+	mu   sync.Mutex
+	seen []string
+}
+
+// Authorizations gives that of each request so far, with "plain " or "tls " in
+// front.
+func (o *Outside) Authorizations() []string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Clone(o.seen)
 }
 
 // Wheel is a package of the index.
@@ -93,6 +109,16 @@ func (o *Outside) listen(t *testing.T, address string) *httptest.Server {
 
 // ServeHTTP implements http.Handler.
 func (o *Outside) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	how := "plain "
+	if r.TLS != nil {
+		how = "tls "
+	}
+	o.mu.Lock()
+	o.seen = append(o.seen, how+r.Header.Get("Authorization"))
+	o.mu.Unlock()
+	if r.Header.Get("Upgrade") != "" {
+		o.Upgrades.Add(1)
+	}
 	kind, rest, _ := strings.Cut(strings.Trim(r.URL.Path, "/"), "/")
 	switch kind {
 	case "simple":
@@ -109,7 +135,28 @@ func (o *Outside) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	case "hello":
+		o.Hellos.Add(1)
 		_, _ = io.WriteString(w, "hello")
+		return
+	case "upgrade":
+		_, _ = io.WriteString(w, "no upgrade")
+		return
+	case "pretend": // to be the proxy
+		w.Header().Set("Caesarion-Egress", "off")
+		w.Header().Set("Caesarion-Egress-Code", "no-network")
+		return
+	case "echo":
+		w.Header().Set("X-Echo", r.Header.Get("Authorization"))
+		_, _ = io.WriteString(w, r.Header.Get("Authorization"))
+		return
+	case "trailer":
+		w.Header().Set("Trailer", "X-Last")
+		_, _ = io.WriteString(w, "text")
+		w.Header().Set("X-Last", r.Header.Get("Authorization"))
+		return
+	case "lead": // away, with what came
+		w.Header().Set("Location", "http://"+rest+"/?"+r.Header.Get("Authorization"))
+		w.WriteHeader(http.StatusFound)
 		return
 	case "whoami": // the value itself would be masked on its way back
 		fmt.Fprintf(w, "%x", sha256.Sum256([]byte(r.Header.Get("Authorization"))))
