@@ -343,6 +343,12 @@ describe("from the first start on", () => {
     await v.page.getByRole("button", { name: "New organisation" }).click();
     await v.page.getByLabel("Name", { exact: true }).fill("Babel");
     await v.page.keyboard.press("Enter");
+    await v.page.getByRole("button", { name: "New organisation" }).click();
+    await v.page.getByLabel("Name", { exact: true }).fill("Ozymandias");
+    await v.page.keyboard.press("Enter");
+    await v.page.getByRole("button", { name: "Delete: Ozymandias" }).click();
+    await v.page.getByRole("dialog").getByRole("button", { name: "Delete" }).click();
+    await v.page.getByText("Ozymandias").waitFor({ state: "detached" });
     await v.page.getByRole("button", { name: "See the users: Babel" }).click();
     await section(v.page, "Users").waitFor();
     await v.page.getByText("This organisation has no users.").waitFor();
@@ -359,6 +365,7 @@ describe("from the first start on", () => {
     });
     await v.page.getByRole("link", { name: "Sandboxes" }).click();
     await row(v.page, made.id).getByText("running").waitFor();
+    await row(v.page, made.id).getByText("of ann@example.org").waitFor();
     expect(await findings(v.page)).toEqual([]);
     await v.page.getByRole("link", { name: "Usage of all" }).click();
     await row(v.page, "Ann").getByText("Sandboxes awake").waitFor();

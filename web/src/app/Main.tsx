@@ -95,24 +95,28 @@ function ReadOnly() {
   const s = useStrings();
   // What somebody tries all the same has it say so again.
   const [tries, setTries] = useState(0);
+  const [lit, setLit] = useState(false);
   useEffect(() => {
-    const again = () => setTries((n) => n + 1);
+    const again = () => {
+      setTries((n) => n + 1);
+      setLit(true);
+    };
     window.addEventListener(readOnlyEvent, again);
     return () => window.removeEventListener(readOnlyEvent, again);
   }, []);
   useEffect(() => {
     if (tries === 0) return;
-    const timer = setTimeout(() => setTries(0), 2500);
+    const timer = setTimeout(() => setLit(false), 2500);
     return () => clearTimeout(timer);
   }, [tries]);
   return (
     <div role="status" className="mx-4 mb-4">
       <p
         key={tries} // read out again
-        data-tried={tries > 0 || undefined}
+        data-tried={tries}
         className={cx(
           "flex items-center justify-center gap-2.5 rounded-lg px-4 py-3 text-sm",
-          tries > 0 ? "bg-warning-soft font-medium text-warning" : "bg-hover text-muted",
+          lit ? "bg-warning-soft font-medium text-warning" : "bg-hover text-muted",
         )}
       >
         <Eye className="size-4 shrink-0" aria-hidden />

@@ -205,6 +205,11 @@ export const useStrings = defineStrings({
     usersCount: (n: number) => (n === 1 ? "1 user" : `${n} users`),
     seeUsers: "See the users",
 
+    remove: "Delete",
+    deleteOrganisationTitle: (name: string) => `Delete “${name}”?`,
+    deleteOrganisationText: "Its keys are no longer good. Its audit stays.",
+    ofUser: (email: string) => `of ${email}`,
+
     sandboxesText: "All sandboxes of the organisation, those that sleep too. Looking at this list wakes none.",
     noSandboxes: "No sandboxes",
     noSandboxesText: "Sandboxes start when somebody runs code.",
@@ -287,6 +292,7 @@ export const useStrings = defineStrings({
       "update-user": "changed a user",
       "remove-user": "took a user out",
       "create-user-link": "made a link for a user",
+      "delete-organisation": "deleted an organisation",
       "create-organisation": "made an organisation",
       "choose-organisation": "chose an organisation",
       "change-password": "changed the password",
@@ -525,6 +531,11 @@ export const useStrings = defineStrings({
     usersCount: (n) => (n === 1 ? "1 Benutzer" : `${n} Benutzer`),
     seeUsers: "Benutzer ansehen",
 
+    remove: "Löschen",
+    deleteOrganisationTitle: (name) => `„${name}“ löschen?`,
+    deleteOrganisationText: "Ihre Schlüssel gelten dann nicht mehr. Ihr Protokoll bleibt.",
+    ofUser: (email) => `von ${email}`,
+
     sandboxesText: "Alle Sandboxes der Organisation, auch die schlafenden. Diese Liste weckt keine.",
     noSandboxes: "Keine Sandboxes",
     noSandboxesText: "Eine Sandbox startet, sobald jemand Code ausführt.",
@@ -607,6 +618,7 @@ export const useStrings = defineStrings({
       "update-user": "Benutzer geändert",
       "remove-user": "Benutzer herausgenommen",
       "create-user-link": "Link für einen Benutzer erstellt",
+      "delete-organisation": "Organisation gelöscht",
       "create-organisation": "Organisation angelegt",
       "choose-organisation": "Organisation gewählt",
       "change-password": "Passwort geändert",
