@@ -1,6 +1,8 @@
 package httpapi
 
 import (
+	"cmp"
+	"context"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -162,6 +164,9 @@ func (a *API) noteAudit(r *http.Request, who identity.Principal, asked access, p
 	}
 	if req.problem != nil {
 		e.Code = req.problem.Code
+	}
+	if e.Status == 0 { // it was cut, or broke off
+		e.Status, e.Code = statusClientLeft, cmp.Or(errdefs.CodeOf(context.Cause(r.Context())), "client-left")
 	}
 	a.opts.Accounts.Record(e)
 }

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -83,22 +84,35 @@ func (w *responseWriter) SetReadDeadline(t time.Time) error {
 
 // stopAfter has a body end with a context: a request whose sender lost the right
 // to it must not go on for as long as he sends.
-func (w *responseWriter) stopAfter(ctx context.Context, body io.ReadCloser) (release func() bool) {
-	if _, ok := body.(*steadyBody); !ok {
-		return func() bool { return true }
+// Call release before the handler returns: the next request comes by the same
+// connection.
+func (w *responseWriter) stopAfter(ctx context.Context, body io.ReadCloser) (release func()) {
+	b, ok := body.(*steadyBody)
+	if !ok {
+		return func() {}
 	}
-	return context.AfterFunc(ctx, func() {
+	done := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(done)
 		cause := context.Cause(ctx)
 		w.stopped.Store(&cause)
-		_ = w.conn.SetReadDeadline(time.Unix(1, 0)) // wakes who reads
+		if !b.ended.Load() {
+			_ = w.conn.SetReadDeadline(time.Unix(1, 0)) // wakes who reads
+		}
 	})
+	return func() {
+		if !stop() {
+			<-done
+		}
+	}
 }
 
 // steadyBody waits a minute for each part of a body, and no longer than the
 // handler wants to wait for all of it.
 type steadyBody struct {
 	io.ReadCloser
-	w *responseWriter
+	w     *responseWriter
+	ended atomic.Bool // all of it was read
 }
 
 func (b *steadyBody) Read(p []byte) (int, error) {
@@ -120,6 +134,7 @@ func (b *steadyBody) Read(p []byte) (int, error) {
 		return n, *cause
 	}
 	if errors.Is(err, io.EOF) {
+		b.ended.Store(true)
 		// From now on net/http listens for the client's leaving, which must
 		// not time out.
 		_ = b.w.conn.SetReadDeadline(set)
