@@ -41,8 +41,8 @@ export function forgetPersonal(): boolean {
   try {
     for (const key of Object.keys(localStorage)) {
       if (!key.startsWith(prefix) || lasting.includes(key.slice(prefix.length))) continue;
+      any ||= localStorage.getItem(key) !== ""; // an empty draft is none
       localStorage.removeItem(key);
-      any = true;
     }
   } catch {
     // Nothing was remembered, see above.
