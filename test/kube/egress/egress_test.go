@@ -29,6 +29,7 @@ func TestEgress(t *testing.T) {
 		{"a list", w.testList},
 		{"nothing else leaves", w.testNothingElse},
 		{"the owner is killed", w.testOwnerKilled},
+		{"the first user", w.testFirstUser},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Cleanup(func() {
@@ -241,6 +242,15 @@ func (w *world) testOwnerKilled(t *testing.T) {
 	kubetest.Wait(t, "both servers", func(ctx context.Context) error {
 		return w.bothReady(ctx)
 	})
+}
+
+// docs/operate/kubernetes.md makes the first user so.
+func (w *world) testFirstUser(t *testing.T) {
+	out := kubetest.Kubectl(t, "-n", w.Namespace, "exec", "deployment/"+installed.Release, "--", "/caesarion", "--json", "user", "add", "ann@example.org", "--org", "Acme", "--operator")
+	var made struct{ ID, Email, Link string }
+	if err := json.Unmarshal([]byte(out), &made); err != nil || made.ID == "" || !strings.HasPrefix(made.Link, "https://python.example.org/") {
+		t.Errorf("%v in %s", err, out)
+	}
 }
 
 func (w *world) bothReady(ctx context.Context) error {

@@ -46,6 +46,8 @@ server:
   hostAliases:
     - {ip: %[1]s, hostnames: [web.company.test, a.wild.test, deep.b.wild.test, wild.test, both.test]}
     - {ip: %[2]s, hostnames: [inward.test, both.test]}
+auth: {mode: accounts, publicURL: "https://python.example.org", signIn: {idle: 1d}}
+limits: {default: {egress_per_day: 1GiB}}
 egress:
   network: packages
   allowPrivate: [%[1]s/32]
@@ -57,7 +59,7 @@ sandboxes:
   templates:
     python: {memory: 1Gi, cpus: 0.5, poolSize: 1}
     closed: {memory: 1Gi, cpus: 0.5, network: none}
-    listed: &listed
+    listed:
       memory: 1Gi
       cpus: 0.5
       network:
