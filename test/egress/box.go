@@ -14,12 +14,12 @@ import (
 // Box is one sandbox, and a test of it.
 type Box struct {
 	*servertest.Server
-	T  *testing.T
+	T  testing.TB
 	ID string
 }
 
 // Create makes a sandbox that is deleted after the test.
-func Create(t *testing.T, s *servertest.Server, in v1.CreateSandbox) Box {
+func Create(t testing.TB, s *servertest.Server, in v1.CreateSandbox) Box {
 	t.Helper()
 	sb, err := s.CreateSandbox(t.Context(), in)
 	if err != nil {
@@ -42,11 +42,12 @@ func (s Box) Run(code string) string {
 	if err != nil {
 		s.T.Fatalf("%s: %v", code, err)
 	}
-	text := strings.ReplaceAll(r.Text, "\r\n", "\n") // commands have a terminal
+	var text strings.Builder
+	text.WriteString(strings.ReplaceAll(r.Text, "\r\n", "\n")) // commands have a terminal
 	for _, e := range r.Errors {
-		text += e.Name + ": " + e.Value + "\n"
+		text.WriteString(e.Name + ": " + e.Value + "\n")
 	}
-	return text
+	return text.String()
 }
 
 // Want runs code that must show a text.

@@ -3,11 +3,11 @@ package egress
 import (
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
-	"regexp"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -19,7 +19,7 @@ import (
 func TestMain(m *testing.M) { servertest.Main(m) }
 
 // start starts a server whose templates have all sorts of networks.
-func start(t *testing.T, o *Outside, data string, flags ...string) *servertest.Server {
+func start(t testing.TB, o *Outside, data string, flags ...string) *servertest.Server {
 	t.Helper()
 	at := o.Plain.Listener.Addr().String()
 	listed := at
@@ -109,14 +109,13 @@ func TestClients(t *testing.T) {
 	sb.Want("the index, which the list has", "%pip install tinypure", "Successfully installed tinypure-1.0")
 	t.Run("a gigabyte", func(t *testing.T) {
 		const size = 1 << 30
-		for _, base := range []string{o.Plain.URL, o.TLS.URL} {
-			got := sb.Run(fmt.Sprintf("!curl -sS -p -o /dev/null -w '%%{size_download} %%{speed_download}\\n' %s/zeros/%d", base, size))
-			m := regexp.MustCompile(`(\d+) (\d+)`).FindStringSubmatch(got)
-			if m == nil || m[1] != strconv.Itoa(size) {
-				t.Fatalf("%s: %q", base, got)
-			}
-			speed, _ := strconv.ParseFloat(m[2], 64)
-			t.Logf("%.5s: %.0f MB/s", base, speed/1e6)
+		hash := sha256.New()
+		if _, err := io.CopyN(hash, Random(), size); err != nil {
+			t.Fatal(err)
+		}
+		want := hex.EncodeToString(hash.Sum(nil))
+		for _, base := range []string{o.Plain.URL, o.TLS.URL} { // as a request, and in a tunnel
+			sb.Want("whole, "+base, fmt.Sprintf("!curl -sS %s/random/%d | sha256sum", base, size), want)
 		}
 	})
 }

@@ -16,6 +16,7 @@ import (
 	"io"
 	"maps"
 	"math/big"
+	mathrand "math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -67,7 +68,7 @@ type Wheel struct {
 
 // NewOutside serves on an address of this machine; the certificate is for it
 // and for more names.
-func NewOutside(t *testing.T, address string, names ...string) *Outside {
+func NewOutside(t testing.TB, address string, names ...string) *Outside {
 	t.Helper()
 	o := &Outside{Wheels: map[string]Wheel{
 		"tinypure": NewWheel(t, "tinypure", "py3-none-any", map[string][]byte{"tinypure/__init__.py": []byte("answer = 42\n")}),
@@ -96,7 +97,7 @@ func NewOutside(t *testing.T, address string, names ...string) *Outside {
 	return o
 }
 
-func (o *Outside) listen(t *testing.T, address string) *httptest.Server {
+func (o *Outside) listen(t testing.TB, address string) *httptest.Server {
 	t.Helper()
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", address+":0")
 	if err != nil {
@@ -164,6 +165,11 @@ func (o *Outside) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "inward": // to where clouds keep credentials
 		http.Redirect(w, r, "http://169.254.169.254/latest/meta-data/", http.StatusFound)
 		return
+	case "random": // the same each time
+		n, _ := strconv.ParseInt(rest, 10, 64)
+		w.Header().Set("Content-Length", rest)
+		_, _ = io.CopyN(w, Random(), n)
+		return
 	case "zeros":
 		n, _ := strconv.ParseInt(rest, 10, 64)
 		w.Header().Set("Content-Length", strconv.FormatInt(n, 10))
@@ -177,8 +183,11 @@ func (o *Outside) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	http.NotFound(w, r)
 }
 
+// Random gives bytes without end that are the same each time.
+func Random() io.Reader { return mathrand.NewChaCha8([32]byte{}) }
+
 // NewWheel makes a wheel of files.
-func NewWheel(t *testing.T, name, tag string, files map[string][]byte) Wheel {
+func NewWheel(t testing.TB, name, tag string, files map[string][]byte) Wheel {
 	t.Helper()
 	info := name + "-1.0.dist-info/"
 	all := maps.Clone(files)

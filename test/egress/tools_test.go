@@ -84,7 +84,7 @@ func TestEachToolShowsWhy(t *testing.T) {
 			"httpx":    fmt.Sprintf("import httpx; print(httpx.get(%q, timeout=20).text)", url),
 			"curl":     fmt.Sprintf("!curl -sSv %s 2>&1", url),
 			"pandas":   fmt.Sprintf("import pandas; print(pandas.read_csv(%q))", url+"a.csv"),
-			"pip":      fmt.Sprintf("!pip install --index-url %s tinypure -v 2>&1", url),
+			"pip":      fmt.Sprintf("!pip install --index-url %s --trusted-host example.com tinypure 2>&1", url),
 		} {
 			if got := strings.ReplaceAll(sb.Run(code), "\n", " "); !strings.Contains(got, why) {
 				t.Errorf("%s, %s: %.600q, want %q in it", tool, scheme, got, why)
