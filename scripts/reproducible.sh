@@ -58,7 +58,7 @@ page)
     cp -al web/node_modules "$work/elsewhere/web/"
     rm -rf "$work/elsewhere/web/dist"
     TZ=Asia/Tokyo "$work/elsewhere/scripts/web.sh" build >"$work/log" || { cat "$work/log" >&2; exit 1; }
-    diff -r web/dist "$work/elsewhere/web/dist" || { echo "web/dist is not what another folder's build gives: make web, then look at git diff" >&2; exit 1; }
+    diff -rq web/dist "$work/elsewhere/web/dist" || { echo "web/dist is not what another folder's build gives: make web, then look at git diff" >&2; exit 1; }
     find web/dist -type f | LC_ALL=C sort | xargs sha256sum | sha256sum | sed 's|-|web/dist, built twice|'
     ;;
 image)
