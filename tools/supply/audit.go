@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -71,7 +72,7 @@ func conclude(reports []report, accepted []acceptance, strict bool, now time.Tim
 	for _, r := range reports {
 		if r.checked == "" {
 			whole = false
-			fmt.Fprintf(out, "audit: %s NOT CHECKED for known vulnerabilities: %v\n", r.what, r.reason)
+			fmt.Fprintf(out, "audit: %s NOT CHECKED for known vulnerabilities: %s\n", r.what, oneLine(r.reason.Error()))
 			if strict {
 				errs = append(errs, fmt.Errorf("%s could not be checked", r.what))
 			}
@@ -83,6 +84,7 @@ func conclude(reports []report, accepted []acceptance, strict bool, now time.Tim
 			if f.Fixed != "" {
 				line += "; mended in " + f.Fixed
 			}
+			line = oneLine(line)
 			i := slices.IndexFunc(accepted, func(a acceptance) bool { return a.ID == f.ID || slices.Contains(f.Aliases, a.ID) })
 			switch {
 			case i >= 0 && !expired(accepted[i], now):
@@ -108,6 +110,10 @@ func conclude(reports []report, accepted []acceptance, strict bool, now time.Tim
 	}
 	return nil
 }
+
+// oneLine makes others' words fit for a log: they can neither move a terminal's
+// cursor nor look like a line of ours.
+func oneLine(s string) string { return strings.Join(strings.Fields(tidy(s)), " ") }
 
 func expired(a acceptance, now time.Time) bool {
 	until, err := time.Parse(time.DateOnly, a.Until)

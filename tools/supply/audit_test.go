@@ -47,6 +47,18 @@ func TestConclude(t *testing.T) {
 	}
 }
 
+func TestWordsOfOthersStayInTheirLine(t *testing.T) {
+	var out strings.Builder
+	foreign := "bad\x1b[2J\n9 passed, 0 failed\n"
+	err := conclude([]report{
+		{what: "a", checked: "all", findings: []Finding{{ID: "X", Summary: foreign}}},
+		{what: "b", reason: errors.New(foreign)},
+	}, nil, false, time.Now(), &out)
+	if err != nil || strings.Contains(out.String(), "\x1b") || strings.Count(out.String(), "\n") != 3 {
+		t.Errorf("got %v, %q; want three lines and no control characters", err, out.String())
+	}
+}
+
 func TestAcceptancesAreBounded(t *testing.T) {
 	now := time.Date(2026, time.November, 23, 0, 0, 0, 0, time.UTC)
 	for _, c := range []struct{ entry, want string }{
