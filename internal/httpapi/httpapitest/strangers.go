@@ -76,9 +76,9 @@ func (s *Server) testFeeds(t *testing.T, ann, chief, bob person) {
 	if s.front != nil {
 		maker = s.front // so that one server has to tell the other
 	}
-	next := func(types <-chan string, make func()) string {
+	next := func(types <-chan string, again func()) string {
 		t.Helper()
-		for end := time.After(patience); ; make() {
+		for end := time.After(patience); ; again() {
 			select {
 			case typ, ok := <-types:
 				if !ok {
