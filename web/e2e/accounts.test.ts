@@ -307,7 +307,7 @@ describe("from the first start on", () => {
     const v = await visit(browser, server, { login: false });
     await v.open();
     await v.page.getByRole("link", { name: "Sign in with Company" }).click();
-    await v.page.getByText("You are a viewer in this organisation").waitFor();
+    await v.page.getByText("You are a viewer in this organisation: you can look, and not run").waitFor();
     expect(await v.page.getByRole("button", { name: "New session" }).count()).toBe(0);
     expect(await v.page.getByRole("textbox", { name: "Message" }).count()).toBe(0);
     expect(await findings(v.page)).toEqual([]);
@@ -467,6 +467,7 @@ test("by keys alone: from the sign-in to a key", async () => {
   await v.page.keyboard.press("Enter");
   await newSession(v.page).waitFor();
   await v.page.keyboard.press("Control+k");
+  await v.page.getByPlaceholder("Search commands and sessions").waitFor(); // it comes when it is first asked for
   await v.page.keyboard.type("account and keys");
   await v.page.getByRole("option", { name: "Account and keys", selected: true }).waitFor();
   await v.page.keyboard.press("Enter");
