@@ -223,6 +223,12 @@ func (a *API) checkToken(next http.Handler) http.Handler {
 			defer release()
 			if req := requestFrom(ctx); req != nil {
 				defer req.w.stopAfter(ctx, r.Body)()
+				// Whoever gave it up took it for one that the client left.
+				defer func() {
+					if cause := context.Cause(ctx); req.w.status == 0 && errdefs.CodeOf(cause) != "" {
+						a.fail(w, r, cause)
+					}
+				}()
 			}
 			r = r.WithContext(ctx)
 		case !a.tokenGood(tokenOf(r)) && !a.cookieGood(r):

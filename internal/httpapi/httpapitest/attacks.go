@@ -377,6 +377,9 @@ func (a *attacked) testUnderWay(t *testing.T) {
 			for left := len(flows); left > 0; left-- {
 				select {
 				case what := <-over:
+					if strings.HasPrefix(what, "an upload") && strings.Contains(what, " with 2") {
+						t.Errorf("%s: it was cut, and is told to be done", what)
+					}
 					t.Logf("%s ended after %v", what, time.Since(begin).Round(time.Millisecond))
 				case <-time.After(cutWithin):
 					t.Fatalf("%d of %d requests outlive the rights they were made with", left, len(flows))
