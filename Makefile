@@ -13,7 +13,8 @@ export CGO_ENABLED := 0
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo 0.0.0-dev)
 LDFLAGS := -s -w -X main.version=$(VERSION)
-GO_BUILD := go build -trimpath -ldflags '$(LDFLAGS)'
+# Without Git's marks: the version says it, and an archive of the same sources has none.
+GO_BUILD := go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
 
 # Where `make run` listens; DATA_DIR is where images and sandboxes are kept.
 LISTEN ?= 127.0.0.1:8000
@@ -24,6 +25,7 @@ endif
 CACHE := .cache
 VENV := $(CACHE)/venv
 TESTSUMMARY := $(CACHE)/testsummary
+SUPPLY := $(CACHE)/supply
 HELM := $(CACHE)/helm/helm
 CLUSTER := $(CACHE)/cluster/bin/cluster
 GOLANGCI := go tool -modfile=tools/go.mod golangci-lint
@@ -144,6 +146,44 @@ bench-kube: deps-kube image ## measure the product on a real Kubernetes, beside 
 .PHONY: check
 check: generate-check manifests-check lint web-check test ## all that CI checks before a merge
 
+##@ Look after what comes from others (docs/security/supply-chain.md)
+
+# What could not be asked is told, and no failure; AUDIT=-strict makes it one.
+# CAESARION_VULNDB names another database of Go's vulnerabilities, or a folder.
+.PHONY: audit
+audit: $(SUPPLY) deps-web ## ask for known vulnerabilities of Go modules, npm packages and wheels
+	@nice $(SUPPLY) audit $(AUDIT)
+
+.PHONY: licences
+licences: $(SUPPLY) deps-web ## write the lists and texts of licences, and judge each
+	@scripts/web.sh install
+	@$(SUPPLY) licences $(if $(DATA_DIR),-images $(abspath $(DATA_DIR))/images)
+
+# Locks and licences of what is in the repository; the tool's own tests.
+.PHONY: supply-check
+supply-check: $(SUPPLY) deps-web
+	@scripts/web.sh install
+	@cd tools/supply && go vet ./... && go test $(if $(CI),-count=1) ./...
+	@$(SUPPLY) locks
+	@$(SUPPLY) licences -check $(if $(DATA_DIR),-images $(abspath $(DATA_DIR))/images)
+
+SBOM := $(CACHE)/sbom
+.PHONY: sbom
+sbom: $(SUPPLY) build image deps-web ## write bills of materials into SBOM (.cache/sbom): programs, page, image
+	@scripts/web.sh install
+	@$(SUPPLY) sbom -out $(SBOM) -version $(VERSION) $(if $(DATA_DIR),-images $(abspath $(DATA_DIR))/images)
+
+.PHONY: reproducible reproducible-programs reproducible-page reproducible-image
+reproducible: reproducible-programs reproducible-page ## build programs and page in another folder and compare every byte (COLD=1: from nothing)
+reproducible-programs: build ; @scripts/reproducible.sh programs
+reproducible-page: deps-web ; @scripts/reproducible.sh page
+reproducible-image: image ## build the sandbox image again and compare its digest (some minutes)
+	@scripts/reproducible.sh image
+
+.PHONY: version
+version:
+	@echo '$(VERSION)'
+
 ##@ Work on it
 
 .PHONY: web
@@ -156,9 +196,9 @@ web-check: web
 	{ echo "web/dist is not what the sources say: commit what make web wrote" >&2; exit 1; }
 
 .PHONY: lint
-lint: deps-lint deps-web ## golangci-lint, gofumpt, shellcheck, biome and tsc
+lint: deps-lint deps-web supply-check ## golangci-lint, gofumpt, shellcheck, biome and tsc; locks and licences
 	@$(GOLANGCI) run ./...
-	@unformatted=$$($(GOFUMPT) -l cmd internal api images tools $(wildcard test)); \
+	@unformatted=$$($(GOFUMPT) -l cmd internal api images licenses tools $(wildcard test)); \
 	if [ -n "$$unformatted" ]; then echo "gofumpt would change:" $$unformatted; exit 1; fi
 	@cd tools && go vet ./testsummary
 	@scripts/web.sh lint
@@ -223,6 +263,10 @@ help:
 $(TESTSUMMARY): tools/testsummary/main.go tools/go.mod
 	@mkdir -p $(CACHE)
 	@go build -C tools -o ../$@ ./testsummary
+
+$(SUPPLY): $(wildcard tools/supply/*.go) tools/supply/go.mod
+	@mkdir -p $(CACHE)
+	@go build -C tools/supply -o ../../$@ .
 
 # Of the module that Kubernetes for tests is built in, as it needs the same packages.
 $(HELM): test/cluster/kube/go.mod test/cluster/kube/go.sum

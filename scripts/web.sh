@@ -3,6 +3,7 @@
 # and the packages of the lock file:
 #
 #   scripts/web.sh SCRIPT [ARGUMENT...]
+#   scripts/web.sh install      only installs the packages
 #
 # Debian 12 has Node 18, the page's tools want 20.19 or newer. Where the
 # system's is older, a newer one comes as an npm package and stays in .cache.
@@ -12,10 +13,13 @@ cd "$(dirname "$0")/.."
 new_enough() { "$1" -e 'const [a, b] = process.versions.node.split(".").map(Number); process.exit(a > 20 || (a === 20 && b >= 19) ? 0 : 1)' 2>/dev/null; }
 
 if ! new_enough node; then
-    bin=$PWD/.cache/node/node_modules/node/bin
+    case $(uname -m) in aarch64) cpu=arm64 ;; *) cpu=x64 ;; esac
+    bin=$PWD/.cache/node/node_modules/node-linux-$cpu/bin
     if ! new_enough "$bin/node"; then
         echo "Node $(node --version 2>/dev/null || echo none) is too old for the page's tools; fetching Node 24"
-        npm install --silent --no-fund --no-audit --prefix .cache/node node@24
+        mkdir -p .cache/node
+        cp scripts/node/package.json scripts/node/package-lock.json .cache/node
+        npm ci --silent --no-fund --no-audit --ignore-scripts --prefix .cache/node
     fi
     export PATH=$bin:$PATH
 fi
@@ -26,12 +30,13 @@ install() {
     sum=$(sha256sum "$1/package-lock.json")
     if [ "$(cat "$1/node_modules/.lock-sum" 2>/dev/null)" != "$sum" ]; then
         echo "Installing the packages of $1"
-        npm ci --silent --no-fund --no-audit --prefix "$1"
+        npm ci --silent --no-fund --no-audit --ignore-scripts --prefix "$1"
         echo "$sum" >"$1/node_modules/.lock-sum"
     fi
 }
 
 install web
+[ "$1" != install ] || exit 0
 [ "$1" != generate ] || install web/scripts/openapi
 cd web
 case ${CI:+$1} in

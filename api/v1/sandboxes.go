@@ -12,6 +12,7 @@ type Sandbox struct {
 	Reason             string            `json:"reason,omitempty" doc:"Why it stopped, when known" example:"out_of_memory"`
 	Limits             Limits            `json:"limits" doc:"What it may use"`
 	Labels             map[string]string `json:"labels" doc:"The caller's own labels"`
+	Owner              *Owner            `json:"owner,omitempty" doc:"Whose it is; absent: nobody's, as where there is one user"`
 	KernelID           string            `json:"kernel_id,omitempty" doc:"The default kernel, which runs executions that name none; empty until the first use starts it"`
 	ExecutionTimeoutMS int64             `json:"execution_timeout_ms" doc:"Longest running time of one execution"`
 	IdleTimeoutMS      int64             `json:"idle_timeout_ms" doc:"Deleted when unused for so long"`
@@ -23,6 +24,14 @@ type Sandbox struct {
 	CreatedAt          time.Time         `json:"created_at"`
 	LastUsedAt         time.Time         `json:"last_used_at" doc:"Last call that used it; running executions count as use"`
 	ExpiresAt          time.Time         `json:"expires_at" doc:"Deleted at this time whatever it does; extend moves it"`
+}
+
+// Owner says whose something is.
+type Owner struct {
+	UserID           string `json:"user_id,omitempty" example:"usr_4kq2m7v6xqz5wd3h"`
+	Email            string `json:"email,omitempty" doc:"Of the user, in lists that admins ask for"`
+	OrganisationID   string `json:"organisation_id,omitempty" doc:"In which the user acted" example:"org_4kq2m7v6xqz5wd3h"`
+	OrganisationName string `json:"organisation_name,omitempty" doc:"In lists that admins ask for"`
 }
 
 // Limits bounds what a sandbox may use. Zero means the driver's own bound.

@@ -55,6 +55,7 @@ func run(ctx context.Context, args []string, stdout *os.File) error {
 	limits := flags.String("limits", "", "JSON of the limits that hold until then: memory_bytes, processes, disk_bytes, data_bytes")
 	ownDisk := flags.Bool("own-disk", false, "keep the disk limit and tell what is used by counting files, because the disk is also used by others")
 	homeFrom := flags.String("home-from", "", "folder whose files an empty home directory begins with")
+	filter := flags.Bool("filter-calls", false, "refuse system calls that no program needs, where the kernel is that of the node")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return nil
@@ -70,6 +71,11 @@ func run(ctx context.Context, args []string, stdout *os.File) error {
 	}
 	if flags.NArg() > 0 {
 		return fmt.Errorf("unknown argument %q", flags.Arg(0))
+	}
+	if *filter { // before there is anything that could be left out
+		if err := filterCalls(); err != nil {
+			return err
+		}
 	}
 	stayHidden()
 	staySmall()
@@ -111,11 +117,11 @@ func run(ctx context.Context, args []string, stdout *os.File) error {
 	}
 	opts.ProgramDir = program
 
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", *addr)
+	l, err := listen(ctx, *addr)
 	if err != nil {
 		return err
 	}
-	out, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:"+strconv.Itoa(agentapi.ProxyPort))
+	out, err := listen(ctx, "127.0.0.1:"+strconv.Itoa(agentapi.ProxyPort))
 	if err == nil {
 		opts.Proxy = out.Addr().String()
 	} else {
@@ -143,6 +149,18 @@ func run(ctx context.Context, args []string, stdout *os.File) error {
 	}
 	debug.FreeOSMemory() // of starting up; a sandbox may idle for hours now
 	return <-serving
+}
+
+// listen opens a port that nobody else can have: Go allows addresses to be used
+// again, and gVisor then gives another program that binds one of the sandbox's
+// own, rather than all of them, what was meant for the agent.
+func listen(ctx context.Context, addr string) (net.Listener, error) {
+	config := net.ListenConfig{Control: func(_, _ string, conn syscall.RawConn) error {
+		var failed error
+		err := conn.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 0) })
+		return errors.Join(err, failed)
+	}}
+	return config.Listen(ctx, "tcp", addr)
 }
 
 // install puts this program into a folder that a sandbox mounts.

@@ -51,6 +51,7 @@ type cli struct {
 	Migrate    migrateCmd    `cmd:"" help:"Bring the Postgres database up to date."`
 	Doctor     doctorCmd     `cmd:"" help:"Say what this machine can enforce, and what it lacks."`
 	Version    versionCmd    `cmd:"" help:"Print the version."`
+	Licenses   licensesCmd   `cmd:"" help:"Print the licences of what is in this program."`
 	OpenAPI    openapiCmd    `cmd:"" name:"openapi" help:"Print the description of the HTTP API (OpenAPI 3.1)."`
 	Bench      benchCmd      `cmd:"" help:"Measure a server, and plain Jupyter beside it."`
 	Dev        devCmd        `cmd:"" help:"What helps to develop and to show Caesarion."`

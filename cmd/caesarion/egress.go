@@ -13,6 +13,7 @@ import (
 	"github.com/caesarion/caesarion/internal/fleet"
 	"github.com/caesarion/caesarion/internal/limits"
 	"github.com/caesarion/caesarion/internal/metrics"
+	"github.com/caesarion/caesarion/internal/sandbox"
 )
 
 // egressDir holds, in the data directory, the installation's authority and the
@@ -73,6 +74,9 @@ func openGateway(cfg config.Server, dataDir string, listens net.Addr, m *metrics
 		opts.AllowPrivate = append(opts.AllowPrivate, prefix)
 	}
 	var err error
+	if opts.Secret, err = cfg.Secret(); err != nil {
+		return nil, err
+	}
 	if opts.Upstream, err = cfg.Egress.ProxyURL(); err != nil {
 		return nil, err
 	}
@@ -115,7 +119,7 @@ func policyOf(n config.Network) (egress.Policy, error) {
 		if err != nil {
 			return p, err
 		}
-		secret := egress.Secret{Name: s.Name, Host: rule, Placeholder: s.Placeholder, Value: s.Value}
+		secret := egress.Secret{Name: s.Name, Host: rule, Placeholder: s.Placeholder, Value: s.Value, PlainHTTP: s.PlainHTTP}
 		for _, place := range s.In {
 			secret.In |= map[string]egress.Place{"headers": egress.InHeaders, "query": egress.InQuery, "body": egress.InBody}[place]
 		}
@@ -151,9 +155,20 @@ func (g *gateway) Serve(ctx context.Context, conn net.Conn, from fleet.Outbound)
 	if g.limits != nil {
 		client.Account = func(n int64) error { return g.limits.Traffic(from.Owner, n) }
 	}
-	err := g.Gateway.Serve(ctx, conn, client)
-	if ctx.Err() != nil { // the sandbox is gone
-		g.Forget(client.Sandbox)
-	}
-	return err
+	return g.Gateway.Serve(ctx, conn, client)
+}
+
+// Forget implements fleet.Egress.
+func (g *gateway) Forget(id sandbox.ID) { g.Gateway.Forget(string(id)) }
+
+// keepLiving drops what is known of sandboxes that went while no server ran.
+func (g *gateway) keepLiving(ctx context.Context, driver sandbox.Driver) error {
+	return g.Keep(func() ([]string, error) {
+		infos, err := driver.List(ctx)
+		ids := make([]string, len(infos))
+		for i, info := range infos {
+			ids[i] = string(info.ID)
+		}
+		return ids, err
+	})
 }

@@ -170,6 +170,11 @@ func (s *server) openSandboxes(ctx context.Context, opts serverOptions) error {
 		}
 		s.pool = warm
 	}
+	if s.gateway != nil {
+		if err := s.gateway.keepLiving(ctx, s.driver); err != nil {
+			return err
+		}
+	}
 	if s.fleet, err = fleet.New(ctx, s.driver, s.pool, fleetOpts); err != nil {
 		return err
 	}

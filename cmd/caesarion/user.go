@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"path/filepath"
 	"strings"
 	"text/tabwriter"
@@ -140,6 +141,9 @@ func (c *userAddCmd) offline(ctx context.Context, g *globals, in v1.CreateUser) 
 	if err != nil {
 		return err
 	}
+	told := accounts.NewEntry(identity.Principal{Name: "command line", Org: org.ID}, "create-user")
+	told.Object, told.Status = u.ID, http.StatusCreated
+	svc.Record(told)
 	link := ""
 	if in.Password == "" {
 		secret, err := svc.NewLink(ctx, u.ID)

@@ -24,8 +24,9 @@ const (
 	// not read. Together with maxProxyConns it bounds the agent's memory.
 	streamWindow = 512 << 10
 	// frameBytes is the largest frame: few enough system calls for a fast
-	// download, and small beside the window.
-	frameBytes = 64 << 10
+	// download, and small beside the window. With its header it fits into one
+	// frame of a windowed connection, see agentapi.Window.
+	frameBytes = 63 << 10
 	// maxRefusal bounds the sentence of an answer that refuses.
 	maxRefusal = 400
 )
@@ -252,10 +253,16 @@ func (e *egress) ask(req *http.Request) (*http.Response, error) {
 	if !ok {
 		why = &refusal{http.StatusBadGateway, agentapi.EgressUnreachable, "The connection was cut: the sandbox was saved, or the server was restarted. Try again."}
 	}
-	if req.URL.Hostname() == agentapi.PackageHost && why.status == http.StatusForbidden {
+	if why.status == http.StatusForbidden && (req.URL.Hostname() == agentapi.PackageHost || keepsToItself(req)) {
 		e.agent.tell(why.text)
 	}
 	return nil, why
+}
+
+// keepsToItself tells whether a program shows nobody what it was answered.
+func keepsToItself(req *http.Request) bool {
+	program, _, _ := strings.Cut(req.UserAgent(), "/")
+	return program == "pip" || program == "uv"
 }
 
 func (e *egress) roundTrip(req *http.Request) (*http.Response, error) {

@@ -34,7 +34,7 @@ const (
 	lingerBytes = 1 << 20
 )
 
-var tunnelBuffers = sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }}
+var tunnelBuffers = sync.Pool{New: func() any { b := make([]byte, 128<<10); return &b }}
 
 // ServeProxy lets programs out on l until ctx ends.
 func (a *Agent) ServeProxy(ctx context.Context, l net.Listener) error {

@@ -55,6 +55,7 @@ type NetworkSecret struct {
 	ValueEnv    string   `yaml:"value_env,omitempty"`   // of the server
 	Placeholder string   `yaml:"placeholder,omitempty"` // what programs send; default {{secret.NAME}}
 	In          []string `yaml:"in,omitempty"`          // headers (default), query, body
+	PlainHTTP   bool     `yaml:"plain_http,omitempty"`  // sent by http://, too; default: https:// only
 }
 
 // networkFields is Network when it is more than a name.

@@ -3,9 +3,11 @@ package config
 import (
 	"fmt"
 	"net/netip"
+	"net/url"
 	"os"
 	"regexp"
 	"strings"
+	"time"
 
 	"gopkg.in/yaml.v3"
 
@@ -117,6 +119,19 @@ func (s *Server) Proxies() ([]netip.Prefix, error) {
 
 const maxProviders = 20
 
+// minIdle is the least time for which a browser stays signed in.
+const minIdle = Duration(5 * time.Minute)
+
+// guarded tells whether nobody on the way can change what an address says.
+func guarded(address string) bool {
+	u, err := url.Parse(address)
+	if err != nil || u.Scheme == "https" {
+		return err == nil
+	}
+	addr, err := netip.ParseAddr(u.Hostname())
+	return u.Hostname() == "localhost" || err == nil && addr.IsLoopback()
+}
+
 var providerName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$`)
 
 // validateSignIn checks how people sign in.
@@ -130,6 +145,8 @@ func (s *Server) validateSignIn() error {
 		return invalid("public_url", s.PublicURL, "write it as https://caesarion.example.org")
 	case in.Idle < 0 || in.Life < 0 || in.AuditFor < 0:
 		return invalid(signInKey, "a negative time", "idle, life and audit_for are times such as 7d")
+	case in.Idle > 0 && in.Idle < minIdle || in.Life > 0 && in.Life < minIdle:
+		return invalid(signInKey, fmt.Sprintf("idle %s, life %s", in.Idle, in.Life), fmt.Sprintf("at least %s, as the last use is written once a minute", minIdle))
 	case in.Life > 0 && in.Idle > in.Life:
 		return invalid(signInKey+".idle", in.Idle, fmt.Sprintf("at most life, which is %s", in.Life))
 	case len(in.Providers) > maxProviders:
@@ -157,6 +174,8 @@ func (p *Provider) validate(key string) error {
 		return invalid(key+".name", p.Name, "up to 32 lower-case letters, digits and dashes")
 	case !httpURL(p.Issuer):
 		return invalid(key+".issuer", p.Issuer, "the address that the provider calls its issuer, such as https://accounts.example.org")
+	case !guarded(p.Issuer):
+		return invalid(key+".issuer", p.Issuer, "https: who can change what the issuer says signs in as anybody; http is taken on this machine only")
 	case p.ClientID == "":
 		return invalid(key+".client_id", p.ClientID, "what the provider calls this server")
 	case p.Organisation == "" && p.OrgClaim == "":

@@ -54,7 +54,7 @@ func BenchmarkConnect(b *testing.B) {
 	_, o := hosts(port)
 	g := newGateway(b, o)
 	a := open(b, g, allowing(b, "allowed.test:*"))
-	u := g.join("sbx_test")
+	u := joined(g, "sbx_test")
 	defer g.part(u)
 	u.streams.SetLimit(1 << 30)
 	one := make([]byte, 1)

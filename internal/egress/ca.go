@@ -48,18 +48,23 @@ type authority struct {
 	leaves map[string]*tls.Certificate
 }
 
-// newAuthority loads the authority of dir or makes it; "" keeps one in memory.
-func newAuthority(dir string) (*authority, error) {
+// newAuthority derives the authority from a secret, else loads that of dir or
+// makes it; without either it keeps one in memory.
+func newAuthority(secret []byte, dir string) (*authority, error) {
 	leaf, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
 	}
 	var text []byte
-	if dir == "" {
-		if text, err = makeAuthority(); err != nil {
-			return nil, err
-		}
-	} else if text, err = keptAuthority(dir); err != nil {
+	switch {
+	case len(secret) > 0:
+		text, err = derivedAuthority(secret)
+	case dir == "":
+		text, err = makeAuthority()
+	default:
+		text, err = keptAuthority(dir)
+	}
+	if err != nil {
 		return nil, err
 	}
 	a := &authority{leaf: leaf, leaves: make(map[string]*tls.Certificate)}
@@ -107,18 +112,26 @@ func makeAuthority() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	tmpl := &x509.Certificate{
-		SerialNumber:          serial,
-		Subject:               pkix.Name{CommonName: "Caesarion egress of this installation", Organization: []string{"Caesarion"}},
-		NotBefore:             time.Now().Add(-clockSlack),
-		NotAfter:              time.Now().Add(authorityFor),
-		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
-		BasicConstraintsValid: true, IsCA: true, MaxPathLenZero: true,
-	}
+	tmpl := authorityTemplate(serial, time.Now().Add(-clockSlack), time.Now().Add(authorityFor))
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key)
 	if err != nil {
 		return nil, err
 	}
+	return encodeAuthority(der, key)
+}
+
+func authorityTemplate(serial *big.Int, from, until time.Time) *x509.Certificate {
+	return &x509.Certificate{
+		SerialNumber:          serial,
+		Subject:               pkix.Name{CommonName: "Caesarion egress of this installation", Organization: []string{"Caesarion"}},
+		NotBefore:             from,
+		NotAfter:              until,
+		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+		BasicConstraintsValid: true, IsCA: true, MaxPathLenZero: true,
+	}
+}
+
+func encodeAuthority(der []byte, key *ecdsa.PrivateKey) ([]byte, error) {
 	secret, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
 		return nil, err

@@ -27,11 +27,10 @@ const (
 	doorWindow   = 2 << 20
 	streamWindow = 1 << 20
 	maxFrame     = 64 << 10
-	// An agent that takes nothing for so long is cut off, as is one that does
-	// not answer pings.
+	// An agent that takes nothing for so long is cut off. It is not pinged: that
+	// would wake a sandbox that has nothing to do, and a connection that is gone
+	// shows without: a socket pair ends with the sandbox, TCP has its own probes.
 	writeTimeout = 30 * time.Second
-	pingAfter    = 30 * time.Second
-	pingTimeout  = 15 * time.Second
 )
 
 // door is one connection to one sandbox.
@@ -68,7 +67,12 @@ func (d *door) finish() {
 // Serve answers one sandbox until the connection or ctx ends. It closes conn,
 // and returns when everything that came over it has ended.
 func (g *Gateway) Serve(ctx context.Context, conn net.Conn, c Client) error {
-	d := &door{g: g, c: c, u: g.join(c.Sandbox)}
+	u, err := g.join(c.Sandbox)
+	if err != nil { // without figures there are no limits, and so no door
+		g.log.Error("what a sandbox has used of its network can't be read", "sandbox_id", c.Sandbox, "err", err)
+		return errors.Join(err, conn.Close())
+	}
+	d := &door{g: g, c: c, u: u}
 	defer g.part(d.u)
 	g.count.doors.Inc()
 	defer g.count.doors.Dec()
@@ -103,12 +107,10 @@ func (g *Gateway) Serve(ctx context.Context, conn net.Conn, c Client) error {
 			MaxReadFrameSize:              maxFrame,
 			MaxReceiveBufferPerConnection: doorWindow,
 			MaxReceiveBufferPerStream:     streamWindow,
-			SendPingTimeout:               pingAfter,
-			PingTimeout:                   pingTimeout,
 			WriteByteTimeout:              writeTimeout,
 		},
 	}
-	err := once.serve(srv)
+	err = once.serve(srv)
 	cancel()
 	d.finish()
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
@@ -244,7 +246,11 @@ func (s *stream) sent(n int) *Refusal { return s.pass(&s.out, n) }
 
 func (s *stream) pass(c *atomic.Int64, n int) *Refusal {
 	c.Add(int64(n))
-	ref := s.d.u.add(s.d.c, int64(n), s.most, false)
+	u := s.d.u
+	ref := u.add(s.d.c, int64(n), s.most, false)
+	if u.bytes.Load() > u.written.Load() {
+		s.d.g.writeDown(u, ledgerAhead(s.most))
+	}
 	if ref != nil {
 		s.refused(ref)
 	}

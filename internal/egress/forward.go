@@ -44,7 +44,7 @@ func (d *door) forward(s *stream, w http.ResponseWriter, r *http.Request, t targ
 	}
 
 	secrets := p.secretsFor(t)
-	in := newInjection(secrets)
+	in := newInjection(secrets, scheme == "http")
 	out := r.Clone(ctx)
 	if out.Body != nil && out.Body != http.NoBody && out.ContentLength != 0 {
 		out.Body = watch(out.Body, s.sent)

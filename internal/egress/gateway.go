@@ -42,7 +42,8 @@ type Options struct {
 	Upstream     *url.URL         // company proxy, http or https, with credentials if it needs them
 	CACerts      []byte           // company authorities, PEM; trusted beside the system's
 	Index        Index
-	Dir          string // keeps the installation's authority; servers of one installation share it
+	Secret       []byte // of the installation: all servers that have it have the same authority; at least 32 bytes
+	Dir          string // keeps what sandboxes have used, and the authority of an installation without a secret
 	CacheDir     string // keeps package files; "" keeps none
 	CacheBytes   int64  // default 10 GiB
 	MaxBytes     int64  // bytes of a sandbox's life if its policy has no bound; default 10 GiB, negative: none
@@ -63,6 +64,7 @@ type Gateway struct {
 	roots    *x509.CertPool
 	ca       *authority
 	mirror   *mirror
+	ledger   ledger
 	maxBytes int64
 	count    *counters
 	log      *slog.Logger
@@ -109,9 +111,10 @@ func New(o Options) (*Gateway, error) {
 		return nil, errdefs.New(errdefs.ErrInvalid, "egress-ca-certs-invalid", "the company's certificates hold no certificate").
 			WithHint("give PEM files that begin with -----BEGIN CERTIFICATE-----")
 	}
-	if g.ca, err = newAuthority(o.Dir); err != nil {
+	if g.ca, err = newAuthority(o.Secret, o.Dir); err != nil {
 		return nil, err
 	}
+	g.ledger = newLedger(o.Dir)
 	g.count = newCounters(o.Registerer)
 	if g.mirror, err = newMirror(g, o); err != nil {
 		return nil, err
@@ -140,13 +143,40 @@ func (g *Gateway) CA() []byte { return slices.Clone(g.ca.pem) }
 // contexts, before.
 func (g *Gateway) Close() error { return g.mirror.close() }
 
-// Forget drops the figures of a sandbox that is gone.
+// Forget drops the figures of a sandbox that is gone for good. A door that is
+// still open may end later.
 func (g *Gateway) Forget(sandbox string) {
 	g.mu.Lock()
-	defer g.mu.Unlock()
-	if u := g.usages[sandbox]; u != nil && u.doors == 0 {
-		delete(g.usages, sandbox)
+	u := g.usages[sandbox]
+	delete(g.usages, sandbox)
+	g.mu.Unlock()
+	if u == nil {
+		g.ledger.remove(sandbox)
+		return
 	}
+	u.writing.Lock()
+	defer u.writing.Unlock()
+	u.dropped = true
+	g.ledger.remove(sandbox)
+}
+
+// Keep drops the figures of all sandboxes but those that there are, which
+// living gives: some may have gone while no server ran.
+func (g *Gateway) Keep(living func() ([]string, error)) error {
+	known, err := g.ledger.sandboxes() // first: who comes after is not among them
+	if err != nil || len(known) == 0 {
+		return err
+	}
+	ids, err := living()
+	if err != nil {
+		return err
+	}
+	for _, id := range known {
+		if !slices.Contains(ids, id) {
+			g.Forget(id)
+		}
+	}
+	return nil
 }
 
 // Used gives the bytes of a sandbox so far, both directions.
@@ -159,25 +189,35 @@ func (g *Gateway) Used(sandbox string) int64 {
 	return 0
 }
 
-// join finds the figures of a sandbox, or begins them.
-func (g *Gateway) join(sandbox string) *usage {
+// join finds the figures of a sandbox, or begins them. What it has used is what
+// is known here or written down, whichever is more: another server may have had
+// it meanwhile.
+func (g *Gateway) join(sandbox string) (*usage, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	u := g.usages[sandbox]
 	if u == nil || sandbox == "" {
-		u = newUsage()
+		u = newUsage(sandbox)
+	}
+	if u.doors == 0 {
+		written, err := g.ledger.read(sandbox)
+		if err != nil {
+			return nil, err
+		}
+		u.bytes.Store(max(u.bytes.Load(), written))
+		u.written.Store(written)
 	}
 	u.doors++
 	if sandbox == "" {
-		return u
+		return u, nil
 	}
 	g.usages[sandbox] = u
 	for id, old := range g.usages {
-		if old.doors == 0 && time.Since(old.left) > keptFor {
+		if old.doors == 0 && time.Since(old.left) > keptFor && g.ledger.file(id) != "" {
 			delete(g.usages, id)
 		}
 	}
-	return u
+	return u, nil
 }
 
 func (g *Gateway) part(u *usage) {
@@ -187,7 +227,24 @@ func (g *Gateway) part(u *usage) {
 	if u.doors == 0 {
 		u.left = time.Now()
 		u.forgetNames()
+		g.writeDown(u, 0) // small, local, and nobody else may begin meanwhile
 	}
+}
+
+// writeDown keeps what a sandbox has used for the next server, and ahead more
+// bytes, which may be used before it is done again. If it fails, this server
+// still knows: nobody is made to suffer from a disk that is full.
+func (g *Gateway) writeDown(u *usage, ahead int64) {
+	u.writing.Lock()
+	defer u.writing.Unlock()
+	used := u.bytes.Load()
+	if u.dropped || ahead > 0 && used <= u.written.Load() || used+ahead == u.written.Load() {
+		return
+	}
+	if err := g.ledger.write(u.sandbox, used+ahead); err != nil {
+		g.log.Warn("traffic of a sandbox can't be written down", "sandbox_id", u.sandbox, "err", err)
+	}
+	u.written.Store(used + ahead)
 }
 
 var _ io.Closer = (*Gateway)(nil)

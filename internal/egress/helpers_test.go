@@ -403,3 +403,12 @@ func mustContain(tb testing.TB, s string, parts ...string) {
 		}
 	}
 }
+
+// joined is join of a sandbox of which nothing is written down.
+func joined(g *Gateway, sandbox string) *usage {
+	u, err := g.join(sandbox)
+	if err != nil {
+		panic(err)
+	}
+	return u
+}

@@ -134,7 +134,7 @@ func TestAHostileAgentCostsLittleMemory(t *testing.T) {
 				}
 			}
 			worst()
-			u := g.join("sbx_test")
+			u := joined(g, "sbx_test")
 			defer g.part(u)
 			if open := u.conns.Load(); open > maxStreams {
 				t.Errorf("%d are open", open)
@@ -157,7 +157,7 @@ func TestAHostileAgentCostsLittleMemory(t *testing.T) {
 			worst()
 		})
 		bounded(t, n, 32<<20)
-		until(t, "all connections are closed", func() bool { u := g.join("sbx_test"); defer g.part(u); return u.conns.Load() == 0 })
+		until(t, "all connections are closed", func() bool { u := joined(g, "sbx_test"); defer g.part(u); return u.conns.Load() == 0 })
 	})
 	t.Run("data that nobody takes", func(t *testing.T) {
 		n := grows(t, func(worst func()) {
@@ -207,7 +207,7 @@ func TestAHostileAgentCostsLittleMemory(t *testing.T) {
 				r.WriteWindowUpdate(0, 1<<24)
 				_ = id
 			}
-			until(t, "something waits", func() bool { u := g.join("sbx_test"); defer g.part(u); return u.conns.Load() > 0 })
+			until(t, "something waits", func() bool { u := joined(g, "sbx_test"); defer g.part(u); return u.conns.Load() > 0 })
 			worst()
 		})
 		bounded(t, n, 32<<20)

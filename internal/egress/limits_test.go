@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -209,7 +211,7 @@ func TestRandomNamesBelowAWildcardAreNotAWayOut(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	// Another door does not give new ones.
-	u := g.join("sbx_l")
+	u := joined(g, "sbx_l")
 	defer g.part(u)
 	if n := u.lookups.Tokens(); n > lookupBurst/2 {
 		t.Errorf("%v look-ups are left", n)
@@ -329,4 +331,108 @@ func TestOptionsThatCannotBe(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+}
+
+// What a sandbox has used is counted over its life: over doors, servers that
+// end, and servers that are killed. It goes with the sandbox.
+func TestBytesAreCountedBeyondTheServersLife(t *testing.T) {
+	const most = 1 << 20
+	port := listenEcho(t)
+	_, o := hosts(port)
+	o.Dir = t.TempDir()
+	c := withPolicy(t, func(p *Policy) { p.MaxBytes = most })
+	// use sends until it is cut off or n bytes came back.
+	use := func(g *Gateway, n int64) (came int64) {
+		a := open(t, g, c)
+		if conn, _, err := a.connectTo(t.Context(), at("allowed.test", port)); err == nil && conn != nil {
+			go conn.Write(make([]byte, n))
+			came, _ = io.CopyN(io.Discard, conn, n) // what is missing was cut off
+		}
+		a.conn.Close()
+		a.raw.Close()
+		<-a.served
+		return came
+	}
+	g := newGateway(t, o)
+	if came := use(g, most/8); came != most/8 {
+		t.Fatalf("%d bytes came", came)
+	}
+	used := g.Used(c.Sandbox)
+
+	t.Run("a server that ended", func(t *testing.T) {
+		g := newGateway(t, o)
+		open(t, g, c)
+		until(t, "the door", func() bool { return g.Used(c.Sandbox) > 0 })
+		if got := g.Used(c.Sandbox); got != used {
+			t.Errorf("%d bytes, want %d", got, used)
+		}
+	})
+	t.Run("a server that was killed", func(t *testing.T) {
+		killed := newGateway(t, o)
+		a := open(t, killed, c)
+		conn := a.tunnel(at("allowed.test", port))
+		go conn.Write(make([]byte, most/8))
+		if _, err := io.CopyN(io.Discard, conn, most/8); err != nil {
+			t.Fatal(err)
+		}
+		passed := killed.Used(c.Sandbox)
+		g := newGateway(t, o) // while the door of the first is open, as it never ended
+		open(t, g, c)
+		until(t, "the door", func() bool { return g.Used(c.Sandbox) > 0 })
+		if got := g.Used(c.Sandbox); got < passed || got > passed+most/ledgerShare {
+			t.Errorf("%d bytes, want %d and a little more", got, passed)
+		}
+	})
+	t.Run("never more in all", func(t *testing.T) {
+		all := int64(0)
+		for range 20 {
+			all += use(newGateway(t, o), most/8)
+		}
+		if all > most {
+			t.Errorf("%d bytes in 20 servers' time, of %d", all, most)
+		}
+	})
+	t.Run("a figure that can't be read", func(t *testing.T) {
+		file := filepath.Join(o.Dir, ledgerDir, c.Sandbox)
+		if err := os.WriteFile(file, []byte("lots"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		near, far := sockets(t)
+		defer far.Close()
+		if err := newGateway(t, o).Serve(t.Context(), near, c); err == nil {
+			t.Error("the door was opened")
+		}
+	})
+	t.Run("the sandbox is gone", func(t *testing.T) {
+		g := newGateway(t, o)
+		g.Forget(c.Sandbox)
+		if came := use(g, most/8); came != most/8 {
+			t.Errorf("%d bytes came", came)
+		}
+		a := open(t, g, c)
+		conn := a.tunnel(at("allowed.test", port))
+		g.Forget(c.Sandbox) // while the door is open
+		go conn.Write(make([]byte, most/8))
+		if _, err := io.CopyN(io.Discard, conn, most/8); err != nil {
+			t.Fatal(err)
+		}
+		a.conn.Close()
+		a.raw.Close()
+		<-a.served
+		if entries, err := os.ReadDir(filepath.Join(o.Dir, ledgerDir)); err != nil || len(entries) != 0 || g.Used(c.Sandbox) != 0 {
+			t.Errorf("left: %v, %v, %d bytes", entries, err, g.Used(c.Sandbox))
+		}
+	})
+	t.Run("gone while no server ran", func(t *testing.T) {
+		use(newGateway(t, o), 1000)
+		g := newGateway(t, o)
+		for _, living := range [][]string{{c.Sandbox, "sbx_other"}, {"sbx_other"}} {
+			if err := g.Keep(func() ([]string, error) { return living, nil }); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := os.Stat(filepath.Join(o.Dir, ledgerDir, c.Sandbox)); (err == nil) != (len(living) == 2) {
+				t.Errorf("with %v: %v", living, err)
+			}
+		}
+	})
 }

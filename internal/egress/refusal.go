@@ -37,6 +37,7 @@ const (
 	codePolicy      = "policy-unreadable"
 	codeMirrorOff   = "packages-not-allowed"
 	codeSecret      = "secret-unavailable" //nolint:gosec // a code, no credential
+	codeSecretPlain = "secret-needs-https" //nolint:gosec // a code, no credential
 	codeMisdirected = "host-mismatch"
 	codeMethod      = "request-invalid"
 	codeConns       = "too-many-connections"

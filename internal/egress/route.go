@@ -55,9 +55,10 @@ func (g *Gateway) route(ctx context.Context, u *usage, t target, gr grant, trust
 	if !t.addr.IsValid() {
 		var ref *Refusal
 		if found, ref = g.lookup(ctx, u, t, gr.exact || trusted); ref != nil {
-			// Behind a company proxy this machine often knows no outside names. The
-			// proxy does, but only names that the operator listed are left to it.
-			if g.upstream != nil && ref.Code == codeName && (gr.listed || trusted) {
+			// Behind a company proxy this machine often knows no outside names, or
+			// nobody to ask for them. The proxy does, but only names that the
+			// operator listed are left to it.
+			if g.upstream != nil && (ref.Code == codeName || ref.Code == codeLookup) && (gr.listed || trusted) {
 				rt.proxy = true
 				return rt, nil
 			}

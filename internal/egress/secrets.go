@@ -40,6 +40,7 @@ type Secret struct {
 	Placeholder string // default "{{secret.NAME}}"
 	Value       func() (string, error)
 	In          Place // default InHeaders
+	PlainHTTP   bool  // also by http://, where all on the way can read it; default: https:// only
 }
 
 func (s Secret) placeholder() string {
@@ -63,15 +64,19 @@ func (p Policy) secretsFor(t target) []Secret {
 // injection is the secrets of one request and answer.
 type injection struct {
 	secrets []Secret
+	plain   bool     // the request goes by http://
 	values  []string // "" where a value can't be had
 	masks   []pair   // what was sent, and its placeholder
 }
 
 // newInjection reads the values. One that can't be read is an error only if
 // the request asks for it.
-func newInjection(secrets []Secret) *injection {
-	in := &injection{secrets: secrets, values: make([]string, len(secrets))}
+func newInjection(secrets []Secret, plain bool) *injection {
+	in := &injection{secrets: secrets, plain: plain, values: make([]string, len(secrets))}
 	for i, s := range secrets {
+		if plain && !s.PlainHTTP {
+			continue
+		}
 		if v, err := readSecret(s); err == nil {
 			in.values[i] = v
 			in.mask(v, s.placeholder())
@@ -119,7 +124,7 @@ func (in *injection) into(r *http.Request) *Refusal {
 	var failed *Refusal
 	use := func(i int) string {
 		if in.values[i] == "" {
-			failed = denied(codeSecret, "the secret %s can't be read now (ask the operator: secrets)", printable(in.secrets[i].Name, 64))
+			failed = in.missing(i)
 		}
 		return in.values[i]
 	}
@@ -155,6 +160,15 @@ func (in *injection) into(r *http.Request) *Refusal {
 	return in.body(r)
 }
 
+// missing is why a request that asks for a secret does not get it.
+func (in *injection) missing(i int) *Refusal {
+	name := printable(in.secrets[i].Name, 64)
+	if in.plain && !in.secrets[i].PlainHTTP {
+		return denied(codeSecretPlain, "the secret %s is sent by https:// only, and this is http:// (ask the operator: plain_http)", name)
+	}
+	return denied(codeSecret, "the secret %s can't be read now (ask the operator: secrets)", name)
+}
+
 // basic replaces within Basic credentials.
 func (in *injection) basic(v, ph string, value func() string) string {
 	scheme, coded, ok := strings.Cut(v, " ")
@@ -180,7 +194,10 @@ func (in *injection) body(r *http.Request) *Refusal {
 			continue
 		}
 		if in.values[i] == "" {
-			return denied(codeSecret, "the secret %s can't be read now (ask the operator: secrets)", printable(s.Name, 64))
+			if in.plain && !s.PlainHTTP {
+				continue // its placeholder stays text, and nothing has to be looked for
+			}
+			return in.missing(i)
 		}
 		ph := s.placeholder()
 		pairs = append(pairs, pair{[]byte(ph), []byte(in.values[i])})

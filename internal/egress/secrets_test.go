@@ -103,7 +103,7 @@ func (a *api) last() (*http.Request, string) {
 // keyed is a sandbox with a secret for example.com.
 func keyed(tb testing.TB, in Place) Client {
 	p := Policy{Mode: List, Allow: rules(tb, "example.com:*", "other.test:*"), Secrets: []Secret{{
-		Name: "api", Host: rules(tb, "example.com:*")[0], In: in, Value: func() (string, error) { return planted, nil },
+		Name: "api", Host: rules(tb, "example.com:*")[0], In: in, Value: func() (string, error) { return planted, nil }, PlainHTTP: true,
 	}}}
 	return Client{Sandbox: "sbx_s", Template: "python", Policy: func() Policy { return p }}
 }
@@ -214,6 +214,38 @@ func TestTheValueGoesToItsHostAndThePlaceholderComesBack(t *testing.T) {
 	}
 }
 
+// A program that is led to http:// does not send the value in the clear, on
+// whatever port, and is told why.
+func TestPlainHTTPGetsNoValueUnlessTheSecretSaysSo(t *testing.T) {
+	host := newAPI(t, false)
+	port := portOf(t, host.URL)
+	c := keyed(t, InHeaders|InQuery|InBody)
+	p := c.Policy()
+	p.Secrets[0].PlainHTTP = false
+	c.Policy = func() Policy { return p }
+	a := open(t, newGateway(t, secretOptions(host)), c)
+	base := "http://" + at("example.com", port)
+	basic := "Basic " + base64.StdEncoding.EncodeToString([]byte("user:"+holder))
+	for name, got := range map[string]*answered{
+		"a header":          a.do(http.MethodGet, base+"/echo", nil, "X-Key", holder),
+		"basic credentials": a.do(http.MethodGet, base+"/echo", nil, "Authorization", basic),
+		"the query":         a.do(http.MethodGet, base+"/echo?k="+holder, nil),
+	} {
+		if got.Code != codeSecretPlain {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+	if r, _ := host.last(); r.URL != nil {
+		t.Errorf("the host got %s", r.RequestURI)
+	}
+	if got := a.do(http.MethodPost, base+"/", strings.NewReader(holder)); got.Status != http.StatusOK {
+		t.Errorf("without the placeholder where it counts: %+v", got)
+	}
+	if _, b := host.last(); b != holder {
+		t.Errorf("the body became %q", b)
+	}
+}
+
 func TestQueryAndBodyGetTheValueIfTheSecretSaysSo(t *testing.T) {
 	host := newAPI(t, false)
 	port := portOf(t, host.URL)
@@ -317,7 +349,7 @@ func TestAValueThatCannotBeReadIsRefusedWhereItIsNeeded(t *testing.T) {
 		"a line break": func() (string, error) { return "abc\r\nX-Evil: 1", nil },
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := Policy{Mode: List, Allow: rules(t, "example.com:*"), Secrets: []Secret{{Name: "api", Host: rules(t, "example.com:*")[0], Value: value}}}
+			p := Policy{Mode: List, Allow: rules(t, "example.com:*"), Secrets: []Secret{{Name: "api", Host: rules(t, "example.com:*")[0], PlainHTTP: true, Value: value}}}
 			a := open(t, g, Client{Policy: func() Policy { return p }})
 			if got := a.do(http.MethodGet, u, nil, "X-Key", holder); got.Code != codeSecret {
 				t.Errorf("%+v", got)
@@ -445,7 +477,7 @@ func TestTheAuthorityIsMadeOnceAndKeptPrivately(t *testing.T) {
 }
 
 func TestLeavesAreForOneHostAndRenewed(t *testing.T) {
-	a, err := newAuthority("")
+	a, err := newAuthority(nil, "")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,9 +13,9 @@ import (
 
 const (
 	// A connection that says nothing holds a small buffer; one that fills it gets
-	// a large one while it goes on doing so.
+	// a large one while it goes on doing so: what the agent takes as one frame.
 	smallBuffer = 4 << 10
-	largeBuffer = 64 << 10
+	largeBuffer = 63 << 10
 	// drainFor is how long an intercepted connection goes on after the program
 	// has closed its side: there TLS has no way to pass that on.
 	drainFor = 10 * time.Second

@@ -32,13 +32,15 @@ const (
 	// accountEvery is how many bytes are told to Client.Account at once.
 	accountEvery = 256 << 10
 	usedEvery    = 5 * time.Second
-	// keptFor is how long the figures of a sandbox without a door are kept: a
-	// door that is cut and opened anew must not give a fresh budget.
+	// keptFor is how long the figures of a sandbox without a door stay in memory:
+	// a door that is cut and opened anew must not give fresh rates. Its bytes are
+	// in the ledger, else they stay until the sandbox is gone.
 	keptFor = 24 * time.Hour
 )
 
 // usage is what one sandbox has used, over all its doors.
 type usage struct {
+	sandbox string
 	conns   atomic.Int64
 	bytes   atomic.Int64
 	untold  atomic.Int64 // bytes not yet told to Account
@@ -48,6 +50,10 @@ type usage struct {
 	lookups *rate.Limiter
 	pages   *rate.Limiter
 	logs    *rate.Limiter
+
+	written atomic.Int64 // bytes as the ledger has them: while a door is open, no fewer than were used
+	writing sync.Mutex   // guards dropped, and writing them
+	dropped bool         // the sandbox is gone
 
 	mu      sync.Mutex // guards answers
 	answers map[string]answer
@@ -61,8 +67,9 @@ type answer struct {
 	until time.Time
 }
 
-func newUsage() *usage {
+func newUsage(sandbox string) *usage {
 	return &usage{
+		sandbox: sandbox,
 		streams: rate.NewLimiter(streamRate, streamBurst),
 		lookups: rate.NewLimiter(lookupRate, lookupBurst),
 		pages:   rate.NewLimiter(pageRate, pageBurst),

@@ -23,6 +23,8 @@ type Egress interface {
 	CACerts() []byte
 	// Serve answers what comes out of a sandbox by conn, until that or ctx ends.
 	Serve(ctx context.Context, conn net.Conn, from Outbound) error
+	// Forget drops what is known of a sandbox that is gone for good.
+	Forget(id sandbox.ID)
 }
 
 // Outbound is who asks to get out.
@@ -100,6 +102,12 @@ func (s *Sandbox) holdDoor() {
 				s.fleet.log.Debug("a sandbox's way out can't be opened", "sandbox_id", string(s.id), "err", err)
 			}
 			wait = max(wait, time.Millisecond)
+		}
+		s.mu.Lock()
+		gone := s.gone != ""
+		s.mu.Unlock()
+		if gone { // and not left to the next server
+			s.fleet.opts.Egress.Forget(s.id)
 		}
 	})
 }

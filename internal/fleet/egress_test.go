@@ -23,10 +23,13 @@ type outside struct {
 	served  atomic.Int64
 	open    atomic.Int64
 	used    atomic.Int64
+
+	forgotten sync.Map // sandbox.ID → true
 }
 
 func (o *outside) Network(string) string { return o.network }
 func (o *outside) CACerts() []byte       { return nil }
+func (o *outside) Forget(id sandbox.ID)  { o.forgotten.Store(id, true) }
 
 func (o *outside) Serve(ctx context.Context, conn net.Conn, from fleet.Outbound) error {
 	o.served.Add(1)
@@ -190,12 +193,16 @@ func TestAWayOut(t *testing.T) {
 	if got := run(t, s, get); got != want {
 		t.Errorf("adopted: %q, want %q", got, want)
 	}
+	forgotten := func() bool { _, is := o.forgotten.Load(s.ID()); return is }
+	if forgotten() {
+		t.Error("what it has used was forgotten by a sleep or the end of a server")
+	}
 	if err := s.Delete(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	for end := time.Now().Add(20 * time.Second); o.open.Load() != 0; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); o.open.Load() != 0 || !forgotten(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatal("the door of a sandbox that is gone stays open")
+			t.Fatalf("the door of a sandbox that is gone stays open (%d), or what it has used is kept (%t)", o.open.Load(), !forgotten())
 		}
 	}
 }
@@ -223,6 +230,19 @@ func TestNoDoorWakes(t *testing.T) {
 	}
 	if got := run(t, s, get); !strings.HasPrefix(got, "hello ") {
 		t.Errorf("woken: %q", got)
+	}
+	// One that is deleted in its sleep is forgotten, too.
+	pause(t, s)
+	if err := s.Delete(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+		if _, is := o.forgotten.Load(s.ID()); is {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("what it has used is kept")
+		}
 	}
 }
 

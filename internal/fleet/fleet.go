@@ -160,14 +160,14 @@ func (f *Fleet) takeOver(ctx context.Context, info sandbox.Info) {
 	case info.State == sandbox.StateStarting:
 		f.discard(info.ID, "who was making it is gone")
 	case info.State != sandbox.StateRunning:
-		f.bury(ctx, info.ID, keyOfInfo(info), cmp.Or(info.Reason, ReasonLost), false)
+		f.buryInfo(ctx, info, cmp.Or(info.Reason, ReasonLost))
 		f.discard(info.ID, "it had stopped")
 	case now.After(rec.expires):
-		f.bury(ctx, info.ID, keyOfInfo(info), ReasonExpired, false)
+		f.buryInfo(ctx, info, ReasonExpired)
 		f.discard(info.ID, "its life was over")
 	case now.After(rec.used.Add(rec.idle+labelWriteEvery)) && (rec.strict || rec.pause <= 0 || f.pauser == nil):
 		if !f.runs(ctx, info) {
-			f.bury(ctx, info.ID, keyOfInfo(info), ReasonIdle, false)
+			f.buryInfo(ctx, info, ReasonIdle)
 			f.discard(info.ID, "it was idle for too long")
 			return
 		}

@@ -108,12 +108,9 @@ func (f *Fleet) heldOf(owner identity.Owner, infos []sandbox.Info) Held {
 	return held
 }
 
-// madeFor is how long a sandbox that this replica does not know may be one that
-// it is about to know, and has counted.
-const madeFor = time.Second
-
 // eachHolding goes over the sandboxes of this replica, and those of others among
-// infos.
+// infos. What another makes counts as soon as it is asked for; what this one
+// makes, or is deleting, its admissions and its own list say better.
 func (f *Fleet) eachHolding(infos []sandbox.Info, do func(identity.Owner, Holding)) {
 	mine := f.List()
 	known := make(map[sandbox.ID]bool, len(mine))
@@ -127,7 +124,7 @@ func (f *Fleet) eachHolding(infos []sandbox.Info, do func(identity.Owner, Holdin
 		do(s.owner, h)
 	}
 	for _, info := range infos {
-		if info.Pooled || known[info.ID] || info.State != sandbox.StatePaused && (info.State != sandbox.StateRunning || time.Since(info.CreatedAt) < madeFor) {
+		if info.Pooled || known[info.ID] || info.State == sandbox.StateStopped || info.Labels[labelMaker] == f.opts.Replicas.ID() {
 			continue
 		}
 		do(ownerOf(info.Labels), holdingOf(info.State == sandbox.StatePaused, info.Limits, info.MemoryBytes+info.FilesBytes))

@@ -13,6 +13,7 @@ import (
 
 	"github.com/caesarion/caesarion/internal/agentapi"
 	"github.com/caesarion/caesarion/internal/errdefs"
+	"github.com/caesarion/caesarion/internal/identity"
 	"github.com/caesarion/caesarion/internal/replica"
 	"github.com/caesarion/caesarion/internal/sandbox"
 )
@@ -61,7 +62,7 @@ func (f *Fleet) Adopt(ctx context.Context, keys []string, done func(key string, 
 				}
 			}
 			if id := sandbox.ID(key); err == nil && len(infos) == 0 && id.Valid() && !f.knows(id) {
-				f.bury(ctx, id, key, ReasonLost, true) // it went while nobody had it
+				f.bury(ctx, id, replica.Gone{Key: key, Reason: ReasonLost}, true) // it went while nobody had it, and who could say whose it was
 			}
 			done(key, err)
 			return nil
@@ -165,16 +166,31 @@ func (f *Fleet) Maker(ctx context.Context, key string) string {
 const tableTime = 3 * time.Second
 
 // bury notes for all replicas why a sandbox is gone.
-func (f *Fleet) bury(ctx context.Context, id sandbox.ID, key, reason string, guessed bool) {
+func (f *Fleet) bury(ctx context.Context, id sandbox.ID, g replica.Gone, guessed bool) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tableTime)
 	defer cancel()
-	if err := f.opts.Replicas.Bury(ctx, string(id), replica.Gone{Key: key, Reason: reason}, guessed); err != nil {
-		f.log.Warn("other replicas can't be told why a sandbox is gone", "sandbox_id", string(id), "reason", reason, "err", err)
+	if err := f.opts.Replicas.Bury(ctx, string(id), g, guessed); err != nil {
+		f.log.Warn("other replicas can't be told why a sandbox is gone", "sandbox_id", string(id), "reason", g.Reason, "err", err)
 	}
 }
 
+// buryInfo is bury of one that this fleet never had.
+func (f *Fleet) buryInfo(ctx context.Context, info sandbox.Info, reason string) {
+	f.bury(ctx, info.ID, replica.Gone{Key: keyOfInfo(info), Reason: reason, Owner: ownerOf(info.Labels)}, false)
+}
+
+// StartingError says that a sandbox is still on its way.
+type StartingError struct {
+	Owner identity.Owner // whose it will be; nobody else may learn of it
+}
+
+func (e *StartingError) Error() string { return errStarting.Error() }
+
+// Unwrap gives the sentence and its kind.
+func (e *StartingError) Unwrap() error { return errStarting }
+
 // whyMissing says what there is to say of a sandbox that the fleet does not know:
-// it is still on its way, or another replica had it.
+// it is still on its way, or another replica had it. Its errors name an owner.
 func (f *Fleet) whyMissing(id sandbox.ID) error {
 	if f.opts.Replicas == nil || !id.Valid() {
 		return nil
@@ -182,11 +198,11 @@ func (f *Fleet) whyMissing(id sandbox.ID) error {
 	ctx, cancel := context.WithTimeout(f.ctx, tableTime)
 	defer cancel()
 	if info, err := f.driver.Get(ctx, id); err == nil && !info.Pooled && f.onItsWay(info) {
-		return errStarting
+		return &StartingError{ownerOf(info.Labels)}
 	}
 	g, ok, err := f.opts.Replicas.Gone(ctx, string(id))
 	if ok {
-		return &GoneError{ID: id, Reason: g.Reason}
+		return &GoneError{ID: id, Reason: g.Reason, Owner: g.Owner}
 	}
 	return err
 }

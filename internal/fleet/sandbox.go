@@ -12,6 +12,7 @@ import (
 	"github.com/caesarion/caesarion/internal/errdefs"
 	"github.com/caesarion/caesarion/internal/event"
 	"github.com/caesarion/caesarion/internal/identity"
+	"github.com/caesarion/caesarion/internal/replica"
 	"github.com/caesarion/caesarion/internal/sandbox"
 	"github.com/caesarion/caesarion/internal/sandbox/pool"
 )
@@ -249,7 +250,7 @@ func (s *Sandbox) end(ctx context.Context, reason string) error {
 	go func() { // awaited below
 		defer close(noted)
 		if mine { // else its owner knows better
-			s.fleet.bury(ctx, s.id, keyOf(s.id, s.session), reason, false)
+			s.fleet.bury(ctx, s.id, replica.Gone{Key: keyOf(s.id, s.session), Reason: reason, Owner: s.owner}, false)
 		}
 	}()
 	err := s.fleet.remove(ctx, s.id)
@@ -263,13 +264,14 @@ func (s *Sandbox) end(ctx context.Context, reason string) error {
 func (s *Sandbox) goneError() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return &GoneError{ID: s.id, Reason: s.gone}
+	return &GoneError{ID: s.id, Reason: s.gone, Owner: s.owner}
 }
 
 // GoneError says that a sandbox was here and why it is not any more.
 type GoneError struct {
 	ID     sandbox.ID
 	Reason string
+	Owner  identity.Owner // whose it was; nobody else may learn of it
 }
 
 // Error gives a sentence that is safe to show the caller.

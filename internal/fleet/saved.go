@@ -226,7 +226,7 @@ func (f *Fleet) restore(ctx context.Context, id sandbox.SnapshotID, template str
 // createFrom makes a sandbox from a snapshot, with its files alone if its
 // memory can't be used.
 func (f *Fleet) createFrom(ctx context.Context, req CreateRequest) (*Sandbox, error) {
-	snap, err := f.SnapshotFor(ctx, req.Snapshot, req.Sees)
+	snap, err := f.SnapshotFor(ctx, req.Snapshot, req.Owner, req.Sees)
 	if err != nil {
 		return nil, err
 	}
@@ -327,18 +327,24 @@ func (f *Fleet) SnapshotsFor(ctx context.Context, sees func(identity.Owner) bool
 
 // Snapshot finds a snapshot by id or name.
 func (f *Fleet) Snapshot(ctx context.Context, idOrName string) (sandbox.Snapshot, error) {
-	return f.SnapshotFor(ctx, idOrName, nil)
+	return f.SnapshotFor(ctx, idOrName, identity.Owner{}, nil)
 }
 
-// SnapshotFor finds one of owners that somebody sees; nil: everybody's.
-func (f *Fleet) SnapshotFor(ctx context.Context, idOrName string, sees func(identity.Owner) bool) (sandbox.Snapshot, error) {
+// SnapshotFor finds one for somebody, of owners that he sees; nil: everybody's.
+// An id is nobody's name, and what he named himself comes before what others
+// did: nobody can put his own state in the place of another's.
+func (f *Fleet) SnapshotFor(ctx context.Context, idOrName string, owner identity.Owner, sees func(identity.Owner) bool) (sandbox.Snapshot, error) {
 	list, err := f.SnapshotsFor(ctx, sees)
 	if err != nil {
 		return sandbox.Snapshot{}, err
 	}
-	for _, s := range list {
-		if idOrName != "" && (string(s.ID) == idOrName || s.Name == idOrName) {
-			return s, nil
+	for _, is := range []func(sandbox.Snapshot) bool{
+		func(s sandbox.Snapshot) bool { return string(s.ID) == idOrName },
+		func(s sandbox.Snapshot) bool { return s.Name == idOrName && SnapshotOwner(s) == owner },
+		func(s sandbox.Snapshot) bool { return s.Name == idOrName },
+	} {
+		if i := slices.IndexFunc(list, is); i >= 0 && idOrName != "" {
+			return list[i], nil
 		}
 	}
 	return sandbox.Snapshot{}, errdefs.New(errdefs.ErrNotFound, "snapshot-not-found", "There is no snapshot %.80q.", idOrName).

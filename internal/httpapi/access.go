@@ -1,6 +1,8 @@
 package httpapi
 
 import (
+	"cmp"
+	"context"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -71,7 +73,7 @@ var accessTable = func() map[string]access {
 	add(access{action: identity.Administer, scope: identity.ScopeAdminRead}, `list-users get-user get-audit list-usage`)
 	add(access{action: identity.Administer, scope: identity.ScopeAdminWrite, audit: true}, `create-user update-user remove-user create-user-link`)
 	add(access{action: identity.Operate, scope: identity.ScopeAdminRead}, `list-organisations`)
-	add(access{action: identity.Operate, scope: identity.ScopeAdminWrite, audit: true}, `create-organisation`)
+	add(access{action: identity.Operate, scope: identity.ScopeAdminWrite, audit: true}, `create-organisation delete-organisation`)
 	return table
 }()
 
@@ -162,6 +164,9 @@ func (a *API) noteAudit(r *http.Request, who identity.Principal, asked access, p
 	}
 	if req.problem != nil {
 		e.Code = req.problem.Code
+	}
+	if e.Status == 0 { // it was cut, or broke off
+		e.Status, e.Code = statusClientLeft, cmp.Or(errdefs.CodeOf(context.Cause(r.Context())), "client-left")
 	}
 	a.opts.Accounts.Record(e)
 }

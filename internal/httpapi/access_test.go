@@ -49,3 +49,9 @@ func TestRightsThroughAnotherReplica(t *testing.T) {
 }
 
 func TestSignIn(t *testing.T) { httpapitest.SignIn(t, newDriver, httpapitest.Options{Kill: kill}) }
+
+func TestAttacks(t *testing.T) { httpapitest.Attacks(t, newDriver, httpapitest.Options{Kill: kill}) }
+
+func TestAttacksThroughAnotherReplica(t *testing.T) {
+	httpapitest.Attacks(t, newDriver, httpapitest.Options{Kill: kill, Postgres: pgtest.New(t)})
+}

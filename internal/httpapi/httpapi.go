@@ -169,6 +169,7 @@ func humaConfig(version string) huma.Config {
 	c.Info.License = &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"}
 	// Own routes serve the spec and a page that loads nothing from elsewhere.
 	c.OpenAPIPath, c.DocsPath, c.SchemasPath = "", "", ""
+	c.Formats = map[string]huma.Format{"application/json": jsonFormat, "json": jsonFormat}
 	c.CreateHooks = nil // no $schema links in answers
 	c.RejectUnknownQueryParameters = false
 	c.Components.SecuritySchemes = map[string]*huma.SecurityScheme{

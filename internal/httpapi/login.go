@@ -42,7 +42,7 @@ func (a *API) cookieValue() string {
 func (a *API) cookie(r *http.Request) *http.Cookie {
 	return &http.Cookie{ //nolint:gosec // Secure follows the connection: on loopback there is no TLS
 		Name: a.cookieName(), Value: a.cookieValue(), Path: "/", MaxAge: int(cookieLife.Seconds()),
-		HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: r.TLS != nil,
+		HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: a.secure(r),
 	}
 }
 

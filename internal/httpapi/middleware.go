@@ -115,6 +115,8 @@ type responseWriter struct {
 	bytes  int64
 	conn   connDeadlines // nil in tests without a connection
 	readBy atomic.Int64  // Unix nanoseconds: what a handler set; 0: nothing
+
+	stopped atomic.Pointer[error] // why the body is no longer read
 }
 
 func (w *responseWriter) WriteHeader(status int) {
@@ -219,6 +221,15 @@ func (a *API) checkToken(next http.Handler) http.Handler {
 			noteWho(r, who)
 			ctx, release := a.opts.Accounts.Hold(r.Context(), who, verify)
 			defer release()
+			if req := requestFrom(ctx); req != nil {
+				defer req.w.stopAfter(ctx, r.Body)()
+				// Whoever gave it up took it for one that the client left.
+				defer func() {
+					if cause := context.Cause(ctx); req.w.status == 0 && errdefs.CodeOf(cause) != "" {
+						a.fail(w, r, cause)
+					}
+				}()
+			}
 			r = r.WithContext(ctx)
 		case !a.tokenGood(tokenOf(r)) && !a.cookieGood(r):
 			a.fail(w, r, errdefs.New(errdefs.ErrUnauthenticated, "unauthenticated", "The token is missing or wrong.").

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"net/http"
@@ -31,7 +32,17 @@ func (a *API) sandbox(ctx context.Context, id string) (*fleet.Sandbox, error) {
 func (a *API) remembered(ctx context.Context, id string) (*fleet.Sandbox, error) {
 	note(ctx, slog.String("sandbox_id", id))
 	s, err := a.fleet.Remembered(sandbox.ID(id))
-	if err == nil && !identity.From(ctx).Owns(s.Owner()) {
+	var owner identity.Owner
+	if gone, ok := errors.AsType[*fleet.GoneError](err); ok {
+		owner = gone.Owner
+	} else if starting, ok := errors.AsType[*fleet.StartingError](err); ok {
+		owner = starting.Owner
+	} else if err != nil {
+		return nil, err
+	} else {
+		owner = s.Owner()
+	}
+	if !identity.From(ctx).Owns(owner) {
 		return nil, fleet.NotFound(id)
 	}
 	return s, err
@@ -62,7 +73,8 @@ func (a *API) named(ctx context.Context, name string, create bool) (*session.Ses
 // snapshot finds the snapshot of a request.
 func (a *API) snapshot(ctx context.Context, idOrName string) (sandbox.Snapshot, error) {
 	note(ctx, slog.String("snapshot", idOrName))
-	return a.fleet.SnapshotFor(ctx, idOrName, identity.From(ctx).Owns)
+	who := identity.From(ctx)
+	return a.fleet.SnapshotFor(ctx, idOrName, who.Owner(), who.Owns)
 }
 
 // create makes a sandbox that is whose the request is.
@@ -83,11 +95,12 @@ func (a *API) everywhere(ctx context.Context) ([]fleet.View, error) {
 // are accounts.
 func (a *API) principal(r *http.Request) func(context.Context) (identity.Principal, error) {
 	if text := tokenOf(r); text != "" {
+		from := a.from(r)
 		return func(ctx context.Context) (identity.Principal, error) {
 			if a.tokenGood(text) {
 				return identity.Installation(), nil
 			}
-			return a.opts.Accounts.Verify(ctx, text)
+			return a.opts.Accounts.Verify(ctx, text, from)
 		}
 	}
 	if value := a.loginCookie(r); value != "" && !foreignPage(r) {

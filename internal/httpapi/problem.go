@@ -185,6 +185,7 @@ func writeProblem(w http.ResponseWriter, r *http.Request, err error) {
 // package variables of huma; this package alone uses huma, so one assignment
 // for the process changes nobody else's answers.
 var useProblems = sync.OnceFunc(func() {
+	huma.ValidateStrictCasing = true // "Name" is none of "name", which else stood unchecked beside it
 	huma.NewError = func(status int, msg string, errs ...error) huma.StatusError {
 		return humaProblem(context.Background(), "", status, msg, errs)
 	}

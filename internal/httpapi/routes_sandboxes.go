@@ -16,6 +16,7 @@ import (
 	v1 "github.com/caesarion/caesarion/api/v1"
 	"github.com/caesarion/caesarion/internal/errdefs"
 	"github.com/caesarion/caesarion/internal/fleet"
+	"github.com/caesarion/caesarion/internal/identity"
 	"github.com/caesarion/caesarion/internal/sandbox"
 )
 
@@ -141,6 +142,9 @@ func sandboxOf(v fleet.View) v1.Sandbox {
 		PauseAfterMS: max(0, v.PauseAfter.Milliseconds()), Start: string(v.Start), SavedBytes: v.SavedBytes,
 		CreatedAt: v.CreatedAt, LastUsedAt: v.LastUsedAt, ExpiresAt: v.ExpiresAt,
 	}
+	if v.Owner != (identity.Owner{}) {
+		sb.Owner = &v1.Owner{UserID: v.Owner.User, OrganisationID: v.Owner.Org}
+	}
 	if !v.PausedAt.IsZero() {
 		sb.PausedAt = &v.PausedAt
 	}
@@ -148,6 +152,27 @@ func sandboxOf(v fleet.View) v1.Sandbox {
 		sb.Restarted = &v1.Restarted{At: r.At, Reason: r.Reason, Message: r.Message}
 	}
 	return sb
+}
+
+// nameOwners puts names to the owners of sandboxes, for those who see those of
+// others.
+func (a *API) nameOwners(ctx context.Context, list []v1.Sandbox) error {
+	if a.opts.Accounts == nil || identity.From(ctx).May(identity.Administer) != nil {
+		return nil
+	}
+	var owners []identity.Owner
+	for _, sb := range list {
+		if o := sb.Owner; o != nil {
+			owners = append(owners, identity.Owner{User: o.UserID, Org: o.OrganisationID})
+		}
+	}
+	names, err := a.opts.Accounts.NamesOf(ctx, owners)
+	for _, sb := range list {
+		if o := sb.Owner; o != nil {
+			o.Email, o.OrganisationName = names.Emails[o.UserID], names.Organisations[o.OrganisationID]
+		}
+	}
+	return err
 }
 
 func (a *API) sandboxRoutes() {
@@ -178,14 +203,17 @@ func (a *API) sandboxRoutes() {
 	})
 	register(a, huma.Operation{
 		OperationID: "list-sandboxes", Method: http.MethodGet, Path: "/v1/sandboxes", Tags: tags,
-		Summary: "List the sandboxes, newest first", Description: "None of them is woken.",
+		Summary: "List the sandboxes, newest first", Description: "None of them is woken. Admins see those of all users of their organisation, and `owner` says by name whose each is.",
 	}, func(ctx context.Context, _ *struct{}) (*answer[v1.SandboxList], error) {
 		views, err := a.everywhere(ctx)
+		if err != nil {
+			return nil, err
+		}
 		list := v1.SandboxList{Sandboxes: make([]v1.Sandbox, 0, len(views))}
 		for _, v := range views {
 			list.Sandboxes = append(list.Sandboxes, sandboxOf(v))
 		}
-		return &answer[v1.SandboxList]{list}, err
+		return &answer[v1.SandboxList]{list}, a.nameOwners(ctx, list.Sandboxes)
 	})
 	register(a, huma.Operation{
 		OperationID: "get-sandbox", Method: http.MethodGet, Path: "/v1/sandboxes/{sandbox_id}", Tags: tags,

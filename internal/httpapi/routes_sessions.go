@@ -157,7 +157,7 @@ func (a *API) sessionRoutes() {
 		OperationID: "get-session-events", Method: http.MethodGet, Path: path + "/{session_id}/events", Tags: tags,
 		Summary: "Follow a session",
 		Description: "Everything that happens in it, numbered, from the beginning or after Last-Event-ID or ?after=: session.changed, item.added, item.changed (a merge patch), item.delta, item.removed, thread.changed, turn.started, turn.finished, sandbox.changed, files.changed, and what executions do, with item_id and execution_id. " +
-			"A number that was seen is never taken back, not even by a kill of the server. Without a number: stream.gap (older events are no longer kept: get the session again), stream.interrupted (come back after data.after), sessions.changed (the list of sessions changed).",
+			"A number that was seen is never taken back, not even by a kill of the server. Without a number: stream.gap (older events are no longer kept: get the session again), stream.interrupted (come back after data.after), sessions.changed (the list of sessions changed, as the reader sees it).",
 		Responses: eventResponses("The events", false),
 	}, a.sessionEvents)
 	a.notebookRoutes(tags, path)
@@ -188,7 +188,7 @@ func (a *API) sessionEvents(ctx context.Context, in *sessionEventsInput) (*huma.
 		form = v1.MediaNDJSON // who asks for JSON wants no SSE
 	}
 	return stream(func() {
-		r := s.Reader(after)
+		r := s.ReaderFor(after, identity.From(ctx).Owns)
 		defer r.Close()
 		a.streamRecords(in.w, in.r, r, after, form)
 	}), nil

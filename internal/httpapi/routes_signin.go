@@ -118,7 +118,7 @@ func (a *API) signInWays(ctx context.Context) (v1.SignInWays, error) {
 // signInWith signs in with address and password.
 func (a *API) signInWith(ctx context.Context, in *LoginInput) (*cookieAnswer, error) {
 	cookie, who, err := a.opts.Accounts.SignIn(ctx, in.Body.Email, in.Body.Password, a.from(in.r))
-	a.auditSignIn(in.r, who, "sign-in", in.Body.Email, err)
+	a.auditSignIn(in.r, who, "sign-in", accounts.Address(in.Body.Email), err)
 	if err != nil {
 		return nil, err
 	}
@@ -133,7 +133,8 @@ func (a *API) forgetLogin(ctx context.Context, r *http.Request) {
 		return
 	}
 	if who, err := a.opts.Accounts.Resume(ctx, value); err == nil {
-		_ = a.opts.Accounts.SignOut(ctx, who.User, who.Login) // or it ended by itself
+		err := a.opts.Accounts.SignOut(ctx, who.User, who.Login) // or it ended by itself
+		a.auditSignIn(r, who, "sign-out", who.Login, err)
 	}
 }
 
@@ -164,12 +165,13 @@ func (a *API) signInRoutes() {
 		cookie := ""
 		user, err := svc.Redeem(ctx, in.Body.Secret, accounts.Setup{Email: in.Body.Email, Name: in.Body.Name, Password: in.Body.Password, Org: in.Body.Organisation}, a.from(in.r))
 		if err == nil {
-			cookie, who, err = svc.Begin(ctx, user, a.from(in.r))
+			cookie, who, err = svc.Begin(ctx, user, "", a.from(in.r))
 		}
 		a.auditSignIn(in.r, who, "redeem-link", user, err)
 		if err != nil {
 			return nil, err
 		}
+		a.forgetLogin(ctx, in.r)
 		return &cookieAnswer{[]http.Cookie{*a.newLogin(in.r, cookie)}}, nil
 	})
 	name := []*huma.Param{{Name: "provider", In: "path", Required: true, Schema: &huma.Schema{Type: "string"}}}
@@ -240,9 +242,9 @@ func (a *API) providerReturn(w http.ResponseWriter, r *http.Request) {
 	default:
 		var x accounts.External
 		if x, err = p.Finish(r.Context(), state, a.redirectOf(r, p), query.Get("state"), query.Get("code")); err == nil {
-			var user string
-			if user, err = a.opts.Accounts.Accept(r.Context(), x); err == nil {
-				cookie, who, err = a.opts.Accounts.Begin(r.Context(), user, a.from(r))
+			var user, org string
+			if user, org, err = a.opts.Accounts.Accept(r.Context(), x); err == nil {
+				cookie, who, err = a.opts.Accounts.Begin(r.Context(), user, org, a.from(r))
 			}
 		}
 	}

@@ -258,34 +258,3 @@ func (a *API) base(r *http.Request) string {
 	}
 	return "http://" + r.Host
 }
-
-func (a *API) organisationRoutes(tags []string) {
-	register(a, huma.Operation{
-		OperationID: "list-organisations", Method: http.MethodGet, Path: "/v1/organisations", Tags: tags, Summary: "List the organisations, for operators",
-	}, func(ctx context.Context, _ *struct{}) (*answer[v1.OrganisationList], error) {
-		svc, err := a.accountsOn()
-		if err != nil {
-			return nil, err
-		}
-		orgs, err := svc.Orgs(ctx)
-		list := v1.OrganisationList{Organisations: []v1.Organisation{}}
-		for _, o := range orgs {
-			list.Organisations = append(list.Organisations, v1.Organisation(o))
-		}
-		return &answer[v1.OrganisationList]{list}, err
-	})
-	register(a, huma.Operation{
-		OperationID: "create-organisation", Method: http.MethodPost, Path: "/v1/organisations", Tags: tags, DefaultStatus: http.StatusCreated,
-		Summary: "Make an organisation, for operators", Description: "Failures: 400 `name-invalid`; 409 `organisation-exists`.",
-	}, func(ctx context.Context, in *struct{ Body v1.CreateOrganisation }) (*created[v1.Organisation], error) {
-		svc, err := a.accountsOn()
-		if err != nil {
-			return nil, err
-		}
-		o, err := svc.CreateOrg(ctx, in.Body.Name)
-		if err != nil {
-			return nil, err
-		}
-		return &created[v1.Organisation]{"/v1/organisations/" + o.ID, v1.Organisation(o)}, nil
-	})
-}

@@ -1,12 +1,14 @@
 package httpapi
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -80,11 +82,37 @@ func (w *responseWriter) SetReadDeadline(t time.Time) error {
 	return w.conn.SetReadDeadline(t)
 }
 
+// stopAfter has a body end with a context: a request whose sender lost the right
+// to it must not go on for as long as he sends.
+// Call release before the handler returns: the next request comes by the same
+// connection.
+func (w *responseWriter) stopAfter(ctx context.Context, body io.ReadCloser) (release func()) {
+	b, ok := body.(*steadyBody)
+	if !ok {
+		return func() {}
+	}
+	done := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(done)
+		cause := context.Cause(ctx)
+		w.stopped.Store(&cause)
+		if !b.ended.Load() {
+			_ = w.conn.SetReadDeadline(time.Unix(1, 0)) // wakes who reads
+		}
+	})
+	return func() {
+		if !stop() {
+			<-done
+		}
+	}
+}
+
 // steadyBody waits a minute for each part of a body, and no longer than the
 // handler wants to wait for all of it.
 type steadyBody struct {
 	io.ReadCloser
-	w *responseWriter
+	w     *responseWriter
+	ended atomic.Bool // all of it was read
 }
 
 func (b *steadyBody) Read(p []byte) (int, error) {
@@ -97,8 +125,16 @@ func (b *steadyBody) Read(p []byte) (int, error) {
 		}
 	}
 	_ = b.w.conn.SetReadDeadline(by)
+	if cause := b.w.stopped.Load(); cause != nil {
+		_ = b.w.conn.SetReadDeadline(time.Unix(1, 0)) // net/http must not wait for the rest either
+		return 0, *cause
+	}
 	n, err := b.ReadCloser.Read(p)
+	if cause := b.w.stopped.Load(); cause != nil && err != nil && !errors.Is(err, io.EOF) {
+		return n, *cause
+	}
 	if errors.Is(err, io.EOF) {
+		b.ended.Store(true)
 		// From now on net/http listens for the client's leaving, which must
 		// not time out.
 		_ = b.w.conn.SetReadDeadline(set)

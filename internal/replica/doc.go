@@ -16,7 +16,7 @@
 //	          any other deletes the row when seen_at is older than TTL. That row's
 //	          end is the death of the replica: it never comes back under its id.
 //	owners    key ──▶ replica. It counts while the replica has a row.
-//	gone      sandbox ──▶ why it is gone, for a day.
+//	gone      sandbox ──▶ why it is gone and whose it was, for a day.
 //
 // What is new is its maker's before it has a row of owners: it says itself who
 // that is (Record). As long as the maker has a row of replicas nobody takes it,

@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"errors"
 	"time"
+
+	"github.com/caesarion/caesarion/internal/identity"
 )
 
 // goneFor is how long it is kept why a sandbox is gone.
@@ -14,6 +16,7 @@ const goneFor = 24 * time.Hour
 type Gone struct {
 	Key    string // it was owned by
 	Reason string
+	Owner  identity.Owner // whose it was; zero: nobody's, or not known
 }
 
 // Bury notes for all replicas why a sandbox is gone. What is only guessed takes
@@ -22,8 +25,9 @@ func (r *Registry) Bury(ctx context.Context, sandbox string, g Gone, guessed boo
 	if r == nil {
 		return nil
 	}
-	_, err := r.db.ExecContext(ctx, `INSERT INTO gone (sandbox, key, reason, at) VALUES ($1, $2, $3, clock_timestamp())
-		ON CONFLICT (sandbox) DO UPDATE SET key=EXCLUDED.key, reason=EXCLUDED.reason, at=EXCLUDED.at WHERE NOT $4`, sandbox, g.Key, g.Reason, guessed)
+	_, err := r.db.ExecContext(ctx, `INSERT INTO gone (sandbox, key, reason, owner_user, owner_org, at) VALUES ($1, $2, $3, $4, $5, clock_timestamp())
+		ON CONFLICT (sandbox) DO UPDATE SET key=EXCLUDED.key, reason=EXCLUDED.reason, owner_user=EXCLUDED.owner_user, owner_org=EXCLUDED.owner_org, at=EXCLUDED.at
+		WHERE NOT $6`, sandbox, g.Key, g.Reason, g.Owner.User, g.Owner.Org, guessed)
 	return explain("note why a sandbox is gone", err)
 }
 
@@ -33,7 +37,7 @@ func (r *Registry) Gone(ctx context.Context, sandbox string) (g Gone, ok bool, e
 	if r == nil {
 		return Gone{}, false, nil
 	}
-	err = r.db.QueryRowContext(ctx, `SELECT key, reason FROM gone WHERE sandbox=$1`, sandbox).Scan(&g.Key, &g.Reason)
+	err = r.db.QueryRowContext(ctx, `SELECT key, reason, owner_user, owner_org FROM gone WHERE sandbox=$1`, sandbox).Scan(&g.Key, &g.Reason, &g.Owner.User, &g.Owner.Org)
 	if errors.Is(err, sql.ErrNoRows) {
 		return Gone{}, false, nil
 	}

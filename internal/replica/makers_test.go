@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/caesarion/caesarion/internal/errdefs"
+	"github.com/caesarion/caesarion/internal/identity"
 )
 
 // What is being made is its maker's from the first moment on: nobody else takes
@@ -119,14 +120,15 @@ func TestWhySandboxesAreGoneIsKeptForAWhile(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	bury("s1", Gone{"ses_1", "deleted"}, false)
-	bury("s1", Gone{"ses_1", "lost"}, true)
-	bury("s2", Gone{"s2", "lost"}, true)
-	bury("s2", Gone{"s2", "evicted"}, false)
+	ann := identity.Owner{User: "usr_ann", Org: "org_acme"}
+	bury("s1", Gone{"ses_1", "deleted", ann}, false)
+	bury("s1", Gone{"ses_1", "lost", identity.Owner{}}, true)
+	bury("s2", Gone{"s2", "lost", identity.Owner{}}, true)
+	bury("s2", Gone{"s2", "evicted", ann}, false)
 	if err := a.Close(); err != nil {
 		t.Fatal(err)
 	}
-	for id, want := range map[string]Gone{"s1": {"ses_1", "deleted"}, "s2": {"s2", "evicted"}} {
+	for id, want := range map[string]Gone{"s1": {"ses_1", "deleted", ann}, "s2": {"s2", "evicted", ann}} {
 		if g, ok, err := b.Gone(t.Context(), id); err != nil || !ok || g != want {
 			t.Errorf("%s: %+v %v %v", id, g, ok, err)
 		}

@@ -266,7 +266,7 @@ func (s *Session) Update(req v1.UpdateSession) (v1.Session, error) {
 		out = s.viewLocked()
 		return nil
 	})
-	s.svc.list.notify()
+	s.svc.list.notify(s.owner)
 	return out, err
 }
 
@@ -283,7 +283,7 @@ func (s *Session) SuggestTitle(title string) error {
 		}
 		return nil
 	})
-	s.svc.list.notify()
+	s.svc.list.notify(s.owner)
 	return err
 }
 
@@ -303,7 +303,7 @@ func (s *Session) Delete(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.svc.list.notify()
+	s.svc.list.notify(s.owner)
 	return s.FreeSandbox(ctx)
 }
 
@@ -316,7 +316,7 @@ func (s *Session) Undelete() error {
 		}
 		return nil
 	})
-	s.svc.list.notify()
+	s.svc.list.notify(s.owner)
 	return err
 }
 

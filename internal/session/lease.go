@@ -226,7 +226,7 @@ func (s *Session) setSandboxLocked(next v1.SessionSandbox) {
 		return
 	}
 	if next.State != s.view.Sandbox.State {
-		s.svc.list.notify() // the list shows who is at work
+		s.svc.list.notify(s.owner) // the list shows who is at work
 	}
 	s.view.Sandbox = next
 	s.emitLocked(event.SandboxChanged, "", "", next)

@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/caesarion/caesarion/internal/event"
+	"github.com/caesarion/caesarion/internal/identity"
 )
 
 // Reader follows the log of a session. It belongs to one goroutine and is
@@ -13,17 +14,24 @@ type Reader struct {
 	s      *Session
 	next   int64
 	live   *event.Reader // nil while older events are read from the store
-	noted  int64
+	list   listener
 	closed bool
 }
 
 // Reader follows the events after number after.
 func (s *Session) Reader(after int64) *Reader {
-	version := s.svc.list.current()
+	return s.ReaderFor(after, func(identity.Owner) bool { return false })
+}
+
+// ReaderFor is a Reader that is also told when the list of sessions changes, as
+// far as somebody sees it: the sessions of these owners.
+func (s *Session) ReaderFor(after int64, sees func(identity.Owner) bool) *Reader {
+	r := &Reader{s: s, next: max(after, 0) + 1, list: listener{sees: sees}}
+	s.svc.list.listen(&r.list)
 	s.mu.Lock()
 	s.readers++
 	s.mu.Unlock()
-	return &Reader{s: s, next: max(after, 0) + 1, noted: version}
+	return r
 }
 
 // Close says that nobody reads here any more.
@@ -32,6 +40,7 @@ func (r *Reader) Close() {
 		return
 	}
 	r.closed = true
+	r.s.svc.list.leave(&r.list)
 	r.s.mu.Lock()
 	r.s.readers--
 	r.s.mu.Unlock()
@@ -57,18 +66,15 @@ func (r *Reader) Next(ctx context.Context) ([]event.Record, error) {
 	}
 	wait, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	version, stop := r.s.svc.list.since(func() { cancel(errNote) })
-	defer stop()
-	if version != r.noted {
-		r.noted = version
+	if r.s.svc.list.take(&r.list, func() { cancel(errNote) }) {
 		return []event.Record{listNote}, nil
 	}
+	defer r.s.svc.list.take(&r.list, nil)
 	batch, err := r.live.Next(wait)
 	var gap *event.GapError
 	switch {
 	case errors.Is(err, errNote):
-		r.noted = r.s.svc.list.current()
-		return []event.Record{listNote}, nil
+		return r.Next(ctx) // which takes it
 	case errors.As(err, &gap):
 		r.live = nil // the log in memory is shorter than the store's
 		return r.Next(ctx)

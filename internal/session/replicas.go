@@ -170,11 +170,7 @@ const (
 func (svc *Service) shareList() {
 	me := svc.opts.Replicas.ID()
 	svc.background(func() {
-		_ = svc.store.Listen(svc.ctx, listChannel, func(from string) { // ends with the context only
-			if from != me {
-				svc.list.hear()
-			}
-		})
+		_ = svc.store.Listen(svc.ctx, listChannel, func(notice string) { svc.list.hear(me, notice) }) // ends with the context only
 	})
 	svc.background(func() {
 		for {
@@ -183,8 +179,10 @@ func (svc *Service) shareList() {
 			case <-svc.ctx.Done():
 				return
 			}
-			if err := svc.store.Notify(svc.ctx, listChannel, me); err != nil && svc.ctx.Err() == nil {
-				svc.log.Warn("other replicas can't be told that the list of sessions changed", "err", err)
+			for _, notice := range svc.list.untoldNotices(me) {
+				if err := svc.store.Notify(svc.ctx, listChannel, notice); err != nil && svc.ctx.Err() == nil {
+					svc.log.Warn("other replicas can't be told that the list of sessions changed", "err", err)
+				}
 			}
 			select {
 			case <-time.After(tellEvery):

@@ -107,7 +107,7 @@ func (s *Session) Run(req v1.RunItems) ([]v1.Item, error) {
 		}
 		return nil
 	})
-	s.svc.list.notify()
+	s.svc.list.notify(s.owner)
 	return out, err
 }
 

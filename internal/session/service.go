@@ -97,10 +97,7 @@ func New(ctx context.Context, fl *fleet.Fleet, st *store.Store, opts Options) (*
 		opts.EventBytes = keptBytes
 	}
 	svc := &Service{fleet: fl, store: st, opts: opts, log: opts.Logger, live: map[string]*Session{}, loading: map[string]*loading{}, purged: map[string]bool{}}
-	svc.list.init()
-	if opts.Replicas != nil {
-		svc.list.told = make(chan struct{}, 1)
-	}
+	svc.list.init(opts.Replicas != nil)
 	svc.ctx, svc.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	if opts.Replicas == nil { // else as this one gets to own them: Take
 		open, err := st.OpenSessions(ctx)
@@ -299,7 +296,7 @@ func (svc *Service) create(ctx context.Context, req v1.CreateSession, clientID s
 		svc.drop(s)
 		return nil, err
 	}
-	svc.list.notify()
+	svc.list.notify(s.owner)
 	return s, nil
 }
 

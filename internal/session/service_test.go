@@ -18,6 +18,7 @@ import (
 	v1 "github.com/caesarion/caesarion/api/v1"
 	"github.com/caesarion/caesarion/internal/event"
 	"github.com/caesarion/caesarion/internal/fleet"
+	"github.com/caesarion/caesarion/internal/identity"
 	"github.com/caesarion/caesarion/internal/session"
 )
 
@@ -105,7 +106,7 @@ func TestReadersLearnOfTheListAndOfGaps(t *testing.T) {
 	svc := newWorld(t, false).start(t)
 	s := create(t, svc)
 	d := s.Detail()
-	r := s.Reader(d.LastSeq)
+	r := s.ReaderFor(d.LastSeq, func(identity.Owner) bool { return true })
 	defer r.Close()
 	other := create(t, svc)
 	batch, err := r.Next(t.Context())

@@ -221,6 +221,6 @@ func (s *Session) titleLocked(text string, code bool) {
 	if title := titleFrom(text, code); title != "" {
 		s.view.Title = title
 		s.changedLocked()
-		s.svc.list.notify()
+		s.svc.list.notify(s.owner)
 	}
 }

@@ -92,7 +92,7 @@ func (s *Session) BeginTurn(ctx context.Context, start TurnStart) (*Turn, error)
 	if err != nil {
 		return nil, err
 	}
-	s.svc.list.notify()
+	s.svc.list.notify(s.owner)
 	return t, nil
 }
 
@@ -371,7 +371,7 @@ func (t *Turn) Finish(status, code, message string) {
 		t.finishLocked(status, code, message)
 		return nil
 	})
-	s.svc.list.notify()
+	s.svc.list.notify(s.owner)
 }
 
 func (t *Turn) finishLocked(status, code, message string) {
@@ -436,6 +436,6 @@ func (s *Session) StopTurn() bool {
 	for _, id := range cells {
 		_ = s.InterruptItem(id) // it may have ended by itself
 	}
-	s.svc.list.notify()
+	s.svc.list.notify(s.owner)
 	return stopped
 }

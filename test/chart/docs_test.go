@@ -28,16 +28,17 @@ func TestExamplesRender(t *testing.T) {
 	if len(found) == 0 {
 		t.Fatal("no examples")
 	}
+	policies := ""
 	for _, example := range found {
 		values := filepath.Join(t.TempDir(), "values.yaml")
 		if err := os.WriteFile(values, []byte(example[1]), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		policies := render(t, values)["templates/networkpolicy.yaml"]
-		for _, want := range []string{"demo-caesarion-template-with-internet", "demo-caesarion-template-with-warehouse", "192.0.2.10/32"} {
-			if !strings.Contains(policies, want) {
-				t.Errorf("no %s in\n%s", want, policies)
-			}
+		policies += render(t, values)["templates/networkpolicy.yaml"]
+	}
+	for _, want := range []string{"demo-caesarion-template-with-internet", "demo-caesarion-template-with-warehouse", "192.0.2.10/32"} {
+		if !strings.Contains(policies, want) {
+			t.Errorf("no %s in\n%s", want, policies)
 		}
 	}
 }

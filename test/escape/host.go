@@ -102,7 +102,7 @@ return nothing_or(writable([
 	},
 	{
 		Group: groupHost, Name: "the kernel's memory",
-		Does: "reads `/dev/mem`, `/dev/kmem`, `/dev/port`, `/proc/kcore`, `/proc/kmsg`, `/dev/kmsg`, firmware tables",
+		Does: "reads `/dev/mem`, `/dev/kmem`, `/dev/port`, `/proc/kcore`, `/proc/kmsg`, `/dev/kmsg`, firmware tables, the kernel's own types (which its distribution publishes)",
 		Code: `
 places = ["/dev/mem", "/dev/kmem", "/dev/port", "/proc/kcore", "/proc/kmsg", "/dev/kmsg", "/proc/vmcore", "/dev/nvram", "/dev/cpu/0/msr", "/sys/kernel/debug/tracing/trace"]
 places += glob.glob("/sys/firmware/**/*", recursive=True)[:50] + glob.glob("/sys/kernel/btf/*") + glob.glob("/boot/*") + glob.glob("/lib/modules/*/*")
@@ -112,7 +112,7 @@ for line in open("/proc/kallsyms") if os.path.exists("/proc/kallsyms") else []:
         found.append("/proc/kallsyms")
         break
 return nothing_or(found)`,
-		Want: []string{"nothing found"},
+		Want: []string{"nothing found"}, Node: []string{"FOUND /sys/kernel/btf/vmlinux"},
 	},
 	{
 		Group: groupHost, Name: "devices that are there",

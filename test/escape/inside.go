@@ -301,4 +301,19 @@ return nothing_or(found)`,
 return nothing_or([p for p in glob.glob("/proc/*/environ") + glob.glob("/proc/*/cmdline") + glob.glob("/proc/*/task/*/environ") if canary_in(read(p, 1 << 20))])`,
 		Want: []string{"nothing found"},
 	},
+	{
+		Group: groupAgent, Name: "the cluster from a pod",
+		Does: "connects past the proxy to the API server, the kubelet, cluster DNS, metadata, the server's pods and service, the database and other sandboxes, sends a name to DNS, and resolves names, while the door is open",
+		Want: []string{"nothing answers"}, Test: "test/kube/egress: testNothingElse; test/chart/install: testNetwork",
+	},
+	{
+		Group: groupAgent, Name: "the cluster through the door",
+		Does: "asks the proxy for the API server, cluster DNS, metadata and names that lead there, though a list names them",
+		Want: []string{"403"}, Test: "test/kube/egress: testList",
+	},
+	{
+		Group: groupAgent, Name: "a door before there is an owner",
+		Does: "asks the proxy of a ready pod that is nobody's yet",
+		Want: []string{"403, `off`"}, Test: "test/kube/egress: testPackages",
+	},
 }

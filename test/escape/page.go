@@ -151,6 +151,9 @@ func expected(a Attack) string {
 	if len(want) > 3 {
 		want = append(want[:2], "or the like")
 	}
+	for _, answer := range a.Node {
+		want = append(want, "with the node's kernel also "+answer)
+	}
 	return strings.Join(want, "; ")
 }
 

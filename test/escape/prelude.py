@@ -104,7 +104,7 @@ def run(name, f):
     r, w = os.pipe()
     pid = os.fork()
     if pid == 0:
-        signal.alarm(60)
+        signal.alarm(120)
         os.close(r)
         os.chdir("/workspace")
         try:

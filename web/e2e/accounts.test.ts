@@ -6,8 +6,13 @@ import {
   type Browser,
   findings,
   type Issuer,
-  type Page,
+  newSession,
+  openMenu,
+  password,
+  row,
   type Server,
+  section,
+  signIn,
   startBrowser,
   startIssuer,
   startServer,
@@ -17,7 +22,6 @@ import {
 } from "./lib";
 
 const curl = promisify(execFile);
-const password = "correct horse battery";
 
 let issuer: Issuer;
 let server: Server;
@@ -39,24 +43,6 @@ afterAll(async () => {
   await server?.stop();
   await issuer?.stop();
 });
-
-/** Signs somebody in who has a password, at the page's own form. */
-async function signIn(v: Visit, email: string, secret = password): Promise<void> {
-  await v.open();
-  await v.page.getByLabel("E-mail address").fill(email);
-  await v.page.getByLabel("Password", { exact: true }).fill(secret);
-  await v.page.getByRole("button", { name: "Sign in", exact: true }).click();
-}
-
-const newSession = (page: Page) => page.getByRole("button", { name: "New session" }).first();
-
-async function openMenu(page: Page, entry: string): Promise<void> {
-  await page.getByRole("button", { name: "Menu", exact: true }).click();
-  await page.getByRole("menuitem", { name: entry }).click();
-}
-
-const section = (page: Page, name: string) => page.getByRole("heading", { level: 1, name, exact: true });
-const row = (page: Page, text: string | RegExp) => page.getByRole("listitem").filter({ hasText: text }).first();
 
 /** What the browser itself says of answers that are no success is not a mistake of the page. */
 const mistakes = (v: Visit) => v.errors.filter((text) => !text.startsWith("Failed to load resource"));
@@ -321,7 +307,7 @@ describe("from the first start on", () => {
     const v = await visit(browser, server, { login: false });
     await v.open();
     await v.page.getByRole("link", { name: "Sign in with Company" }).click();
-    await v.page.getByText("You are a viewer in this organisation").waitFor();
+    await v.page.getByText("You are a viewer in this organisation: you can look, and not run").waitFor();
     expect(await v.page.getByRole("button", { name: "New session" }).count()).toBe(0);
     expect(await v.page.getByRole("textbox", { name: "Message" }).count()).toBe(0);
     expect(await findings(v.page)).toEqual([]);
@@ -357,6 +343,12 @@ describe("from the first start on", () => {
     await v.page.getByRole("button", { name: "New organisation" }).click();
     await v.page.getByLabel("Name", { exact: true }).fill("Babel");
     await v.page.keyboard.press("Enter");
+    await v.page.getByRole("button", { name: "New organisation" }).click();
+    await v.page.getByLabel("Name", { exact: true }).fill("Ozymandias");
+    await v.page.keyboard.press("Enter");
+    await v.page.getByRole("button", { name: "Delete: Ozymandias" }).click();
+    await v.page.getByRole("dialog").getByRole("button", { name: "Delete" }).click();
+    await v.page.getByText("Ozymandias").waitFor({ state: "detached" });
     await v.page.getByRole("button", { name: "See the users: Babel" }).click();
     await section(v.page, "Users").waitFor();
     await v.page.getByText("This organisation has no users.").waitFor();
@@ -373,6 +365,7 @@ describe("from the first start on", () => {
     });
     await v.page.getByRole("link", { name: "Sandboxes" }).click();
     await row(v.page, made.id).getByText("running").waitFor();
+    await row(v.page, made.id).getByText("of ann@example.org").waitFor();
     expect(await findings(v.page)).toEqual([]);
     await v.page.getByRole("link", { name: "Usage of all" }).click();
     await row(v.page, "Ann").getByText("Sandboxes awake").waitFor();
@@ -474,6 +467,7 @@ test("by keys alone: from the sign-in to a key", async () => {
   await v.page.keyboard.press("Enter");
   await newSession(v.page).waitFor();
   await v.page.keyboard.press("Control+k");
+  await v.page.getByPlaceholder("Search commands and sessions").waitFor(); // it comes when it is first asked for
   await v.page.keyboard.type("account and keys");
   await v.page.getByRole("option", { name: "Account and keys", selected: true }).waitFor();
   await v.page.keyboard.press("Enter");

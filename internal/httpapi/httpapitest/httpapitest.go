@@ -22,6 +22,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -76,6 +77,7 @@ type Server struct {
 	Driver   sandbox.Driver
 	opts     Options
 	stop     func()
+	halt     func()  // stops this one and leaves the one in front
 	front    *Server // another replica; nil: there is none
 }
 
@@ -154,15 +156,7 @@ func start(tb testing.TB, driver sandbox.Driver, opts Options) *Server {
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(ln) }()
 	s := &Server{URL: "http://" + ln.Addr().String(), Fleet: fl, Sessions: sessions, Accounts: users, API: api, Driver: driver, opts: opts}
-	stopped := false
-	s.stop = func() {
-		if stopped {
-			return
-		}
-		stopped = true
-		if s.front != nil {
-			s.front.stop()
-		}
+	s.halt = sync.OnceFunc(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(tb.Context()), 10*time.Second)
 		defer cancel()
 		if err := srv.Shutdown(ctx); err != nil {
@@ -189,6 +183,12 @@ func start(tb testing.TB, driver sandbox.Driver, opts Options) *Server {
 		}
 		api.CloseIdle()
 		http.DefaultClient.CloseIdleConnections()
+	})
+	s.stop = func() {
+		if s.front != nil {
+			s.front.stop()
+		}
+		s.halt()
 	}
 	tb.Cleanup(s.stop)
 	return s

@@ -161,7 +161,7 @@ func (s *Server) settle(t *testing.T, p person) belongings {
 	default:
 		t.Fatalf("snapshot = %d %s", a.Status, a.Body)
 	}
-	_, who, err := s.Accounts.Begin(t.Context(), p.User, accounts.From{})
+	_, who, err := s.Accounts.Begin(t.Context(), p.User, "", accounts.From{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,7 +176,7 @@ func (b belongings) address(o walked) string {
 		box = b.seed
 	}
 	path := strings.NewReplacer("{sandbox_id}", box, "{session_id}", b.session, "{item_id}", b.item, "{execution_id}", b.execution, "{process_id}", b.process,
-		"{kernel_id}", "default", "{snapshot}", b.snapshot, "{key_id}", b.key, "{user_id}", b.user, "{login_id}", b.login, "{index}", "0", "{message_id}", "msg_x",
+		"{kernel_id}", "default", "{snapshot}", b.snapshot, "{key_id}", b.key, "{user_id}", b.user, "{login_id}", b.login, "{organisation_id}", b.orgKey, "{index}", "0", "{message_id}", "msg_x",
 		"{chat_id}", b.session, "{provider}", "none").Replace(o.path)
 	var query []string
 	for _, name := range o.query {
@@ -240,6 +240,16 @@ func Walk(t *testing.T, newDriver func(testing.TB) sandbox.Driver, opts Options)
 	his := s.settle(t, ann)
 	before := s.look(t, his, ann)
 
+	asks := map[string]identity.Action{}
+	for id, text := range httpapi.AccessTable() {
+		action, _, _ := strings.Cut(text, " ")
+		asks[id] = identity.Action(action)
+	}
+	for _, o := range operationsOf(t, s) {
+		if !strings.Contains(o.path, "{") && asks[o.id] != "public" && !slices.Contains(strays, o.id) {
+			t.Errorf("nobody tries %s %s (%s) with what is another's: see stray", o.method, o.path, o.id)
+		}
+	}
 	reference := map[string]string{}
 	for name, who := range map[string]person{"of another organisation": bob, "of the same organisation": carl} {
 		t.Run("somebody "+name, func(t *testing.T) {
@@ -248,8 +258,10 @@ func Walk(t *testing.T, newDriver func(testing.TB) sandbox.Driver, opts Options)
 					continue // see stray
 				}
 				key := o.id
-				if strings.Contains(o.path, "{user_id}") {
-					key += string(who.Role) // one of the two is refused before
+				// An admin's route refuses a member before, and an operator's both.
+				before := asks[o.id] == identity.Operate || asks[o.id] == identity.Administer && who.Role == identity.RoleMember
+				if asks[o.id] == identity.Administer {
+					key += string(who.Role)
 				}
 				if _, ok := reference[key]; !ok {
 					reference[key] = plain(s.call(t, o, strange.address(o), who.header), strange.ids()...)
@@ -258,8 +270,7 @@ func Walk(t *testing.T, newDriver func(testing.TB) sandbox.Driver, opts Options)
 				if got := plain(a, his.ids()...); got != reference[key] {
 					t.Errorf("%s %s of another:\n%s\nof what never was:\n%s", o.method, o.path, got, reference[key])
 				}
-				admin := who.Role == identity.RoleMember && strings.Contains(o.path, "{user_id}") // is refused before
-				if want := http.StatusNotFound; a.Status != want && !admin && a.Status != http.StatusNoContent {
+				if want := http.StatusNotFound; a.Status != want && !before && a.Status != http.StatusNoContent {
 					t.Errorf("%s %s of another = %d %s, want %d", o.method, o.path, a.Status, a.Body, want)
 				}
 				if a.Status == http.StatusNoContent && !strings.HasPrefix(o.id, "aisdk-") { // those say so of every chat that does nothing
@@ -290,6 +301,7 @@ func Walk(t *testing.T, newDriver func(testing.TB) sandbox.Driver, opts Options)
 			t.Errorf("the admin's list = %s", a.Body)
 		}
 	})
+	t.Run("nobody is told that others change something", func(t *testing.T) { s.testFeeds(t, ann, chief, bob) })
 	t.Run("gone, it is still nobody else's", func(t *testing.T) {
 		if a := s.do(t, "DELETE", "/v1/sandboxes/"+his.sandbox, nil, ann.header); a.Status != 204 {
 			t.Fatalf("delete = %d %s", a.Status, a.Body)
@@ -321,12 +333,19 @@ func (s *Server) look(t *testing.T, b belongings, who person) string {
 	return out.String()
 }
 
+// strays are the operations that name nothing in their path, and that stray
+// tries; those of the last line know of no objects.
+var strays = strings.Fields(`list-sandboxes list-sessions list-snapshots seed-list-sandboxes seed-api-list-sandboxes list-keys list-my-logins get-info get-me list-models
+	get-my-usage list-usage list-users get-audit list-organisations metrics create-sandbox create-session create-user create-key create-organisation choose-organisation
+	seed-upload-by-session seed-api-upload-by-session aisdk-chat
+	import-session seed-create-sandbox seed-api-create-sandbox seed-execute-here seed-api-execute-here change-password end-my-logins docs openapi-json openapi-yaml`)
+
 // stray tries what has no place in a path: bodies, queries, names and lists.
 func (s *Server) stray(t *testing.T, his belongings, who person) {
 	t.Helper()
 	for _, path := range []string{
 		"/v1/sandboxes", "/v1/sessions", "/v1/sessions?query=" + planted, "/v1/sessions?deleted=true", "/v1/snapshots", "/sandboxes", "/api/sandboxes", "/v1/keys", "/v1/keys?all=true", "/v1/me/logins",
-		"/v1/info", "/v1/me",
+		"/v1/info", "/v1/me", "/v1/usage", "/v1/models", "/v1/sessions?query=" + his.session, "/v1/sessions?query=" + his.item, "/openapi.yaml",
 	} {
 		a := s.do(t, "GET", path, nil, who.header)
 		if a.Status != 200 {
@@ -343,8 +362,10 @@ func (s *Server) stray(t *testing.T, his belongings, who person) {
 	}
 	for _, name := range []string{clientName, his.session, his.sandbox} {
 		o := walked{id: "seed-upload-by-session", method: "POST"}
-		if a := s.call(t, o, "/sandboxes/upload?session_id="+name, who.header); a.Status != 404 {
-			t.Errorf("an upload to the session %s of another = %d %s", name, a.Status, a.Body)
+		for _, door := range []string{"", "/api"} {
+			if a := s.call(t, o, door+"/sandboxes/upload?session_id="+name, who.header); a.Status != 404 {
+				t.Errorf("an upload by %s to the session %s of another = %d %s", door, name, a.Status, a.Body)
+			}
 		}
 	}
 	// The same name of a session is another session, with a sandbox of its own.
@@ -364,8 +385,32 @@ func (s *Server) stray(t *testing.T, his belongings, who person) {
 			t.Errorf("a chat named %s = %s", chat, a.Body)
 		}
 	}
+	for _, path := range []string{"/metrics", "/v1/organisations"} {
+		wantProblem(t, s.do(t, "GET", path, nil, who.header), 403, "operator-needed")
+	}
+	wantProblem(t, s.send(t, "POST", "/v1/organisations", v1.CreateOrganisation{Name: "mine"}, who.header), 403, "operator-needed")
+	for _, user := range []string{his.user, strange.user} {
+		wantProblem(t, s.send(t, "POST", "/v1/keys", v1.CreateKey{Name: "his", UserID: user}, who.header), 403, "operator-needed")
+	}
+	choose := func(org string) string {
+		return plain(s.send(t, "POST", "/v1/me/organisation", v1.ChooseOrganisation{OrganisationID: org}, who.header), org)
+	}
+	if got, never := choose(his.orgKey), choose(strange.orgKey); who.Org != his.orgKey && got != never {
+		t.Errorf("an organisation of another to act in: %s, and one that never was: %s", got, never)
+	}
+	// What one sends again under a key is one's own.
+	idle := header{v1.HeaderIdempotencyKey, "walk-" + his.execution}
+	own := into[v1.Session](t, s.send(t, "POST", "/v1/sessions", v1.CreateSession{Title: "own"}, who.header, idle), 201)
+	if own.ID == his.session || own.Title != "own" {
+		t.Errorf("a session with another's key of repetition = %+v", own)
+	}
 	if who.Role != identity.RoleMember && who.Org != his.orgKey {
-		for _, path := range []string{"/v1/users?organisation=" + his.orgKey, "/v1/audit?organisation=" + his.orgKey} {
+		for _, path := range []string{"/v1/audit?limit=1000&user=" + his.user, "/v1/audit?limit=1000&object=" + his.sandbox, "/v1/usage/all", "/v1/users"} {
+			if a := s.do(t, "GET", path, nil, who.header); a.Status != 200 || bytes.Contains(a.Body, []byte(his.key)) || bytes.Contains(a.Body, []byte(his.orgKey)) {
+				t.Errorf("GET %s = %d %s", path, a.Status, a.Body)
+			}
+		}
+		for _, path := range []string{"/v1/users?organisation=" + his.orgKey, "/v1/audit?organisation=" + his.orgKey, "/v1/usage/all?organisation=" + his.orgKey} {
 			wantProblem(t, s.do(t, "GET", path, nil, who.header), 404, "organisation-not-found")
 		}
 		wantProblem(t, s.send(t, "POST", "/v1/users", v1.CreateUser{Email: "x@example.org", OrganisationID: his.orgKey}, who.header), 404, "organisation-not-found")

@@ -112,12 +112,12 @@ func TestKeys(t *testing.T) {
 		if err != nil || !strings.HasPrefix(text, key.ID+"_") || len(text) < len(key.ID)+43 {
 			t.Fatalf("key = %+v %q, %v", key, text, err)
 		}
-		who, err := s.Verify(ctx, text)
+		who, err := s.Verify(ctx, text, accounts.From{})
 		if err != nil || who.User != bob.User || who.Org != org.ID || who.Role != identity.RoleMember || who.Key != key.ID || !slices.Equal(who.Scopes, key.Scopes) || who.Operator {
 			t.Errorf("verified = %+v, %v", who, err)
 		}
 		for _, bad := range []string{"", "csk_", key.ID, key.ID + "_", text + "x", text[:len(text)-1], strings.Replace(text, "csk_", "csk_x", 1), key.ID + "_" + strings.Repeat("a", 43), strings.Repeat("csk_", 100)} {
-			if _, err := s.Verify(ctx, bad); !errors.Is(err, errdefs.ErrUnauthenticated) {
+			if _, err := s.Verify(ctx, bad, accounts.From{}); !errors.Is(err, errdefs.ErrUnauthenticated) {
 				t.Errorf("Verify(%q) = %v", bad, err)
 			}
 		}
@@ -152,32 +152,32 @@ func TestKeys(t *testing.T) {
 			t.Fatalf("rotated = %+v, %v", next, err)
 		}
 		for _, k := range []string{text, nextText} {
-			if _, err := s.Verify(ctx, k); err != nil {
+			if _, err := s.Verify(ctx, k, accounts.From{}); err != nil {
 				t.Errorf("in the overlap: %v", err)
 			}
 		}
 		s.pass(time.Hour + time.Second)
-		if _, err := s.Verify(ctx, text); err == nil {
+		if _, err := s.Verify(ctx, text, accounts.From{}); err == nil {
 			t.Error("the old key is good after the overlap")
 		}
-		if _, err := s.Verify(ctx, nextText); err != nil {
+		if _, err := s.Verify(ctx, nextText, accounts.From{}); err != nil {
 			t.Errorf("the new key: %v", err)
 		}
 		if err := s.RevokeKey(ctx, ann, next.ID); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.Verify(ctx, nextText); err == nil {
+		if _, err := s.Verify(ctx, nextText, accounts.From{}); err == nil {
 			t.Error("a revoked key is good")
 		}
 		_, short, err := s.CreateKey(ctx, bob, accounts.NewKey{Name: "short", Life: time.Minute})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.Verify(ctx, short); err != nil {
+		if _, err := s.Verify(ctx, short, accounts.From{}); err != nil {
 			t.Fatal(err)
 		}
 		s.pass(time.Minute)
-		if _, err := s.Verify(ctx, short); err == nil {
+		if _, err := s.Verify(ctx, short, accounts.From{}); err == nil {
 			t.Error("a key outlives its end in the cache")
 		}
 	})
@@ -191,7 +191,7 @@ func TestLastUseIsKeptWithoutBeingWaitedFor(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.Verify(t.Context(), text); err != nil {
+		if _, err := s.Verify(t.Context(), text, accounts.From{}); err != nil {
 			t.Fatal(err)
 		}
 		s.pass(2 * time.Minute) // the next round of the janitor writes it
@@ -224,7 +224,7 @@ func TestRevocationIsInForceOnOtherServers(t *testing.T) {
 			t.Fatal(err)
 		}
 		// It may still be on its way to listen, and then it forgets as it begins.
-		if _, err := second.Verify(t.Context(), text); err != nil {
+		if _, err := second.Verify(t.Context(), text, accounts.From{}); err != nil {
 			t.Fatal(err)
 		}
 		start := time.Now()
@@ -232,7 +232,7 @@ func TestRevocationIsInForceOnOtherServers(t *testing.T) {
 			t.Fatal(err)
 		}
 		for {
-			if _, err := second.Verify(t.Context(), text); err != nil {
+			if _, err := second.Verify(t.Context(), text, accounts.From{}); err != nil {
 				t.Logf("refused by the other server after %s", time.Since(start))
 				return
 			}
@@ -423,7 +423,7 @@ func TestRightsChangeAtOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 		role := func() identity.Role {
-			who, _ := s.Verify(ctx, text)
+			who, _ := s.Verify(ctx, text, accounts.From{})
 			return who.Role
 		}
 		if got := role(); got != identity.RoleMember {
@@ -465,12 +465,12 @@ func TestSomebodyOfAProvider(t *testing.T) {
 	onBoth(t, accounts.Options{}, func(t *testing.T, s *site) {
 		ctx := t.Context()
 		x := accounts.External{Issuer: "https://id.example.org", Subject: "1", Email: "ann@example.org", Name: "Ann", Verified: true, Org: "Acme", Role: identity.RoleMember}
-		id, err := s.Accept(ctx, x)
+		id, _, err := s.Accept(ctx, x)
 		if err != nil {
 			t.Fatal(err)
 		}
 		x.Role, x.Email = identity.RoleAdmin, "ann.new@example.org"
-		again, err := s.Accept(ctx, x)
+		again, _, err := s.Accept(ctx, x)
 		if err != nil || again != id {
 			t.Errorf("the same person = %q, %v, want %q", again, err, id)
 		}
@@ -483,13 +483,13 @@ func TestSomebodyOfAProvider(t *testing.T) {
 		}
 		bob, _ := s.user("bob@example.org", org.ID, identity.RoleOwner, true)
 		thief := accounts.External{Issuer: "https://id.example.org", Subject: "2", Email: "bob@example.org", Verified: true, Org: "Acme", Role: identity.RoleMember}
-		_, err = s.Accept(ctx, thief)
+		_, _, err = s.Accept(ctx, thief)
 		wantCode(t, err, "provider-email-taken")
 		thief.Link, thief.Verified = true, false
-		_, err = s.Accept(ctx, thief)
+		_, _, err = s.Accept(ctx, thief)
 		wantCode(t, err, "provider-email-taken")
 		thief.Verified = true
-		if got, err := s.Accept(ctx, thief); err != nil || got != bob.ID {
+		if got, _, err := s.Accept(ctx, thief); err != nil || got != bob.ID {
 			t.Errorf("linked = %q, %v", got, err)
 		}
 	})
@@ -500,6 +500,7 @@ func TestAuditIsBoundedInAgeAndApart(t *testing.T) {
 		ctx := t.Context()
 		for i := range 1200 {
 			e := accounts.NewEntry(identity.Principal{User: "usr_a", Org: "org_a", Key: "csk_a"}, "execute")
+			e.Status = 200
 			if i == 700 {
 				e.Org, e.Object = "org_b", strings.Repeat("x", 300)+"\xff"
 			}

@@ -2,6 +2,7 @@ package accounts
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"sync"
 	"time"
@@ -39,22 +40,108 @@ func NewEntry(who identity.Principal, action string) Entry {
 // maxAuditWaiting bounds entries that wait for a database that is away: some 50 MB.
 const maxAuditWaiting = 100_000
 
-type auditQueue struct {
-	writing sync.Mutex // held while entries are written, so that who reads has them all
+// Anybody can fail without end, and so fill the disk or push what others did out
+// of the queue. Of the same things in a minute, by the same caller, so many are
+// told one by one; the others are counted, and told together when it is over.
+const (
+	sumAfter    = time.Minute
+	sameActs    = 1200   // that succeed
+	sameFails   = 20     // that fail
+	strangeFail = 300    // that fail, of all who are not signed in
+	maxKinds    = 10_000 // that are counted apart
+)
 
-	mu   sync.Mutex
-	list []Entry
-	lost int64
-	full chan struct{} // has room for one: there is much to write
+// kind is what counts as the same.
+type kind struct{ user, org, address, action, code string }
+
+type kindCount struct {
+	n, more int
+	last    Entry
 }
 
-func (q *auditQueue) init() { q.full = make(chan struct{}, 1) }
+type auditQueue struct {
+	writing sync.Mutex // held while entries are written, so that who reads has them all
+	now     func() time.Time
+	full    chan struct{} // has room for one: there is much to write
+
+	mu        sync.Mutex
+	list      []Entry
+	lost      int64
+	kinds     map[kind]*kindCount
+	sumAt     time.Time
+	strangers int
+}
+
+func (q *auditQueue) init(now func() time.Time) {
+	q.now, q.full, q.kinds, q.sumAt = now, make(chan struct{}, 1), map[kind]*kindCount{}, now().Add(sumAfter)
+}
+
+// counted tells whether there were too many of an entry to tell it by itself.
+func (q *auditQueue) countedLocked(e Entry) bool {
+	k, bound := kind{e.User, e.Org, "", e.Action, e.Code}, sameActs
+	failed := e.Status >= 400 || e.Status == 0
+	if failed {
+		bound = sameFails
+	}
+	if e.User == "" {
+		k.address = place(e.Address)
+		if failed {
+			q.strangers++
+			if q.strangers > strangeFail {
+				k.address, bound = "", 0
+			}
+		}
+	}
+	c := q.kinds[k]
+	if c == nil && len(q.kinds) >= maxKinds {
+		k, bound = kind{action: e.Action, code: e.Code}, 0
+		c = q.kinds[k]
+	}
+	if c == nil {
+		c = &kindCount{}
+		q.kinds[k] = c
+	}
+	c.n++
+	if c.n <= bound {
+		return false
+	}
+	if k.user == "" && k.address == "" && e.User == "" {
+		e.Address = ""
+	}
+	c.more, c.last = c.more+1, e
+	return true
+}
+
+// sumUp tells how many there were of what was not told one by one; the zero
+// time: whether or not its time has come.
+func (q *auditQueue) sumUp(now time.Time) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !now.IsZero() && now.Before(q.sumAt) {
+		return
+	}
+	for k, c := range q.kinds {
+		if c.more > 0 {
+			e := c.last
+			e.Object, e.Request = fmt.Sprintf("%d more", c.more), ""
+			if k.user != e.User { // of several
+				e.User, e.Org, e.Name, e.Via, e.Address = "", "", "", "", ""
+			}
+			q.list = append(q.list, e)
+		}
+	}
+	clear(q.kinds)
+	q.strangers, q.sumAt = 0, now.Add(sumAfter)
+}
 
 // Record queues an entry; it is written within a second or so.
 func (s *Service) Record(e Entry) {
 	q := &s.audit
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if q.countedLocked(e) {
+		return
+	}
 	if len(q.list) >= maxAuditWaiting {
 		q.lost++
 		return

@@ -41,6 +41,12 @@ func (h *held) poke() {
 	}
 }
 
+// rechecking marks that nobody asks for anything: a stream that is open keeps
+// no browser signed in.
+type rechecking struct{}
+
+func used(ctx context.Context) bool { return ctx.Value(rechecking{}) == nil }
+
 var errRights = errdefs.New(errdefs.ErrUnauthenticated, "rights-changed", "Your rights changed.").WithHint("Ask again.")
 
 // Hold gives a context for a request of somebody, which ends when verify no
@@ -67,8 +73,9 @@ func (s *Service) recheck() {
 		list = append(list, h)
 	}
 	s.held.mu.Unlock()
+	ctx := context.WithValue(s.ctx, rechecking{}, true)
 	for _, h := range list {
-		now, err := h.verify(s.ctx)
+		now, err := h.verify(ctx)
 		switch {
 		case errors.Is(err, errdefs.ErrUnauthenticated):
 			h.cancel(err)
@@ -77,4 +84,16 @@ func (s *Service) recheck() {
 			h.cancel(errRights)
 		}
 	}
+}
+
+// Held tells how many requests by a key are under way.
+func (s *Service) Held(key string) (n int) {
+	s.held.mu.Lock()
+	defer s.held.mu.Unlock()
+	for h := range s.held.all {
+		if h.who.Key == key {
+			n++
+		}
+	}
+	return n
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/subtle"
 	"database/sql"
 	"errors"
+	"net/http"
 	"strings"
 	"time"
 
@@ -19,7 +20,8 @@ const KeyPrefix = "csk_"
 
 // Bounds of keys.
 const (
-	maxKeys       = 100 // of one user in one organisation, those that are over not counted
+	maxKeys       = 100  // of one user in one organisation, those that are over not counted
+	maxKeysADay   = 1000 // that are made, those that are over too: they stay in the list for some time
 	maxKeyLife    = 5 * 366 * 24 * time.Hour
 	DefaultKeyFor = 90 * 24 * time.Hour // when nothing is said of their end
 	maxOverlap    = 30 * 24 * time.Hour
@@ -78,25 +80,65 @@ func (s *Service) CreateKey(ctx context.Context, who identity.Principal, in NewK
 	case in.Life > 0:
 		k.ExpiresAt = k.CreatedAt.Add(in.Life)
 	}
-	return s.insertKey(ctx, k, nil)
+	return s.insertKey(ctx, k, func(t *store.Tx, k *Key) error { return mayMake(t, who, k, in.Life != 0) })
 }
 
-// insertKey writes a key under a new id; also does what belongs with it.
-func (s *Service) insertKey(ctx context.Context, k Key, also func(*store.Tx) error) (Key, string, error) {
+var errOutlives = errdefs.New(errdefs.ErrForbidden, "key-outlives-maker", "The key would be valid for longer than the one it is made with.").
+	WithHint("Give it a shorter life, or sign in to make it.")
+
+// mayMake checks, in the transaction that makes a key, that its maker still may:
+// he was believed for some seconds. It bounds the key's end by that of the key
+// that makes it; one that was asked for is refused instead.
+func mayMake(t *store.Tx, who identity.Principal, k *Key, asked bool) error {
+	var n int64
+	if err := t.One(`SELECT count(*) FROM memberships m JOIN users u ON u.id=m.user_id WHERE m.user_id=? AND m.org_id=? AND u.disabled_at=0`, []any{k.User, k.Org}, &n); err != nil {
+		return err
+	}
+	if n == 0 {
+		return errdefs.New(errdefs.ErrConflict, "key-user-gone", "The user is disabled, or no longer in the organisation.").WithHint("Let the user in first.")
+	}
+	switch {
+	case who.Login != "":
+		if err := t.One(`SELECT count(*) FROM logins WHERE id=?`, []any{who.Login}, &n); err != nil || n == 0 {
+			return errors.Join(err, errSignedOut)
+		}
+	case who.Key != "":
+		var revoked, end int64
+		err := t.One(`SELECT revoked_at, expires_at FROM api_keys WHERE id=?`, []any{who.Key}, &revoked, &end)
+		over := revoked != 0 || end != 0 && end <= micros(k.CreatedAt)
+		switch {
+		case errors.Is(err, sql.ErrNoRows) || err == nil && over:
+			return errKeyBad
+		case err != nil:
+			return err
+		case end == 0 || !k.ExpiresAt.IsZero() && micros(k.ExpiresAt) <= end:
+		case asked:
+			return errOutlives
+		default:
+			k.ExpiresAt = timeOf(end)
+		}
+	}
+	return nil
+}
+
+// insertKey writes a key under a new id, after also, which may refuse it.
+func (s *Service) insertKey(ctx context.Context, k Key, also func(*store.Tx, *Key) error) (Key, string, error) {
 	k.ID = newID(KeyPrefix)
 	secret := newSecret()
 	err := s.store.Transact(ctx, func(t *store.Tx) error {
-		var n int64
-		if err := t.One(`SELECT count(*) FROM api_keys WHERE user_id=? AND org_id=? AND revoked_at=0 AND (expires_at=0 OR expires_at>?)`, []any{k.User, k.Org, micros(k.CreatedAt)}, &n); err != nil {
+		if err := also(t, &k); err != nil {
+			return err
+		}
+		var n, today int64
+		if err := t.One(`SELECT coalesce(sum(CASE WHEN revoked_at=0 AND (expires_at=0 OR expires_at>?) THEN 1 ELSE 0 END), 0), coalesce(sum(CASE WHEN created_at>? THEN 1 ELSE 0 END), 0)
+			FROM api_keys WHERE user_id=? AND org_id=?`, []any{micros(k.CreatedAt), micros(k.CreatedAt.Add(-24 * time.Hour)), k.User, k.Org}, &n, &today); err != nil {
 			return err
 		}
 		if n >= maxKeys {
 			return errdefs.New(errdefs.ErrExhausted, "too-many-keys", "There are %d keys, and a user can have %d.", n, maxKeys).WithHint("Revoke some that are not needed.")
 		}
-		if also != nil {
-			if err := also(t); err != nil {
-				return err
-			}
+		if today >= maxKeysADay {
+			return errdefs.New(errdefs.ErrExhausted, "too-many-keys", "%d keys were made in a day, and no more can be.", today).WithHint("Use the keys there are.")
 		}
 		_, err := t.Exec(`INSERT INTO api_keys (id, hash, user_id, org_id, name, scopes, created_at, expires_at, revoked_at, last_used_at) VALUES (?,?,?,?,?,?,?,?,0,0)`,
 			k.ID, hashOf(secret), k.User, k.Org, k.Name, strings.Join(k.Scopes, " "), micros(k.CreatedAt), micros(k.ExpiresAt))
@@ -118,12 +160,17 @@ func scanKey(scan store.Scan, more ...any) (k Key, err error) {
 	return k, err
 }
 
-// mayKey is the condition that somebody may see a key, with its values: his own
-// are his, and an admin has those of the organisation.
-func mayKey(who identity.Principal) (string, []any) {
+// mayKey is the condition that somebody may see or revoke a key, with its values:
+// his own are his, and an admin has those of the organisation, if the key that he
+// uses has the scope for that.
+func mayKey(who identity.Principal, scope string) (string, []any) {
 	f := who.Filter()
 	switch {
-	case f.All || who.Operator:
+	case f.All:
+		return `1=1`, nil
+	case who.Allow(scope) != nil:
+		return `k.org_id=? AND k.user_id=?`, []any{who.Org, who.User}
+	case who.Operator:
 		return `1=1`, nil
 	case f.User != "":
 		return `k.org_id=? AND k.user_id=?`, []any{f.Org, f.User}
@@ -134,7 +181,7 @@ func mayKey(who identity.Principal) (string, []any) {
 // Keys lists keys, the newest first: one's own, or with all those of everybody
 // that one may see.
 func (s *Service) Keys(ctx context.Context, who identity.Principal, all bool) ([]Key, error) {
-	cond, args := mayKey(who)
+	cond, args := mayKey(who, identity.ScopeAdminRead)
 	if !all {
 		cond, args = `k.org_id=? AND k.user_id=?`, []any{who.Org, who.User}
 	}
@@ -144,7 +191,11 @@ func (s *Service) Keys(ctx context.Context, who identity.Principal, all bool) ([
 
 // Key reads a key that one may see.
 func (s *Service) Key(ctx context.Context, who identity.Principal, id string) (Key, error) {
-	cond, args := mayKey(who)
+	return s.key(ctx, who, id, identity.ScopeAdminRead)
+}
+
+func (s *Service) key(ctx context.Context, who identity.Principal, id, scope string) (Key, error) {
+	cond, args := mayKey(who, scope)
 	k, err := scanKey(func(dest ...any) error {
 		return s.store.One(ctx, `SELECT `+keyColumns+` FROM api_keys k JOIN users u ON u.id=k.user_id WHERE k.id=? AND `+cond, append([]any{id}, args...), dest...)
 	})
@@ -156,7 +207,7 @@ func (s *Service) Key(ctx context.Context, who identity.Principal, id string) (K
 
 // RevokeKey ends a key at once.
 func (s *Service) RevokeKey(ctx context.Context, who identity.Principal, id string) error {
-	k, err := s.Key(ctx, who, id)
+	k, err := s.key(ctx, who, id, identity.ScopeAdminWrite)
 	if err != nil {
 		return err
 	}
@@ -169,6 +220,8 @@ func (s *Service) RevokeKey(ctx context.Context, who identity.Principal, id stri
 	}
 	return err
 }
+
+var errKeyOver = errdefs.New(errdefs.ErrConflict, "key-over", "The key is no longer valid.").WithHint("Make a new one.")
 
 // RotateKey makes a key with the rights of another, which stays valid for the
 // overlap, so that nobody has to change both sides at the same moment.
@@ -185,7 +238,7 @@ func (s *Service) RotateKey(ctx context.Context, who identity.Principal, id stri
 	}
 	now := s.now()
 	if !old.RevokedAt.IsZero() || !old.ExpiresAt.IsZero() && old.ExpiresAt.Before(now) {
-		return Key{}, "", errdefs.New(errdefs.ErrConflict, "key-over", "The key is no longer valid.").WithHint("Make a new one.")
+		return Key{}, "", errKeyOver
 	}
 	if err := identity.CheckScopes(old.Scopes, who.Scopes); err != nil || old.Scopes == nil && who.Scopes != nil {
 		return Key{}, "", errdefs.New(errdefs.ErrForbidden, "scope-missing", "The key has more rights than the one you use.").WithHint("Sign in, or use the key itself.")
@@ -195,7 +248,18 @@ func (s *Service) RotateKey(ctx context.Context, who identity.Principal, id stri
 		k.ExpiresAt = now.Add(old.ExpiresAt.Sub(old.CreatedAt))
 	}
 	end := now.Add(overlap)
-	k, text, err := s.insertKey(ctx, k, func(t *store.Tx) error {
+	k, text, err := s.insertKey(ctx, k, func(t *store.Tx, k *Key) error {
+		maker := who
+		if who.Key == old.ID {
+			maker.Key = "" // a key that takes its own place lives on
+		}
+		if err := mayMake(t, maker, k, true); err != nil {
+			return err
+		}
+		var n int64 // it may have ended since it was read
+		if err := t.One(`SELECT count(*) FROM api_keys WHERE id=? AND revoked_at=0 AND (expires_at=0 OR expires_at>?)`, []any{old.ID, micros(now)}, &n); err != nil || n == 0 {
+			return errors.Join(err, errKeyOver)
+		}
 		_, err := t.Exec(`UPDATE api_keys SET expires_at=? WHERE id=? AND (expires_at=0 OR expires_at>?)`, micros(end), old.ID, micros(end))
 		return err
 	})
@@ -209,28 +273,52 @@ func (s *Service) RotateKey(ctx context.Context, who identity.Principal, id stri
 var errKeyBad = errdefs.New(errdefs.ErrUnauthenticated, "key-invalid", "The API key is not valid.").
 	WithHint("It may be mistyped, expired or revoked. GET /v1/keys lists yours when you are signed in.")
 
-// Verify says whose key it is.
-func (s *Service) Verify(ctx context.Context, text string) (identity.Principal, error) {
+// Verify says whose key it is. from is told in the audit when a key is used for
+// the first time.
+func (s *Service) Verify(ctx context.Context, text string, from From) (identity.Principal, error) {
 	hash := sha256.Sum256([]byte(text))
 	who, round, ok := s.cache.get(hash)
 	now := s.opts.now()
 	if !ok {
 		var end time.Time
+		var fresh bool
 		var err error
-		if who, end, err = s.readKey(ctx, text, now); err != nil {
+		if who, end, fresh, err = s.readKey(ctx, text, now); err != nil {
 			return identity.Principal{}, err
+		}
+		if fresh {
+			s.firstUse(ctx, who, from)
 		}
 		s.cache.put(hash, round, who, end)
 	}
-	s.seen.note(who, now)
+	if used(ctx) {
+		s.seen.note(who, now)
+	}
 	return who, nil
 }
 
-func (s *Service) readKey(ctx context.Context, text string, now time.Time) (who identity.Principal, end time.Time, err error) {
+// firstUse tells, once, that a key is used, and from where.
+func (s *Service) firstUse(ctx context.Context, who identity.Principal, from From) {
+	var n int64
+	err := s.store.Transact(context.WithoutCancel(ctx), func(t *store.Tx) (err error) {
+		n, err = t.Exec(`UPDATE api_keys SET last_used_at=? WHERE id=? AND last_used_at=0`, micros(s.now()), who.Key)
+		return err
+	})
+	if err != nil {
+		s.log.Warn("the first use of a key can't be noted", "key_id", who.Key, "err", err)
+	}
+	if n == 1 {
+		e := NewEntry(who, "use-key")
+		e.Object, e.Status, e.Address = who.Key, http.StatusOK, from.Address
+		s.Record(e)
+	}
+}
+
+func (s *Service) readKey(ctx context.Context, text string, now time.Time) (who identity.Principal, end time.Time, fresh bool, err error) {
 	rest, ok := strings.CutPrefix(text, KeyPrefix)
 	id, secret, ok2 := strings.Cut(rest, "_")
 	if !ok || !ok2 || len(text) > 200 {
-		return who, end, errKeyBad
+		return who, end, false, errKeyBad
 	}
 	var hash []byte
 	var name, role string
@@ -241,14 +329,14 @@ func (s *Service) readKey(ctx context.Context, text string, now time.Time) (who 
 			JOIN users u ON u.id=k.user_id JOIN memberships m ON m.user_id=k.user_id AND m.org_id=k.org_id WHERE k.id=?`, []any{KeyPrefix + id}, dest...)
 	}, &hash, &name, &operator, &disabled, &role)
 	if errors.Is(err, sql.ErrNoRows) {
-		return who, end, errKeyBad
+		return who, end, false, errKeyBad
 	}
 	if err != nil {
-		return who, end, err
+		return who, end, false, err
 	}
 	good := subtle.ConstantTimeCompare(hash, hashOf(secret)) == 1
 	if !good || disabled != 0 || !k.RevokedAt.IsZero() || !k.ExpiresAt.IsZero() && !now.Before(k.ExpiresAt) {
-		return who, end, errKeyBad
+		return who, end, false, errKeyBad
 	}
-	return identity.Principal{User: k.User, Org: k.Org, Name: name, Role: identity.Role(role), Scopes: k.Scopes, Key: k.ID, Operator: operator}, k.ExpiresAt, nil
+	return identity.Principal{User: k.User, Org: k.Org, Name: name, Role: identity.Role(role), Scopes: k.Scopes, Key: k.ID, Operator: operator}, k.ExpiresAt, k.LastUsedAt.IsZero(), nil
 }

@@ -26,11 +26,18 @@ func (s *Service) NewLink(ctx context.Context, user string) (string, error) {
 	}
 	secret := newSecret()
 	return secret, s.store.Transact(ctx, func(t *store.Tx) error {
-		if _, err := t.Exec(`DELETE FROM login_links WHERE user_id=?`, u.ID); err != nil {
+		if err := dropLinks(t, u.ID); err != nil {
 			return err
 		}
 		return insertLink(t, secret, u.ID, s.now().Add(LinkFor))
 	})
+}
+
+// dropLinks makes the links of a user useless: whoever was given one by the
+// rights of before must not get those of after.
+func dropLinks(t *store.Tx, user string) error {
+	_, err := t.Exec(`DELETE FROM login_links WHERE user_id=?`, user)
+	return err
 }
 
 func insertLink(t *store.Tx, secret, user string, end time.Time) error {
@@ -58,7 +65,7 @@ type Setup struct {
 // Redeem uses a link: the password of its user is set, or with that of the
 // first start the first operator is made. It gives the user's id.
 func (s *Service) Redeem(ctx context.Context, secret string, in Setup, from From) (string, error) {
-	ok, err := s.throttle.check("link from "+from.Address, from.Address)
+	ok, err := s.throttle.check(ctx, "link from "+place(from.Address), from.Address)
 	if err != nil {
 		return "", err
 	}
@@ -71,13 +78,15 @@ func (s *Service) Redeem(ctx context.Context, secret string, in Setup, from From
 	if err != nil {
 		return "", err
 	}
-	ok()
+	if err := ok(ctx); err != nil {
+		return "", err
+	}
 	if user == "" {
 		return s.redeemSetup(ctx, secret, in)
 	}
 	u, err := s.User(ctx, user)
-	if err != nil {
-		return "", errLink
+	if err != nil || u.Disabled {
+		return "", errors.Join(errLink, err)
 	}
 	if err := checkPassword(in.Password, u.Email); err != nil {
 		return "", err

@@ -38,8 +38,13 @@ var errSignIn = errdefs.New(errdefs.ErrUnauthenticated, "sign-in-failed", "Addre
 // SignIn checks a password and signs a browser in. It takes the same time
 // whether there is such a user or not.
 func (s *Service) SignIn(ctx context.Context, email, password string, from From) (cookie string, who identity.Principal, err error) {
-	email = strings.ToLower(strings.TrimSpace(email[:min(len(email), 254)]))
-	ok, err := s.throttle.check(email, from.Address)
+	email = lower(strings.TrimSpace(email[:min(len(email), maxEmail)]))
+	leave, err := s.hasher.enter() // first: whom nobody compares did not fail
+	if err != nil {
+		return "", who, err
+	}
+	defer leave()
+	ok, err := s.throttle.check(ctx, email, from.Address)
 	if err != nil {
 		return "", who, err
 	}
@@ -59,7 +64,9 @@ func (s *Service) SignIn(ctx context.Context, email, password string, from From)
 	if !good {
 		return "", who, errSignIn
 	}
-	ok()
+	if err := ok(ctx); err != nil {
+		return "", who, err
+	}
 	if weak {
 		if better, err := s.hasher.hash(ctx, password); err == nil {
 			if err := s.setPassword(ctx, id, kept, better); err != nil {
@@ -67,7 +74,7 @@ func (s *Service) SignIn(ctx context.Context, email, password string, from From)
 			}
 		}
 	}
-	return s.Begin(ctx, id, from)
+	return s.Begin(ctx, id, "", from)
 }
 
 func (s *Service) setPassword(ctx context.Context, id, was, hash string) error {
@@ -77,9 +84,10 @@ func (s *Service) setPassword(ctx context.Context, id, was, hash string) error {
 	})
 }
 
-// Begin signs a browser in as a user who has shown who he is, in the
-// organisation that he joined first. The value of the cookie is always new.
-func (s *Service) Begin(ctx context.Context, user string, from From) (cookie string, who identity.Principal, err error) {
+// Begin signs a browser in as a user who has shown who he is, in an
+// organisation of his; "": that which he joined first. The value of the cookie
+// is always new.
+func (s *Service) Begin(ctx context.Context, user, in string, from From) (cookie string, who identity.Principal, err error) {
 	u, err := s.User(ctx, user)
 	switch {
 	case err != nil:
@@ -94,6 +102,11 @@ func (s *Service) Begin(ctx context.Context, user string, from From) (cookie str
 	}
 	from.Agent = strings.ToValidUTF8(from.Agent, "")
 	now, id, org := s.now(), newID("lgn_"), u.Roles[0]
+	for _, m := range u.Roles {
+		if m.Org == in {
+			org = m
+		}
+	}
 	cookie = newSecret()
 	err = s.store.Transact(ctx, func(t *store.Tx) error {
 		if _, err := t.Exec(`INSERT INTO logins (id, hash, user_id, org_id, created_at, seen_at, expires_at, address, agent) VALUES (?,?,?,?,?,?,?,?,?)`,
@@ -135,7 +148,9 @@ func (s *Service) Resume(ctx context.Context, cookie string) (identity.Principal
 		who.Role = identity.Role(role)
 		s.cache.put(hash, round, who, end)
 	}
-	s.seen.note(who, now)
+	if used(ctx) {
+		s.seen.note(who, now)
+	}
 	return who, nil
 }
 
@@ -189,7 +204,12 @@ func (s *Service) ChangePassword(ctx context.Context, who identity.Principal, be
 	if err != nil {
 		return err
 	}
-	ok, err := s.throttle.check(u.Email, from.Address)
+	leave, err := s.hasher.enter()
+	if err != nil {
+		return err
+	}
+	defer leave()
+	ok, err := s.throttle.check(ctx, u.Email, from.Address)
 	if err != nil {
 		return err
 	}
@@ -204,7 +224,9 @@ func (s *Service) ChangePassword(ctx context.Context, who identity.Principal, be
 	if !good {
 		return errdefs.New(errdefs.ErrForbidden, "password-wrong", "The password of before is another one.").WithHint("An admin can give you a link that sets a new one.")
 	}
-	ok()
+	if err := ok(ctx); err != nil {
+		return err
+	}
 	if err := checkPassword(after, u.Email); err != nil {
 		return err
 	}
@@ -216,8 +238,10 @@ func (s *Service) ChangePassword(ctx context.Context, who identity.Principal, be
 		if _, err := t.Exec(`UPDATE users SET password=? WHERE id=?`, hash, u.ID); err != nil {
 			return err
 		}
-		_, err := t.Exec(`DELETE FROM logins WHERE user_id=? AND id<>?`, u.ID, who.Login)
-		return err
+		if _, err := t.Exec(`DELETE FROM logins WHERE user_id=? AND id<>?`, u.ID, who.Login); err != nil {
+			return err
+		}
+		return dropLinks(t, u.ID)
 	})
 	if err == nil {
 		s.changed(ctx)

@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/crypto/argon2"
+	"golang.org/x/text/unicode/norm"
 
 	"github.com/caesarion/caesarion/internal/errdefs"
 )
@@ -42,18 +43,22 @@ func (o *HashOptions) setDefaults() {
 
 // Bounds of passwords. Long ones cost nothing more, but the hash reads them.
 const (
-	minPassword = 10 // characters
-	maxPassword = 256
+	minPassword = 10   // characters
+	maxPassword = 1024 // bytes
 )
 
+// normal gives a password as it is hashed: keyboards and systems write the same
+// characters in several ways.
+func normal(password string) string { return norm.NFKC.String(password) }
+
 func checkPassword(password, email string) error {
-	n := utf8.RuneCountInString(password)
+	n := utf8.RuneCountInString(normal(password))
 	switch {
 	case n < minPassword:
 		return errInvalid("password-too-short", "The password has %d characters, and needs %d.", n, minPassword).WithHint("A few words make a good one.")
 	case len(password) > maxPassword:
 		return errInvalid("password-too-long", "The password has more than %d bytes.", maxPassword).WithHint("Choose a shorter one.")
-	case strings.EqualFold(password, email):
+	case strings.EqualFold(normal(password), email):
 		return errInvalid("password-guessable", "The password is the address of the account.").WithHint("Choose another one.")
 	}
 	return nil
@@ -78,23 +83,33 @@ func errBusy() error {
 	return errdefs.New(errdefs.ErrUnavailable, "sign-in-busy", "Too many people sign in at this moment.").WithHint("Try again in a few seconds.")
 }
 
-func (h *hasher) turn(ctx context.Context) (done func(), err error) {
+// enter gives a place in the line, or refuses at once if it is full.
+func (h *hasher) enter() (leave func(), err error) {
 	select {
 	case h.line <- struct{}{}:
+		return func() { <-h.line }, nil
 	default:
 		return nil, errBusy()
 	}
+}
+
+// turn waits until it is the turn of somebody in the line.
+func (h *hasher) turn(ctx context.Context) (done func(), err error) {
 	select {
 	case h.slots <- struct{}{}:
-		return func() { <-h.slots; <-h.line }, nil
+		return func() { <-h.slots }, nil
 	case <-ctx.Done():
-		<-h.line
 		return nil, context.Cause(ctx)
 	}
 }
 
 // hash gives what is kept of a password.
 func (h *hasher) hash(ctx context.Context, password string) (string, error) {
+	leave, err := h.enter()
+	if err != nil {
+		return "", err
+	}
+	defer leave()
 	done, err := h.turn(ctx)
 	if err != nil {
 		return "", err
@@ -102,7 +117,7 @@ func (h *hasher) hash(ctx context.Context, password string) (string, error) {
 	defer done()
 	salt := make([]byte, 16)
 	_, _ = rand.Read(salt) // never fails
-	return h.encode(salt, argon2.IDKey([]byte(password), salt, h.opts.Time, h.opts.Memory, 1, 32)), nil
+	return h.encode(salt, argon2.IDKey([]byte(normal(password)), salt, h.opts.Time, h.opts.Memory, 1, 32)), nil
 }
 
 func (h *hasher) encode(salt, sum []byte) string {
@@ -112,7 +127,7 @@ func (h *hasher) encode(salt, sum []byte) string {
 
 // matches compares a password with what is kept. Where nothing is kept it takes
 // the same time. weak says that the hash was made with less work than is asked
-// for today.
+// for today. The caller has entered the line.
 func (h *hasher) matches(ctx context.Context, kept, password string) (ok, weak bool, err error) {
 	done, err := h.turn(ctx)
 	if err != nil {
@@ -137,7 +152,7 @@ func (h *hasher) matches(ctx context.Context, kept, password string) (ok, weak b
 	if err1 != nil || err2 != nil || len(want) != 32 {
 		return false, false, fmt.Errorf("accounts: a password's hash is of an unknown form")
 	}
-	got := argon2.IDKey([]byte(password), salt, passes, memory, 1, 32)
+	got := argon2.IDKey([]byte(normal(password)), salt, passes, memory, 1, 32)
 	ok = subtle.ConstantTimeCompare(got, want) == 1 && there
 	return ok, memory < h.opts.Memory || passes < h.opts.Time, nil
 }

@@ -43,20 +43,32 @@ func TestHashIsComparedAndMadeStronger(t *testing.T) {
 func TestHashesWaitInABoundedLine(t *testing.T) {
 	opts := HashOptions{Time: 1, Memory: 64, AtOnce: 1, Queue: 1}
 	h := newHasher(opts)
-	done, err := h.turn(t.Context())
+	turn := func(ctx context.Context) (func(), error) {
+		leave, err := h.enter()
+		if err != nil {
+			return nil, err
+		}
+		done, err := h.turn(ctx)
+		if err != nil {
+			leave()
+			return nil, err
+		}
+		return func() { done(); leave() }, nil
+	}
+	done, err := turn(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	second := make(chan error)
 	go func() {
-		_, err := h.turn(ctx)
+		_, err := turn(ctx)
 		second <- err
 	}()
 	for len(h.line) < 2 { // it waits
 		time.Sleep(time.Millisecond)
 	}
-	if _, err := h.turn(t.Context()); errdefs.CodeOf(err) != "sign-in-busy" {
+	if _, err := turn(t.Context()); errdefs.CodeOf(err) != "sign-in-busy" {
 		t.Errorf("beyond the line: %v", err)
 	}
 	cancel()

@@ -70,10 +70,10 @@ type Service struct {
 // New makes a Service on an open store.
 func New(ctx context.Context, st *store.Store, opts Options) *Service {
 	opts.setDefaults()
-	s := &Service{store: st, opts: opts, log: opts.Logger, hasher: newHasher(opts.Hash), throttle: newThrottle(opts.now)}
+	s := &Service{store: st, opts: opts, log: opts.Logger, hasher: newHasher(opts.Hash), throttle: &throttle{st, opts.now}}
 	s.cache.init(opts.CacheFor, opts.now)
 	s.seen.init()
-	s.audit.init()
+	s.audit.init(opts.now)
 	s.held.init()
 	s.ctx, s.stop = context.WithCancel(context.WithoutCancel(ctx))
 	s.work.Go(s.janitor)
@@ -90,6 +90,7 @@ func (s *Service) Close() error {
 	s.work.Wait()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
+	s.audit.sumUp(time.Time{})
 	return errors.Join(s.flushSeen(ctx), s.flushAudit(ctx))
 }
 
@@ -150,6 +151,7 @@ func (s *Service) janitor() {
 		if now.After(nextSeen) {
 			err, nextSeen = s.flushSeen(s.ctx), now.Add(seenEvery)
 		}
+		s.audit.sumUp(now)
 		err = errors.Join(err, s.flushAudit(s.ctx))
 		if now.After(nextClear) {
 			err, nextClear = errors.Join(err, s.clear(s.ctx, now)), now.Add(clearEvery)
@@ -161,7 +163,6 @@ func (s *Service) janitor() {
 }
 
 func (s *Service) clear(ctx context.Context, now time.Time) error {
-	s.throttle.clear()
 	return s.store.Transact(ctx, func(t *store.Tx) error {
 		for _, q := range []struct {
 			query  string
@@ -170,6 +171,11 @@ func (s *Service) clear(ctx context.Context, now time.Time) error {
 			{`DELETE FROM logins WHERE expires_at < ?`, now},
 			{`DELETE FROM logins WHERE seen_at < ?`, now.Add(-s.opts.IdleLife)},
 			{`DELETE FROM login_links WHERE expires_at < ?`, now},
+			{`DELETE FROM sign_in_tries WHERE n > 0 AND last < ?`, now.Add(-forgetAfter)},
+			{`DELETE FROM sign_in_tries WHERE last < ?`, now.Add(-knownFor)},
+			// Keys that are over are told as long as what was done with them.
+			{`DELETE FROM api_keys WHERE revoked_at > 0 AND revoked_at < ?`, now.Add(-s.opts.AuditFor)},
+			{`DELETE FROM api_keys WHERE expires_at > 0 AND expires_at < ?`, now.Add(-s.opts.AuditFor)},
 			{`DELETE FROM audit WHERE at < ?`, now.Add(-s.opts.AuditFor)},
 		} {
 			if _, err := t.Exec(q.query, micros(q.before)); err != nil {

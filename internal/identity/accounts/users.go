@@ -49,22 +49,66 @@ func errNoOrg(id string) error {
 	return errdefs.New(errdefs.ErrNotFound, "organisation-not-found", "There is no organisation %.80q.", id).WithHint("GET /v1/organisations lists them.")
 }
 
-// cleanEmail gives an address as it is kept.
+const maxEmail = 254 // bytes
+
+// lower is of ASCII only: to Unicode a Kelvin sign in lower case is a k, and so
+// one address would become another's.
+func lower(s string) string {
+	return strings.Map(func(r rune) rune {
+		if 'A' <= r && r <= 'Z' {
+			r += 'a' - 'A'
+		}
+		return r
+	}, s)
+}
+
+// cleanEmail gives an address as it is kept: in ASCII, so that no two look alike.
 func cleanEmail(email string) (string, error) {
-	email = strings.ToLower(strings.TrimSpace(email))
+	email = lower(strings.TrimSpace(email))
 	a, err := mail.ParseAddress(email)
-	if err != nil || a.Address != email || len(email) > 254 {
-		return "", errInvalid("email-invalid", "%.80q is no e-mail address.", email).WithHint("Write it as name@example.org.")
+	foreign := strings.ContainsFunc(email, func(r rune) bool { return r <= ' ' || r > '~' })
+	if err != nil || a.Address != email || len(email) > maxEmail || foreign {
+		return "", errInvalid("email-invalid", "%.80q is no e-mail address.", email).WithHint("Write it as name@example.org, in ASCII.")
 	}
 	return email, nil
 }
 
+// Address gives an address as it is kept; "" if it is none. What people type
+// where an address belongs may be a password.
+func Address(text string) string {
+	email, err := cleanEmail(text)
+	if err != nil {
+		return ""
+	}
+	return email
+}
+
+// unseen tells characters that nobody sees and that change what is around them:
+// of control, of direction, and without a width.
+func unseen(r rune) bool {
+	return unicode.IsControl(r) || r != '\u200d' && unicode.Is(unicode.Cf, r) || unicode.Is(unicode.Zl, r) || unicode.Is(unicode.Zp, r)
+}
+
+const maxName = 100 // characters
+
 func cleanName(what, name string) (string, error) {
 	name = strings.Join(strings.Fields(name), " ")
-	if name == "" || utf8.RuneCountInString(name) > 100 || !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl) {
-		return "", errInvalid("name-invalid", "The name of the %s can't be used.", what).WithHint("It has 1 to 100 characters.")
+	if name == "" || utf8.RuneCountInString(name) > maxName || !utf8.ValidString(name) || strings.ContainsFunc(name, unseen) {
+		return "", errInvalid("name-invalid", "The name of the %s can't be used.", what).WithHint("It has 1 to %d characters that can be seen.", maxName)
 	}
 	return name, nil
+}
+
+// cutName gives of a name that others chose what can be kept.
+func cutName(name string) string {
+	name = strings.Map(func(r rune) rune {
+		if unseen(r) || r == utf8.RuneError {
+			return ' '
+		}
+		return r
+	}, name)
+	runes := []rune(strings.Join(strings.Fields(name), " "))
+	return strings.TrimSpace(string(runes[:min(len(runes), maxName)]))
 }
 
 // CreateOrg makes an organisation.
@@ -196,7 +240,7 @@ func scanUser(scan store.Scan) (u User, err error) {
 // User reads one user, by id or address.
 func (s *Service) User(ctx context.Context, idOrEmail string) (User, error) {
 	u, err := scanUser(func(dest ...any) error {
-		return s.store.One(ctx, `SELECT `+userColumns+` FROM users WHERE id=? OR email=?`, []any{idOrEmail, strings.ToLower(idOrEmail)}, dest...)
+		return s.store.One(ctx, `SELECT `+userColumns+` FROM users WHERE id=? OR email=?`, []any{idOrEmail, lower(idOrEmail)}, dest...)
 	})
 	if errors.Is(err, sql.ErrNoRows) {
 		return u, errNoUser(idOrEmail)
@@ -299,6 +343,9 @@ func (s *Service) ChangeUser(ctx context.Context, id string, c Change) (User, er
 		if c.Role == nil && c.Disabled == nil && c.Operator == nil {
 			return nil
 		}
+		if err := dropLinks(t, id); err != nil {
+			return err
+		}
 		return ownersLeft(t, c.Org)
 	})
 	if err != nil {
@@ -323,6 +370,9 @@ func (s *Service) RemoveUser(ctx context.Context, id, org string) error {
 			return err
 		}
 		if _, err := t.Exec(`DELETE FROM logins WHERE user_id=? AND org_id=?`, id, org); err != nil {
+			return err
+		}
+		if err := dropLinks(t, id); err != nil {
 			return err
 		}
 		return ownersLeft(t, org)

@@ -30,13 +30,13 @@ const (
 type Issuer struct {
 	URL string
 
-	key    *rsa.PrivateKey
-	signer jose.Signer
-
 	mu     sync.Mutex
+	key    *rsa.PrivateKey
+	kid    string
 	claims map[string]any // of whoever signs in next
 	info   map[string]any // what only user info says
 	Spoil  func(claims map[string]any)
+	Forge  func(claims []byte) string // makes the ID token in the place of the issuer's key
 	codes  map[string]pending
 	tokens map[string]map[string]any
 }
@@ -49,15 +49,8 @@ type pending struct {
 // New starts an issuer, which ends with the test.
 func New(tb testing.TB) *Issuer {
 	tb.Helper()
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	i := &Issuer{key: key, codes: map[string]pending{}, tokens: map[string]map[string]any{}}
-	i.signer, err = jose.NewSigner(jose.SigningKey{Algorithm: jose.RS256, Key: key}, (&jose.SignerOptions{}).WithHeader("kid", "1"))
-	if err != nil {
-		tb.Fatal(err)
-	}
+	i := &Issuer{codes: map[string]pending{}, tokens: map[string]map[string]any{}}
+	i.Rotate(tb)
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /.well-known/openid-configuration", i.discovery)
 	mux.HandleFunc("GET /keys", i.keys)
@@ -68,6 +61,25 @@ func New(tb testing.TB) *Issuer {
 	tb.Cleanup(srv.Close)
 	i.URL = srv.URL
 	return i
+}
+
+// Rotate has the issuer sign with another key from now on.
+func (i *Issuer) Rotate(tb testing.TB) {
+	tb.Helper()
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.key, i.kid = key, random()
+}
+
+// Key gives the public key, and its name.
+func (i *Issuer) Key() (*rsa.PublicKey, string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return &i.key.PublicKey, i.kid
 }
 
 // Next says who signs in next: the claims of the ID token, and those that only
@@ -97,7 +109,8 @@ func (i *Issuer) discovery(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (i *Issuer) keys(w http.ResponseWriter, _ *http.Request) {
-	write(w, http.StatusOK, jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: i.key.Public(), KeyID: "1", Algorithm: "RS256", Use: "sig"}}})
+	key, kid := i.Key()
+	write(w, http.StatusOK, jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: key, KeyID: kid, Algorithm: "RS256", Use: "sig"}}})
 }
 
 func random() string {
@@ -165,12 +178,10 @@ func (i *Issuer) token(w http.ResponseWriter, r *http.Request) {
 		refuse(w, "server_error")
 		return
 	}
-	signed, err := i.signer.Sign(body)
-	if err != nil {
-		refuse(w, "server_error")
-		return
+	text, err := Sign(body, jose.RS256, i.key, i.kid)
+	if i.Forge != nil {
+		text = i.Forge(body)
 	}
-	text, err := signed.CompactSerialize()
 	if err != nil {
 		refuse(w, "server_error")
 		return
@@ -193,4 +204,17 @@ func (i *Issuer) userinfo(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	write(w, http.StatusOK, info)
+}
+
+// Sign gives a token as text.
+func Sign(claims []byte, alg jose.SignatureAlgorithm, key any, kid string) (string, error) {
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: alg, Key: key}, (&jose.SignerOptions{}).WithHeader("kid", kid))
+	if err != nil {
+		return "", err
+	}
+	signed, err := signer.Sign(claims)
+	if err != nil {
+		return "", err
+	}
+	return signed.CompactSerialize()
 }

@@ -19,10 +19,10 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	goidc "github.com/coreos/go-oidc/v3/oidc"
@@ -60,8 +60,10 @@ type Provider struct {
 	opts Options
 	http *http.Client
 
-	mu       sync.Mutex
+	asks     chan struct{}   // has whoever asks the provider, and guards the rest
 	provider *goidc.Provider // nil: not asked yet
+	failed   error           // the last answer, if it was none
+	failedAt time.Time
 }
 
 // New makes a Provider.
@@ -72,10 +74,7 @@ func New(opts Options) *Provider {
 	if len(opts.Scopes) == 0 {
 		opts.Scopes = []string{goidc.ScopeOpenID, "email", "profile"}
 	}
-	p := &Provider{opts: opts, http: opts.HTTP}
-	if p.http == nil {
-		p.http = &http.Client{Timeout: 15 * time.Second}
-	}
+	p := &Provider{opts: opts, http: bounded(opts.HTTP), asks: make(chan struct{}, 1)}
 	return p
 }
 
@@ -87,6 +86,9 @@ func (p *Provider) Title() string { return p.opts.Title }
 
 // StateFor is how long a sign-in may take at the provider.
 const StateFor = 15 * time.Minute
+
+// skew is how far ahead a provider's clock may be.
+const skew = 5 * time.Minute
 
 // State is what a browser brings back from the provider.
 type State struct {
@@ -162,6 +164,9 @@ func (p *Provider) Finish(ctx context.Context, s State, redirect, state, code st
 	if err != nil {
 		return none, p.refused("The ID token of %s can't be trusted.", err)
 	}
+	if id.IssuedAt.After(time.Now().Add(skew)) {
+		return none, p.refused("The ID token of %s is from the future.", nil)
+	}
 	if subtle.ConstantTimeCompare([]byte(id.Nonce), []byte(s.Nonce)) != 1 {
 		return none, p.refused("The ID token of %s belongs to another sign-in.", nil)
 	}
@@ -169,21 +174,36 @@ func (p *Provider) Finish(ctx context.Context, s State, redirect, state, code st
 	if err := id.Claims(&claims); err != nil {
 		return none, p.refused("The ID token of %s can't be read.", err)
 	}
+	if azp := first(claims, "azp"); azp != "" && azp != p.opts.ClientID || azp == "" && len(id.Audience) > 1 {
+		return none, p.refused("The ID token of %s was made for another client.", nil)
+	}
 	if !p.complete(claims) {
 		// Some providers put little into the token and the rest here.
 		info, err := found.UserInfo(ctx, oauth2.StaticTokenSource(token))
 		if err == nil && info.Subject == id.Subject { // else it is somebody else's
 			more := map[string]any{}
 			if info.Claims(&more) == nil {
-				for k, v := range more {
-					if was := claims[k]; was == nil {
-						claims[k] = v
-					}
-				}
+				addClaims(claims, more)
 			}
 		}
 	}
 	return p.external(id.Issuer, id.Subject, claims)
+}
+
+// addClaims adds what user info says to what the ID token does. Whether an
+// address is verified goes with that address.
+func addClaims(claims, more map[string]any) {
+	if first(claims, "email") != "" && first(claims, "email") != first(more, "email") {
+		delete(more, "email_verified")
+	}
+	if first(claims, "email") == "" {
+		delete(claims, "email_verified")
+	}
+	for k, v := range more {
+		if claims[k] == nil {
+			claims[k] = v
+		}
+	}
 }
 
 func (p *Provider) refused(format string, err error) error {
@@ -194,21 +214,57 @@ func (p *Provider) config(found *goidc.Provider, redirect string) *oauth2.Config
 	return &oauth2.Config{ClientID: p.opts.ClientID, ClientSecret: p.opts.ClientSecret, Endpoint: found.Endpoint(), RedirectURL: redirect, Scopes: p.opts.Scopes}
 }
 
+// askAgain is how long a provider that did not answer is left alone, so that
+// sign-ins do not wait for it one after the other.
+const askAgain = 5 * time.Second
+
 // discover asks the provider what it is, until it has answered once.
 func (p *Provider) discover(ctx context.Context) (*goidc.Provider, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	select {
+	case p.asks <- struct{}{}:
+		defer func() { <-p.asks }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 	if p.provider != nil {
 		return p.provider, nil
 	}
+	if p.failed != nil && time.Since(p.failedAt) < askAgain {
+		return nil, p.failed
+	}
 	// The provider keeps the context for its keys: it must not be a request's.
 	found, err := goidc.NewProvider(goidc.ClientContext(context.WithoutCancel(ctx), p.http), p.opts.Issuer)
+	if err == nil {
+		err = p.checkPlaces(found)
+	}
 	if err != nil {
-		return nil, errdefs.New(errdefs.ErrUnavailable, "provider-unreachable", "%s does not answer, so nobody can sign in with it now.", p.opts.Title).
-			WithHint("Try again in a minute; else an operator checks the issuer's address.").WithCause(err)
+		p.failed, p.failedAt = errdefs.New(errdefs.ErrUnavailable, "provider-unreachable", "%s does not answer, so nobody can sign in with it now.", p.opts.Title).
+			WithHint("Try again in a minute; else an operator checks the issuer's address.").WithCause(err), time.Now()
+		return nil, p.failed
 	}
 	p.provider = found
 	return found, nil
+}
+
+// checkPlaces refuses a provider with TLS that has codes, secrets or keys go
+// without.
+func (p *Provider) checkPlaces(found *goidc.Provider) error {
+	if !strings.HasPrefix(p.opts.Issuer, "https://") {
+		return nil
+	}
+	var doc struct {
+		Keys string `json:"jwks_uri"`
+	}
+	if err := found.Claims(&doc); err != nil {
+		return err
+	}
+	end := found.Endpoint()
+	for _, place := range []string{end.AuthURL, end.TokenURL, doc.Keys, found.UserInfoEndpoint()} {
+		if place != "" && !strings.HasPrefix(place, "https://") {
+			return fmt.Errorf("oidc: the issuer %s names the address %.200s, without TLS", p.opts.Issuer, place)
+		}
+	}
+	return nil
 }
 
 // complete reports whether claims have all that is asked for.
@@ -225,7 +281,8 @@ func (p *Provider) complete(claims map[string]any) bool {
 func (p *Provider) external(issuer, subject string, claims map[string]any) (accounts.External, error) {
 	x := accounts.External{Issuer: issuer, Subject: subject, Email: first(claims, "email"), Name: first(claims, "name"), Link: p.opts.LinkByEmail, Org: p.opts.Org}
 	x.Verified, _ = claims["email_verified"].(bool)
-	if _, domain, _ := strings.Cut(x.Email, "@"); len(p.opts.Domains) > 0 && (!x.Verified || !slices.ContainsFunc(p.opts.Domains, func(d string) bool { return strings.EqualFold(d, domain) })) {
+	_, domain, _ := strings.Cut(x.Email, "@")
+	if len(p.opts.Domains) > 0 && (!x.Verified || !slices.ContainsFunc(p.opts.Domains, func(d string) bool { return sameDomain(d, domain) })) {
 		return x, errdefs.New(errdefs.ErrForbidden, "provider-domain-refused", "Addresses such as yours may not sign in here.").WithHint("Ask whoever runs this server.")
 	}
 	if p.opts.OrgClaim != "" {
@@ -262,6 +319,12 @@ func (p *Provider) external(issuer, subject string, claims map[string]any) (acco
 		return x, errdefs.New(errdefs.ErrForbidden, "provider-no-role", "%s names no group of yours that has a role here.", p.opts.Title).WithHint("Ask whoever runs this server.")
 	}
 	return x, nil
+}
+
+// sameDomain is of ASCII: other letters that Unicode folds together are others.
+func sameDomain(a, b string) bool {
+	ascii := func(s string) bool { return !strings.ContainsFunc(s, func(r rune) bool { return r > '~' }) }
+	return ascii(b) && strings.EqualFold(a, b)
 }
 
 func first(claims map[string]any, name string) string {

@@ -1,13 +1,16 @@
 // Package fair lets those who share something take turns.
 //
 //	ann: 1000 that wait ─┐
-//	bob: 1 that waits ───┼─▶ one of each in turn ─▶ slots ─▶ under way
+//	bob: 1 that waits ───┼─▶ one of each in a round ─▶ slots ─▶ under way
 //	eve: 3 that wait ────┘
 //
 // A Queue has some slots. Who finds one free takes it at once, at the price of
 // a lock. Otherwise each waits in the line of his owner, and a slot that gets
-// free goes to the owners in turn: whoever comes with his first waits for those
-// under way, and for one of each other owner, however many they brought.
+// free goes to the owner who is in the earliest round: each slot that he got
+// was one round of his. Whoever comes begins in the round that is being served,
+// and not before it, since he would else save up rounds; those who have had
+// theirs wait for him. So he waits for a slot to get free, and not for one more
+// of those who fill the line, however many they brought.
 package fair
 
 import (
@@ -34,8 +37,19 @@ type Queue[K comparable] struct {
 	mu      sync.Mutex
 	free    int
 	waiting int
-	lines   map[K][]*place // none of them is empty
-	turns   []K            // owners with a line, the next first
+	round   int64          // that is being served
+	came    int64          // counts those who came into a round
+	lines   map[K]*line[K] // of owners who wait or have slots
+	turns   []*line[K]     // of owners who wait
+}
+
+// line is what is known of an owner.
+type line[K comparable] struct {
+	owner   K
+	waiting []*place
+	under   int   // slots that he has
+	round   int64 // of his next slot
+	came    int64 // into that round
 }
 
 type place struct {
@@ -57,7 +71,7 @@ func New[K comparable](opts Options) *Queue[K] {
 	if opts.What == "" {
 		opts.What = "requests"
 	}
-	return &Queue[K]{opts: opts, free: opts.Slots, lines: map[K][]*place{}}
+	return &Queue[K]{opts: opts, free: opts.Slots, lines: map[K]*line[K]{}}
 }
 
 // Enter waits for a slot, which leave gives back; it may be called once. If ctx
@@ -67,86 +81,129 @@ func (q *Queue[K]) Enter(ctx context.Context, owner K) (leave func(), err error)
 		return nil, err
 	}
 	q.mu.Lock()
-	if q.free > 0 { // then nobody waits
-		q.free--
-		q.mu.Unlock()
-		return q.leave, nil
+	l := q.lines[owner]
+	if l == nil {
+		l = &line[K]{owner: owner}
+		q.lines[owner] = l
 	}
-	line := q.lines[owner]
-	if len(line) >= q.opts.PerUser || q.waiting >= q.opts.Waiting {
-		n := len(line)
+	if l.round < q.round {
+		l.round = q.round
+	}
+	if q.free > 0 { // then nobody waits
+		q.grantLocked(l)
+		q.mu.Unlock()
+		return func() { q.leave(l) }, nil
+	}
+	if len(l.waiting) >= q.opts.PerUser || q.waiting >= q.opts.Waiting {
+		n := len(l.waiting)
+		q.forgetLocked(l)
 		q.mu.Unlock()
 		return nil, errdefs.New(errdefs.ErrExhausted, "too-many-waiting", "%d %s of yours wait already.", n, q.opts.What).
 			WithHint("Wait until some are done, and send fewer at once.")
 	}
 	p := &place{granted: make(chan struct{})}
-	if len(line) == 0 {
-		q.turns = append(q.turns, owner)
+	if len(l.waiting) == 0 {
+		q.came++
+		l.came = q.came
+		q.turns = append(q.turns, l)
 	}
-	q.lines[owner] = append(line, p)
+	l.waiting = append(l.waiting, p)
 	q.waiting++
 	q.mu.Unlock()
 
 	select {
 	case <-p.granted:
-		return q.leave, nil
+		return func() { q.leave(l) }, nil
 	case <-ctx.Done():
-		q.giveUp(owner, p)
+		q.giveUp(l, p)
 		return nil, context.Cause(ctx)
 	}
 }
 
-func (q *Queue[K]) leave() {
+func (q *Queue[K]) leave(l *line[K]) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.free++
-	q.serveLocked()
+	q.leaveLocked(l)
 }
 
-// serveLocked gives free slots to those whose turn it is.
-func (q *Queue[K]) serveLocked() {
+func (q *Queue[K]) leaveLocked(l *line[K]) {
+	l.under--
+	q.forgetLocked(l)
+	q.free++
 	for q.free > 0 && len(q.turns) > 0 {
-		owner := q.turns[0]
-		q.turns = q.turns[1:]
-		line := q.lines[owner]
-		p := line[0]
-		line[0] = nil
-		if len(line) > 1 {
-			q.lines[owner] = line[1:]
-			q.turns = append(q.turns, owner)
-		} else {
-			delete(q.lines, owner)
-		}
-		q.free--
-		q.waiting--
-		p.has = true
-		close(p.granted)
+		q.serveLocked()
 	}
+}
+
+// serveLocked gives a slot to whose turn it is.
+func (q *Queue[K]) serveLocked() {
+	next := 0
+	for i, l := range q.turns {
+		if first := q.turns[next]; l.round < first.round || l.round == first.round && l.came < first.came {
+			next = i
+		}
+	}
+	l := q.turns[next]
+	p := l.waiting[0]
+	l.waiting[0] = nil
+	l.waiting = l.waiting[1:]
+	q.waiting--
+	q.grantLocked(l)
+	p.has = true
+	close(p.granted)
+	if len(l.waiting) == 0 {
+		q.leaveTurnsLocked(l)
+		return
+	}
+	q.came++
+	l.came = q.came
+}
+
+// grantLocked gives an owner a slot.
+func (q *Queue[K]) grantLocked(l *line[K]) {
+	q.free--
+	l.under++
+	q.round = max(q.round, l.round)
+	l.round++
+}
+
+// forgetLocked drops what is known of an owner who has nothing here.
+func (q *Queue[K]) forgetLocked(l *line[K]) {
+	if l.under == 0 && len(l.waiting) == 0 {
+		delete(q.lines, l.owner)
+	}
+}
+
+func (q *Queue[K]) leaveTurnsLocked(l *line[K]) {
+	i := slices.Index(q.turns, l)
+	last := len(q.turns) - 1
+	q.turns[i], q.turns[last] = q.turns[last], nil // in any order
+	q.turns = q.turns[:last]
 }
 
 // giveUp takes a place out of its line, or gives back the slot that it got
 // meanwhile.
-func (q *Queue[K]) giveUp(owner K, p *place) {
+func (q *Queue[K]) giveUp(l *line[K], p *place) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if p.has {
-		q.free++
-		q.serveLocked()
+		q.leaveLocked(l)
 		return
 	}
-	line := slices.DeleteFunc(q.lines[owner], func(other *place) bool { return other == p })
+	l.waiting = slices.DeleteFunc(l.waiting, func(other *place) bool { return other == p })
 	q.waiting--
-	if len(line) > 0 {
-		q.lines[owner] = line
-		return
+	if len(l.waiting) == 0 {
+		q.leaveTurnsLocked(l)
+		q.forgetLocked(l)
 	}
-	delete(q.lines, owner)
-	q.turns = slices.DeleteFunc(q.turns, func(other K) bool { return other == owner })
 }
 
 // Waiting gives how many wait, of one owner and of all.
 func (q *Queue[K]) Waiting(owner K) (his, all int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return len(q.lines[owner]), q.waiting
+	if l := q.lines[owner]; l != nil {
+		his = len(l.waiting)
+	}
+	return his, q.waiting
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -72,6 +73,122 @@ func testBurst(t *testing.T, slots int) {
 		}
 		if ann != burst || bob != few {
 			t.Errorf("%d and %d began, want %d and %d", ann, bob, burst, few)
+		}
+	})
+}
+
+// besideABurst has ann bring a thousand, each of which takes a job's time or less, and
+// has ask ask for what bob does beside them.
+func besideABurst(t *testing.T, slots int, with bool, ask func(run func() time.Duration)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		q := fair.New[string](fair.Options{Slots: slots})
+		run := func(owner string, takes time.Duration) time.Duration {
+			asked := time.Now()
+			leave, err := q.Enter(t.Context(), owner)
+			if err != nil {
+				t.Error(err)
+				return 0
+			}
+			time.Sleep(takes)
+			leave()
+			return time.Since(asked)
+		}
+		var wg sync.WaitGroup
+		if with {
+			random := rand.New(rand.NewPCG(1, uint64(slots)))
+			for range 1000 {
+				takes := job - time.Duration(random.Int64N(int64(job/2)))
+				wg.Go(func() { run("ann", takes) })
+			}
+		}
+		synctest.Wait()
+		ask(func() time.Duration { return run("bob", job) })
+		if _, all := q.Waiting("ann"); with && all == 0 {
+			t.Error("the burst was over before")
+		}
+		wg.Wait()
+	})
+}
+
+const job = 10 * time.Millisecond
+
+// Beside a burst of 1,000 of somebody else nobody waits more than twice as long
+// as without: for each of what he asks for one after the other, at whatever
+// moment, and for much that he asks for at once, but for the one job for which
+// the slots are taken when he comes.
+func TestABurstMakesNobodyWaitMoreThanTwiceAsLong(t *testing.T) {
+	for _, slots := range []int{1, 2, 4, 8} {
+		oneByOne := func(with bool) (longest time.Duration) {
+			besideABurst(t, slots, with, func(run func() time.Duration) {
+				for i := range 40 {
+					longest = max(longest, run())
+					time.Sleep(time.Duration(i) * job / 17) // he thinks
+				}
+			})
+			return longest
+		}
+		if alone, beside := oneByOne(false), oneByOne(true); alone != job || beside > 2*alone {
+			t.Errorf("%d slots, one after the other: %v beside a burst, %v without", slots, beside, alone)
+		} else {
+			t.Logf("%d slots, one after the other: at most %v beside a burst, %v without", slots, beside, alone)
+		}
+		for _, n := range []int{1, 5, 40} {
+			atOnce := func(with bool) (whole time.Duration) {
+				besideABurst(t, slots, with, func(run func() time.Duration) {
+					begun := time.Now()
+					var wg sync.WaitGroup
+					for range n {
+						wg.Go(func() { run() })
+					}
+					wg.Wait()
+					whole = time.Since(begun)
+				})
+				return whole
+			}
+			alone, beside := atOnce(false), atOnce(true)
+			if beside > 2*alone+job {
+				t.Errorf("%d slots, %d at once: %v beside a burst, %v without", slots, n, beside, alone)
+			}
+			t.Logf("%d slots, %d at once: %v beside a burst, %v without", slots, n, beside, alone)
+		}
+	}
+}
+
+// Who comes again and again with one gets no more than those who wait all the
+// time.
+func TestNobodySavesUpTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const owners, rounds = 5, 20
+		q := fair.New[string](fair.Options{Slots: 1})
+		var wg sync.WaitGroup
+		var got [owners + 1]atomic.Int64
+		ctx, cancel := context.WithCancel(t.Context())
+		run := func(i int) error {
+			leave, err := q.Enter(ctx, fmt.Sprint(i))
+			if err == nil {
+				got[i].Add(1)
+				time.Sleep(job)
+				leave()
+			}
+			return err
+		}
+		for i := range owners { // have many that wait
+			for range 4 * rounds {
+				wg.Go(func() { _ = run(i) })
+			}
+		}
+		wg.Go(func() {
+			for run(owners) == nil {
+			}
+		})
+		time.Sleep(rounds * (owners + 1) * job)
+		cancel()
+		wg.Wait()
+		for i := range got {
+			if n := got[i].Load(); n < rounds-1 || n > rounds+1 {
+				t.Errorf("owner %d of %d got %d slots in %d rounds", i, owners, n, rounds)
+			}
 		}
 	})
 }

@@ -188,6 +188,10 @@ func (d *Driver) podSpec(spec sandbox.Spec, tokenHash string) corev1.PodSpec {
 	if spec.ID != "" {
 		out.Hostname = podName(spec.ID)
 	}
+	if !t.DNS {
+		out.DNSPolicy = corev1.DNSNone
+		out.DNSConfig = &corev1.PodDNSConfig{Nameservers: []string{"127.0.0.1"}} // where nobody answers
+	}
 	if t.RuntimeClass != "" {
 		out.RuntimeClassName = &t.RuntimeClass
 	}
@@ -210,7 +214,7 @@ func (d *Driver) podSpec(spec sandbox.Spec, tokenHash string) corev1.PodSpec {
 func (t PodTemplate) agentArgs(spec sandbox.Spec, limits sandbox.Limits, tokenHash string) []string {
 	memory := t.agentMemory(limits.MemoryBytes)
 	args := []string{
-		"--listen=0.0.0.0:" + strconv.Itoa(agentapi.Port), "--token-sha256=" + tokenHash, "--own-disk", "--home-from=/etc/skel",
+		"--listen=0.0.0.0:" + strconv.Itoa(agentapi.Port), "--token-sha256=" + tokenHash, "--own-disk", "--home-from=/etc/skel", "--filter-calls",
 		"--limits=" + encode(map[string]int64{
 			"memory_bytes": memory, "data_bytes": memory, "processes": int64(limits.Processes), "disk_bytes": limits.DiskBytes,
 		}),

@@ -38,6 +38,9 @@ type PodTemplate struct {
 	// NodeLostAfter is how long a sandbox stays on a node that does not answer,
 	// unless Tolerations say it. Default 30 s.
 	NodeLostAfter metav1.Duration `json:"node_lost_after,omitzero"`
+	// DNS gives pods the cluster's DNS. Without, names fail at once, where else
+	// programs would wait for answers that the network keeps away.
+	DNS bool `json:"dns,omitempty"`
 	// Home is the home directory of the image's user 1000. Default /home/user.
 	Home string `json:"home,omitempty"`
 

@@ -3,6 +3,7 @@
 package installed
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -13,10 +14,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
@@ -43,10 +46,18 @@ type Installation struct {
 // with the test.
 func Install(tb testing.TB, database, values string) *Installation {
 	tb.Helper()
+	return InstallWith(tb, database, values, func(*Installation) {})
+}
+
+// InstallWith calls prepare before it installs, when the server's namespace is
+// there: for secrets that values name.
+func InstallWith(tb testing.TB, database, values string, prepare func(*Installation)) *Installation {
+	tb.Helper()
 	in := &Installation{Namespace: kubetest.Namespace(tb), Kube: kubernetes.NewForConfigOrDie(kubetest.Config(tb))}
 	in.Sandboxes = in.Namespace + "-sandboxes"
 	kubetest.Kubectl(tb, "-n", in.Namespace, "create", "secret", "generic", "database", "--from-literal=url="+in.OpenDatabase(tb, database))
 
+	prepare(in)
 	server, serverDigest, _ := strings.Cut(kubetest.Image(tb, "server"), "@")
 	python, pythonDigest, _ := strings.Cut(kubetest.Image(tb, "python"), "@")
 	dir := tb.TempDir()
@@ -151,6 +162,46 @@ func (in *Installation) URL(tb testing.TB) string {
 		tb.Fatal(err)
 	}
 	return "http://" + net.JoinHostPort(service.Spec.ClusterIP, "80")
+}
+
+// Loopback gives an address of loopback that leads to the service: a server
+// takes that name from everybody.
+func (in *Installation) Loopback(tb testing.TB) string {
+	tb.Helper()
+	return "http://" + pass(tb, "127.0.0.1", strings.TrimPrefix(in.URL(tb), "http://"))
+}
+
+// Signal sends a signal to the server's process in a pod: the tests run on its
+// node.
+func (in *Installation) Signal(tb testing.TB, pod string, sig unix.Signal) {
+	tb.Helper()
+	p, err := in.Kube.CoreV1().Pods(in.Namespace).Get(tb.Context(), pod, metav1.GetOptions{})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	found := 0
+	groups, _ := filepath.Glob("/proc/[0-9]*/cgroup")
+	for _, file := range groups {
+		group, err := os.ReadFile(file)
+		if err != nil || !bytes.Contains(group, []byte("pod"+string(p.UID))) {
+			continue
+		}
+		command, _ := os.ReadFile(filepath.Join(filepath.Dir(file), "cmdline"))
+		if !bytes.HasPrefix(command, []byte("/caesarion\x00")) {
+			continue // pause
+		}
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+		if err != nil {
+			tb.Fatal(err)
+		}
+		if err := unix.Kill(pid, sig); err != nil {
+			tb.Fatal(err)
+		}
+		found++
+	}
+	if found != 1 {
+		tb.Fatalf("%d processes of %s on this node", found, pod)
+	}
 }
 
 // Servers gives the server's pods that are not on their way out, by name.

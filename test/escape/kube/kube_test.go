@@ -20,7 +20,7 @@ func TestMain(m *testing.M) { os.Exit(kubetest.Main(m)) }
 
 // TestEscape attacks pods. The tests run on their node, so that canaries of
 // this machine are canaries of the node. Addresses are none of its attacks: the
-// installation's NetworkPolicy keeps them away, and test/chart/install tries that.
+// installation's NetworkPolicy keeps them away, and test/kube/egress tries that.
 func TestEscape(t *testing.T) {
 	for name, class := range map[string]string{"pod, runc": "", "pod, gVisor": kubetest.RuntimeClass} {
 		t.Run(name, func(t *testing.T) {

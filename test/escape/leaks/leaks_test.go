@@ -18,6 +18,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -25,6 +26,7 @@ import (
 	v1 "github.com/caesarion/caesarion/api/v1"
 	"github.com/caesarion/caesarion/internal/identity/identitytest"
 	"github.com/caesarion/caesarion/internal/llm/llmtest"
+	"github.com/caesarion/caesarion/internal/store/pgtest"
 	"github.com/caesarion/caesarion/test/servertest"
 )
 
@@ -39,6 +41,9 @@ const (
 	dbSecret  = "planted-database-4410"
 	indexPass = "planted-index-password-620"
 	cellWord  = "planted-in-a-cell-303"
+	inFile    = "planted-secret-of-a-file-51z"
+	typed     = "planted password in the wrong field 7"
+	linked    = "planted password by a link 4.2"
 )
 
 // The model's server repeats the key in its failures, as some do.
@@ -146,6 +151,13 @@ func outside(t *testing.T) *httptest.Server {
 }
 
 func TestPlantedSecretsAreNowhere(t *testing.T) {
+	t.Run("SQLite", func(t *testing.T) { plantedSecretsAreNowhere(t, "") })
+	t.Run("Postgres", func(t *testing.T) { plantedSecretsAreNowhere(t, pgtest.New(t)) })
+}
+
+func plantedSecretsAreNowhere(t *testing.T, database string) {
+	t.Helper()
+	t.Setenv("CAESARION_DATABASE_URL", database)
 	data := servertest.DataDir(t)
 	model, issuer, host := llmtest.Start(t, models), identitytest.New(t), outside(t)
 	at := strings.TrimPrefix(host.URL, "http://")
@@ -154,6 +166,10 @@ func TestPlantedSecretsAreNowhere(t *testing.T) {
 	}
 	index := filepath.Join(data, "index")
 	if err := os.WriteFile(index, []byte("http://user:"+indexPass+"@"+at+"/simple\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	secret := filepath.Join(data, "secret")
+	if err := os.WriteFile(secret, []byte(inFile+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	config := filepath.Join(data, "config.yaml")
@@ -167,15 +183,19 @@ egress:
   allow_private: [127.0.0.0/8]
   package_index_file: %s
 templates:
-  python: {network: {packages: true, secrets: [{name: KEY, host: %q, value_env: PLANTED_BOUND}]}}
-`, issuer.URL, identitytest.ClientID, index, at), 0o600)
+  python: {network: {packages: true, secrets: [{name: KEY, host: %q, value_env: PLANTED_BOUND, plain_http: true}, {name: FILE, host: %q, value_file: %s, plain_http: true}]}}
+`, issuer.URL, identitytest.ClientID, index, at, at, secret), 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := servertest.Start(t, data, "--config", config, "--log-level", "debug", "--log-format", "json")
 	h := &hunt{t, map[string]string{
 		"token": s.Token, "model's key": modelKey, "client's secret": identitytest.ClientSecret, "bound secret": bound, "password": password, "wrong password": wrong, "index password": indexPass,
+		"secret of a file": inFile, "password in the wrong field": typed, "password by a link": linked,
 	}}
+	if database != "" {
+		h.secrets["database's password"] = pgtest.Password()
+	}
 	plain := &http.Client{Timeout: servertest.Patience}
 	jar, err := cookiejar.New(nil)
 	if err != nil {
@@ -193,6 +213,8 @@ templates:
 	for range 2 {
 		nobody.do("POST", "/v1/login", `{"email":"ann@example.org","password":"`+wrong+`"}`)
 	}
+	nobody.do("POST", "/v1/login", `{"email":"`+typed+`","password":"`+password+`"}`)
+	nobody.do("POST", "/v1/login", `{"email":"ann@example.org","password":"`+typed+`","passwort":"`+password+`"}`)
 	if status, text := browser.do("POST", "/v1/login", `{"email":"ann@example.org","password":"`+password+`"}`); status >= 300 {
 		t.Fatalf("login: %d %s", status, text)
 	}
@@ -202,6 +224,20 @@ templates:
 	}
 	if len(jar.Cookies(base)) == 0 {
 		t.Fatal("no cookie, so this says nothing")
+	}
+	// A link is told once, to whom it is made for; then it is used, and used again.
+	want[v1.User](operator, "POST", "/v1/users", `{"email":"carl@example.org","organisation_id":"`+org+`"}`)
+	_, link, _ := strings.Cut(want[v1.UserLink](operator, "POST", "/v1/users/carl@example.org/link", "").URL, "#set-password=")
+	if len(link) < 40 {
+		t.Fatalf("no link: %q", link)
+	}
+	h.secrets["link"] = link
+	nobody.do("POST", "/v1/sign-in/link", `{"secret":"`+link+`","password":"short"}`)
+	nobody.do("POST", "/v1/sign-in/link", `{"secret":"`+link+`","password":"`+linked+`","to":"`+link+`"}`)
+	for _, want := range []int{204, 403} {
+		if status, text := nobody.do("POST", "/v1/sign-in/link", `{"secret":"`+link+`","password":"`+linked+`"}`); status != want {
+			t.Errorf("by the link: %d %s", status, text)
+		}
 	}
 	key := want[v1.NewKey](browser, "POST", "/v1/keys", `{"name":"planted"}`).Secret
 	h.secrets["API key"] = key
@@ -255,10 +291,14 @@ for path in ("/", "/fails", "/?q={{secret.KEY}}"):
         print(r.status, r.headers["X-Got"], r.read().decode())
     except Exception as e:
         print(repr(e), getattr(e, "headers", None) and e.headers["X-Got"], getattr(e, "fp", None) and e.read())
+try:
+    print(urllib.request.urlopen(urllib.request.Request(%q + "/file", headers={"Authorization": "Bearer {{secret.FILE}}"}), timeout=20).read())
+except Exception as e:
+    print(repr(e))
 print(dict(os.environ))
 print(open("/proc/self/environ").read(), open("/proc/self/cmdline").read())
 !pip install nothere
-raise ValueError(%q)`, host.URL, cellWord)
+raise ValueError(%q)`, host.URL, host.URL, cellWord)
 	body, _ := json.Marshal(v1.CreateItem{Kind: "cell", Code: code})
 	item := want[v1.Item](api, "POST", path+"/items", string(body))
 	want[json.RawMessage](api, "POST", path+"/run", `{"items":["`+item.ID+`"]}`)
@@ -283,6 +323,9 @@ raise ValueError(%q)`, host.URL, cellWord)
 	api.do("GET", "/v1/sandboxes/"+box.ID+"/files/content?path=/none", "")
 	api.do("DELETE", "/v1/sandboxes/"+box.ID, "")
 	api.do("GET", "/v1/sandboxes/"+box.ID, "")
+
+	processes(h, s.PID)
+	modes(t, data)
 
 	// All that says something.
 	for _, c := range []*caller{operator, api, browser, nobody} {
@@ -328,6 +371,9 @@ raise ValueError(%q)`, host.URL, cellWord)
 	}
 	s.Stop(t)
 
+	if _, err := os.Stat(filepath.Join(data, "caesarion.db")); (err == nil) != (database == "") {
+		t.Errorf("another database was used: %v", err)
+	}
 	h.nowhere("the log", []byte(s.Log()))
 	for _, sign := range []string{`"level":"DEBUG"`, `"msg":"egress"`, "sandbox"} {
 		if !strings.Contains(s.Log(), sign) {
@@ -337,7 +383,7 @@ raise ValueError(%q)`, host.URL, cellWord)
 	// Of what the server keeps, the token's file has the token, and the
 	// operator's own files what he wrote into them.
 	err = filepath.WalkDir(data, func(file string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() || !d.Type().IsRegular() || file == index || file == config {
+		if err != nil || d.IsDir() || !d.Type().IsRegular() || file == index || file == config || file == secret {
 			return err
 		}
 		text, err := os.ReadFile(file)
@@ -353,6 +399,69 @@ raise ValueError(%q)`, host.URL, cellWord)
 			return nil
 		}
 		h.nowhere(name, text)
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// processes looks into what everybody on the machine sees of the server and of
+// all that it started, and into what those were given.
+func processes(h *hunt, server int) {
+	h.t.Helper()
+	parents := map[string]string{}
+	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, file := range stats {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			continue // it ended
+		}
+		// After the name, which may be anything: state and parent.
+		rest := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+		parents[strings.Split(file, "/")[2]] = rest[1]
+	}
+	root := strconv.Itoa(server)
+	children := 0
+	for pid := range parents {
+		at := pid
+		for at != root && at != "" {
+			at = parents[at]
+		}
+		if at != root {
+			continue
+		}
+		args, _ := os.ReadFile("/proc/" + pid + "/cmdline")
+		h.nowhere("the arguments of process "+pid, args)
+		if pid == root {
+			continue // its environment is where the operator put them
+		}
+		children++
+		env, _ := os.ReadFile("/proc/" + pid + "/environ")
+		h.nowhere(fmt.Sprintf("the environment of %q", args), env)
+	}
+	if children == 0 {
+		h.t.Error("the server started nothing, so this says nothing")
+	}
+}
+
+// modes looks for files that other users of the machine could read or write.
+func modes(t *testing.T, data string) {
+	t.Helper()
+	err := filepath.WalkDir(data, func(file string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return nil //nolint:nilerr // it is gone
+		}
+		info, err := d.Info()
+		if err != nil {
+			return nil //nolint:nilerr // it is gone
+		}
+		switch mode := info.Mode(); {
+		case d.IsDir() && file != data && mode.Perm()&0o001 == 0:
+			return filepath.SkipDir // nobody gets further
+		case mode.IsRegular() && (mode.Perm()&0o022 != 0 || mode.Perm()&0o044 != 0 && !strings.Contains(file, "/agents/")) && !strings.Contains(file, "/images/"): // the agent's program is no secret
+			t.Errorf("others may read or write %s: %v", strings.TrimPrefix(file, data), mode)
+		}
 		return nil
 	})
 	if err != nil {

@@ -92,7 +92,7 @@ func (w *world) testServerKilled(t *testing.T) {
 		how string
 		do  func(pod string) error
 	}{
-		{"kill -9", func(pod string) error { w.signal(t, pod, unix.SIGKILL); return nil }},
+		{"kill -9", func(pod string) error { w.Signal(t, pod, unix.SIGKILL); return nil }},
 		{"delete --force", func(pod string) error {
 			return w.Kube.CoreV1().Pods(w.Namespace).Delete(t.Context(), pod, metav1.DeleteOptions{GracePeriodSeconds: &now})
 		}},
@@ -169,7 +169,7 @@ func (w *world) testOneSandbox(t *testing.T) {
 				}
 			}
 			if dying {
-				w.signal(t, victim.Name, unix.SIGKILL)
+				w.Signal(t, victim.Name, unix.SIGKILL)
 			}
 			wg.Wait()
 			w.whole(t)
@@ -237,7 +237,7 @@ func (w *world) testClocks(t *testing.T) {
 		pod, _ := w.mustOwner(t, key)
 		if !killed[pod] {
 			killed[pod] = true
-			w.signal(t, pod, unix.SIGKILL)
+			w.Signal(t, pod, unix.SIGKILL)
 		}
 	}
 	w.whole(t)

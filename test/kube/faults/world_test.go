@@ -10,8 +10,6 @@ import (
 	"maps"
 	"net"
 	"net/http"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,7 +17,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -229,39 +226,6 @@ func (w *world) mustOwner(t *testing.T, key string) (pod, process string) {
 		return err
 	})
 	return pod, process
-}
-
-// signal sends a signal to the server's process in a pod: the tests run on its
-// node.
-func (w *world) signal(t *testing.T, pod string, sig unix.Signal) {
-	t.Helper()
-	p, err := w.Kube.CoreV1().Pods(w.Namespace).Get(t.Context(), pod, metav1.GetOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	found := 0
-	groups, _ := filepath.Glob("/proc/[0-9]*/cgroup")
-	for _, file := range groups {
-		group, err := os.ReadFile(file)
-		if err != nil || !bytes.Contains(group, []byte("pod"+string(p.UID))) {
-			continue
-		}
-		command, _ := os.ReadFile(filepath.Join(filepath.Dir(file), "cmdline"))
-		if !bytes.HasPrefix(command, []byte("/caesarion\x00")) {
-			continue // pause
-		}
-		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := unix.Kill(pid, sig); err != nil {
-			t.Fatal(err)
-		}
-		found++
-	}
-	if found != 1 {
-		t.Fatalf("%d processes of %s on this node", found, pod)
-	}
 }
 
 // eventually waits until there is no error.

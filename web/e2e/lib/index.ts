@@ -33,3 +33,4 @@ import type { Server } from "./server";
 export function sessionURL(server: Pick<Server, "url">, id: string): string {
   return `${server.url}/s/${id}`;
 }
+export * from "./people";

@@ -1,5 +1,5 @@
 import { EventSourceParserStream } from "eventsource-parser/stream";
-import { errorOf, reportUnauthenticated } from "./client";
+import { errorOf, signInAgain } from "./client";
 import type { SessionEvent } from "./types";
 
 export type Connection = "connecting" | "open" | "offline";
@@ -68,7 +68,8 @@ export function follow(options: FollowOptions): { close: () => void; retry: () =
       });
       if (!response.ok || !response.body) {
         const err = await errorOf(response);
-        if (response.status === 401) reportUnauthenticated();
+        clearTimeout(watchdog);
+        if (await signInAgain(err, mine.signal)) throw err; // and comes back
         if (response.status >= 400 && response.status < 500 && response.status !== 429 && response.status !== 408) {
           closed = true;
           options.onRefused(err);

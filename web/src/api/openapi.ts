@@ -769,6 +769,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/organisations/{organisation_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Delete an organisation that has nothing, for operators
+         * @description Keys that there were in it are no longer good; its audit stays. Failures: 404 `organisation-not-found`; 409 `organisation-in-use` while it has users, sandboxes, snapshots or sessions (those in the bin go by themselves).
+         */
+        delete: operations["delete-organisation"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/sandboxes": {
         parameters: {
             query?: never;
@@ -778,7 +798,7 @@ export interface paths {
         };
         /**
          * List the sandboxes, newest first
-         * @description None of them is woken.
+         * @description None of them is woken. Admins see those of all users of their organisation, and `owner` says by name whose each is.
          */
         get: operations["list-sandboxes"];
         put?: never;
@@ -1510,7 +1530,7 @@ export interface paths {
         };
         /**
          * Follow a session
-         * @description Everything that happens in it, numbered, from the beginning or after Last-Event-ID or ?after=: session.changed, item.added, item.changed (a merge patch), item.delta, item.removed, thread.changed, turn.started, turn.finished, sandbox.changed, files.changed, and what executions do, with item_id and execution_id. A number that was seen is never taken back, not even by a kill of the server. Without a number: stream.gap (older events are no longer kept: get the session again), stream.interrupted (come back after data.after), sessions.changed (the list of sessions changed).
+         * @description Everything that happens in it, numbered, from the beginning or after Last-Event-ID or ?after=: session.changed, item.added, item.changed (a merge patch), item.delta, item.removed, thread.changed, turn.started, turn.finished, sandbox.changed, files.changed, and what executions do, with item_id and execution_id. A number that was seen is never taken back, not even by a kill of the server. Without a number: stream.gap (older events are no longer kept: get the session again), stream.interrupted (come back after data.after), sessions.changed (the list of sessions changed, as the reader sees it).
          */
         get: operations["get-session-events"];
         put?: never;
@@ -3149,6 +3169,19 @@ export interface components {
             /** Format: int64 */
             bytes: number;
         };
+        Owner: {
+            /** @description Of the user, in lists that admins ask for */
+            email?: string;
+            /**
+             * @description In which the user acted
+             * @example org_4kq2m7v6xqz5wd3h
+             */
+            organisation_id?: string;
+            /** @description In lists that admins ask for */
+            organisation_name?: string;
+            /** @example usr_4kq2m7v6xqz5wd3h */
+            user_id?: string;
+        };
         Pool: {
             /**
              * Format: int64
@@ -3344,6 +3377,8 @@ export interface components {
             last_used_at: string;
             /** @description What it may use */
             limits: components["schemas"]["Limits"];
+            /** @description Whose it is; absent: nobody's, as where there is one user */
+            owner?: components["schemas"]["Owner"];
             /**
              * Format: int64
              * @description Put to sleep when unused for so long; absent: never
@@ -5169,6 +5204,36 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["Organisation"];
                 };
+            };
+            /** @description Error */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    "delete-organisation": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description Identifier of the organisation */
+                organisation_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             /** @description Error */
             default: {

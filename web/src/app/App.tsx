@@ -2,22 +2,24 @@ import { QueryClientProvider } from "@tanstack/react-query";
 import { lazy, Suspense, useCallback, useEffect, useMemo, useState } from "react";
 import { useRoute } from "wouter";
 import { navigate } from "wouter/use-browser-location";
-import { onUnauthenticated } from "@/api/client";
-import { currentMe, loadMe } from "@/features/account/me";
+import { onSignedOut, signedIn } from "@/api/client";
+import { currentMe, loadMe, onOtherTab, tellSignedIn, useSettledPerson } from "@/features/account/me";
 import { forgetArrival, useArrival, useSection } from "@/features/account/place";
 import { SessionProvider } from "@/features/session";
 import { pathOf } from "@/features/session/sessions";
 import { draftStore, storeOf, whenAdopted } from "@/features/session/store";
 import { madeHere } from "@/features/session/untouched";
 import { queryClient } from "@/lib/query";
-import { Toaster } from "@/ui/toast";
+import { Toaster, toast } from "@/ui/toast";
 import { TooltipProvider } from "@/ui/tooltip";
 import { ErrorBoundary } from "./ErrorBoundary";
 import { Shell } from "./Shell";
 
 const AccountPage = lazy(() => import("@/features/account/AccountPage"));
 const Door = lazy(() => import("./Door").then((m) => ({ default: m.Door })));
+const DoorOver = lazy(() => import("./Door").then((m) => ({ default: m.DoorOver })));
 const Redeem = lazy(() => import("@/features/account/Redeem"));
+const SignedIn = lazy(() => import("@/features/account/SignedIn"));
 
 export function App() {
   return (
@@ -36,27 +38,49 @@ export function App() {
 function Gate() {
   const arrival = useArrival();
   const section = useSection();
+  const settled = useSettledPerson();
   const [locked, setLocked] = useState(arrival?.kind === "token-refused" || arrival?.kind === "sign-in-failed");
-  useEffect(() => {
+  // Somebody was here: what he did stays, out of sight, until he is back.
+  const over = locked && currentMe() !== undefined;
+  const enter = useCallback(() => {
+    forgetArrival();
+    tellSignedIn();
+    setLocked(false);
+    signedIn();
+    void queryClient.invalidateQueries();
     void loadMe();
+  }, []);
+  useEffect(() => {
+    const look = () =>
+      loadMe().then((known) => {
+        // Rights that changed refuse what was under way, and nobody has to sign in for that.
+        if (known) signedIn();
+        else {
+          toast.clear();
+          setLocked(true);
+        }
+        return known;
+      });
+    void look();
     // Somebody may have given another role meanwhile.
     const back = () => {
-      if (currentMe()?.auth === "accounts") void loadMe();
+      if (currentMe()?.auth === "accounts") void look();
+    };
+    // What the browser kept of this page may be of somebody who is gone.
+    const shown = (event: PageTransitionEvent) => {
+      if (event.persisted && (currentMe()?.auth ?? "accounts") === "accounts") location.reload();
     };
     window.addEventListener("focus", back);
-    // Rights that changed refuse what was under way, and nobody has to sign in for that.
-    const done = onUnauthenticated(() => void loadMe().then((known) => !known && setLocked(true)));
+    window.addEventListener("pageshow", shown);
+    const done = onSignedOut(() => void look());
+    const alone = onOtherTab(() => void look().then((known) => known && setLocked(false)));
     return () => {
       done();
+      alone();
       window.removeEventListener("focus", back);
+      window.removeEventListener("pageshow", shown);
     };
   }, []);
-  const enter = () => {
-    forgetArrival();
-    queryClient.clear();
-    setLocked(false);
-    void loadMe();
-  };
 
   if (arrival?.kind === "setup" || arrival?.kind === "set-password") {
     return (
@@ -71,21 +95,31 @@ function Gate() {
       </Suspense>
     );
   }
-  if (locked) {
+  if (arrival?.kind === "signed-in" && !locked) {
     return (
       <Suspense fallback={null}>
-        <Door arrival={arrival} onDone={enter} />
+        <SignedIn onDone={forgetArrival} />
       </Suspense>
     );
   }
-  if (section) {
-    return (
-      <Suspense fallback={null}>
-        <AccountPage section={section} />
-      </Suspense>
-    );
-  }
-  return <Sessions />;
+  return (
+    <>
+      {settled && (!locked || over) ? (
+        section ? (
+          <Suspense fallback={null}>
+            <AccountPage section={section} />
+          </Suspense>
+        ) : (
+          <Sessions />
+        )
+      ) : null}
+      {locked ? (
+        <Suspense fallback={null}>
+          {over ? <DoorOver onDone={enter} /> : <Door arrival={arrival} onDone={enter} />}
+        </Suspense>
+      ) : null}
+    </>
+  );
 }
 
 function Sessions() {

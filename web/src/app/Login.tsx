@@ -5,7 +5,7 @@ import { Wordmark } from "./Mark";
 import { useStrings } from "./strings";
 
 /** Asks for the server's token. */
-export function Login({ refused, onDone }: { refused: boolean; onDone: () => void }) {
+export function Login({ refused, again = false, onDone }: { refused: boolean; again?: boolean; onDone: () => void }) {
   const s = useStrings();
   const id = useId();
   const field = useRef<HTMLInputElement>(null);
@@ -41,11 +41,13 @@ export function Login({ refused, onDone }: { refused: boolean; onDone: () => voi
     }
   };
 
+  const Main = again ? "div" : "main"; // over the page, which has one
   return (
-    <main className="grid h-dvh place-items-center overflow-auto bg-sunken p-4">
+    <Main className="grid h-dvh place-items-center overflow-auto bg-sunken p-4">
       <form onSubmit={submit} className="w-full max-w-104 rounded-xl border bg-raised p-6 shadow-pop sm:p-8" noValidate>
         <Wordmark />
         <h1 className="mt-6 font-semibold text-xl">{s.loginTitle}</h1>
+        {again && <p className="mt-1.5 text-sm">{s.signedOutText}</p>}
         <p className="mt-1.5 text-muted text-sm">{s.loginText}</p>
         <label htmlFor={id} className="mt-5 block font-medium text-sm">
           {s.token}
@@ -70,6 +72,6 @@ export function Login({ refused, onDone }: { refused: boolean; onDone: () => voi
           {s.loginButton}
         </Button>
       </form>
-    </main>
+    </Main>
   );
 }

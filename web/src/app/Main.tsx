@@ -1,9 +1,10 @@
 import { Eye, Unplug } from "lucide-react";
 import { type ComponentType, lazy, Suspense, useEffect, useState } from "react";
-import { useMay } from "@/features/account/me";
+import { readOnlyEvent, useMay } from "@/features/account/me";
 import { Composer } from "@/features/chat/Composer";
 import { DropZone } from "@/features/files/DropZone";
 import { useSession, useSessionStore } from "@/features/session";
+import { cx } from "@/lib/cx";
 import { useSettled } from "@/lib/hooks";
 import { Button, EmptyState, Skeleton } from "@/ui";
 import { ErrorBoundary } from "./ErrorBoundary";
@@ -92,13 +93,38 @@ export function Main({ onNew }: { onNew: () => void }) {
 /** In the place of the composer, for those who may only look. */
 function ReadOnly() {
   const s = useStrings();
+  // What somebody tries all the same has it say so again.
+  const [tries, setTries] = useState(0);
+  const [lit, setLit] = useState(false);
+  useEffect(() => {
+    const again = () => {
+      setTries((n) => n + 1);
+      setLit(true);
+    };
+    window.addEventListener(readOnlyEvent, again);
+    return () => window.removeEventListener(readOnlyEvent, again);
+  }, []);
+  useEffect(() => {
+    if (tries === 0) return;
+    const timer = setTimeout(() => setLit(false), 2500);
+    return () => clearTimeout(timer);
+  }, [tries]);
   return (
-    <p className="mx-4 mb-4 flex items-center justify-center gap-2.5 rounded-lg bg-hover px-4 py-3 text-muted text-sm">
-      <Eye className="size-4 shrink-0" aria-hidden />
-      <span>
-        {s.readOnly} {s.readOnlyHint}
-      </span>
-    </p>
+    <div role="status" className="mx-4 mb-4">
+      <p
+        key={tries} // read out again
+        data-tried={tries}
+        className={cx(
+          "flex items-center justify-center gap-2.5 rounded-lg px-4 py-3 text-sm",
+          lit ? "bg-warning-soft font-medium text-warning" : "bg-hover text-muted",
+        )}
+      >
+        <Eye className="size-4 shrink-0" aria-hidden />
+        <span>
+          {s.readOnly} {s.readOnlyHint}
+        </span>
+      </p>
+    </div>
   );
 }
 

@@ -74,6 +74,11 @@ export default function Palette({ onNew }: { onNew: () => void }) {
   ];
 
   if (me) page.push({ label: s.account, run: () => openSection("profile") });
+  if (!may(me, "write")) {
+    // Rights to look only: what changes anything is not offered.
+    here.length = 0;
+    page.splice(0, 2);
+  }
   if (me && may(me, "administer")) page.push({ label: s.administration, run: () => openSection("users") });
 
   const choose = (entry: Entry) => {

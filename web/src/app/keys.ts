@@ -1,4 +1,5 @@
 import { useEffect } from "react";
+import { mayChange } from "@/features/account/me";
 import { isTyping } from "@/lib/hooks";
 import { openDialog, togglePanel, toggleSidebar, useLayout } from "./layout";
 
@@ -16,7 +17,7 @@ export function useGlobalKeys(onNew: () => void): void {
       else if (dialog !== "none") return;
       else if (mod && !e.shiftKey && key === "b" && !isTyping(e.target)) toggleSidebar();
       else if (mod && !e.shiftKey && key === "j") togglePanel();
-      else if (mod && e.shiftKey && key === "o") onNew();
+      else if (mod && e.shiftKey && key === "o") void (mayChange() && onNew());
       else if (!mod && !e.ctrlKey && !e.metaKey && e.key === "?" && !isTyping(e.target)) openDialog("shortcuts");
       else return;
       e.preventDefault();

@@ -74,6 +74,8 @@ export const useStrings = defineStrings({
     examples: "Or see it work",
     exampleFailed: "The example could not be started",
 
+    signedOut: "You are signed out",
+    signedOutText: "Sign in again to go on. Nothing you typed is lost: it waits behind this page.",
     loginTitle: "Log in",
     loginText:
       "This server asks for its token. On one machine it printed an address with the token when it started, and keeps it in the file “token” in its data directory. On Kubernetes it is in a secret; whoever installed the server has it.",
@@ -204,6 +206,9 @@ export const useStrings = defineStrings({
     examples: "Oder sieh, wie es geht",
     exampleFailed: "Das Beispiel ließ sich nicht starten",
 
+    signedOut: "Du bist abgemeldet",
+    signedOutText:
+      "Melde Dich wieder an, dann geht es weiter. Was Du geschrieben hast, ist nicht verloren: Es wartet hinter dieser Seite.",
     loginTitle: "Anmelden",
     loginText:
       "Dieser Server verlangt sein Token. Auf einem einzelnen Rechner hat er beim Start eine Adresse mit dem Token ausgegeben; es steht auch in der Datei „token“ in seinem Datenverzeichnis. Auf Kubernetes steht es in einem Secret; wer den Server installiert hat, kennt es.",

@@ -1,59 +1,71 @@
-import "sonner/dist/styles.css";
-import { Toaster as Sonner, toast as sonner } from "sonner";
+import { lazy, Suspense, useSyncExternalStore } from "react";
+import type { toast as Sonner } from "sonner";
 import { ApiError } from "@/api/client";
 import { useStrings } from "./strings";
 
+// Nobody needs them for the first look at the page: they come with the first one.
+const Toasts = lazy(() => import("./Toasts"));
+let wanted = false;
+const listeners = new Set<() => void>();
+let ready = () => {};
+const there = new Promise<void>((done) => {
+  ready = done;
+});
+
+/** Does something with the toasts, once they are there. */
+export function withToasts(work: (sonner: typeof Sonner) => void): void {
+  wanted = true;
+  for (const listener of listeners) listener();
+  void Promise.all([import("sonner"), there]).then(([{ toast }]) => work(toast));
+}
+
 /** Short words at the edge that go away by themselves. Failures say what to do. */
 export const toast = {
-  info: (text: string, detail?: string) => sonner(text, detail ? { description: detail } : {}),
-  success: (text: string, detail?: string) => sonner.success(text, detail ? { description: detail } : {}),
+  info: (text: string, detail?: string) => withToasts((sonner) => sonner(text, detail ? { description: detail } : {})),
+  success: (text: string, detail?: string) =>
+    withToasts((sonner) => sonner.success(text, detail ? { description: detail } : {})),
   warning: (text: string, detail?: string) =>
-    sonner.warning(text, { duration: 8000, ...(detail ? { description: detail } : {}) }),
+    withToasts((sonner) => sonner.warning(text, { duration: 8000, ...(detail ? { description: detail } : {}) })),
+
+  /** Takes all away. */
+  clear: () => wanted && withToasts((sonner) => sonner.dismiss()),
 
   /** A failed call, in the server's words and with its hint. The same failure again replaces its toast. */
-  failure(err: unknown, title?: string) {
+  failure(err: unknown, title?: string, again?: () => unknown) {
     if (err instanceof DOMException && err.name === "AbortError") return;
+    if (err instanceof ApiError && err.limit) {
+      void import("@/features/account/limit").then(({ limitToast }) => limitToast(err, again));
+      return;
+    }
     if (err instanceof ApiError) {
       if (err.status === 401) return; // the page asks for the token
       const lines = [title ? err.detail : "", err.hint].filter((line) => line !== "");
-      sonner.error(title ?? err.detail, { id: err.code, description: lines.join(" "), duration: 10_000 });
+      withToasts((sonner) =>
+        sonner.error(title ?? err.detail, { id: err.code, description: lines.join(" "), duration: 10_000 }),
+      );
       return;
     }
-    sonner.error(title ?? useStrings.now().failed, {
-      description: err instanceof Error ? err.message : String(err),
-      duration: 10_000,
-    });
+    const description = err instanceof Error ? err.message : String(err);
+    withToasts((sonner) => sonner.error(title ?? useStrings.now().failed, { description, duration: 10_000 }));
   },
 
   /** Something was removed, and can come back. */
   undo(text: string, undo: () => unknown) {
-    sonner(text, { duration: 10_000, action: { label: useStrings.now().undo, onClick: () => void undo() } });
+    const action = { label: useStrings.now().undo, onClick: () => void undo() };
+    withToasts((sonner) => sonner(text, { duration: 10_000, action }));
   },
 };
 
+function subscribe(listener: () => void): () => void {
+  listeners.add(listener);
+  return () => listeners.delete(listener);
+}
+
 export function Toaster() {
+  if (!useSyncExternalStore(subscribe, () => wanted)) return null;
   return (
-    <Sonner
-      // Below the header: at the lower edge they would lie over the composer.
-      position="top-center"
-      offset={{ top: "3.5rem" }}
-      mobileOffset={{ top: "3.5rem", left: "0.75rem", right: "0.75rem" }}
-      style={{ fontFamily: "inherit" }}
-      gap={8}
-      toastOptions={{
-        unstyled: true,
-        classNames: {
-          toast:
-            "flex w-full items-start gap-2.5 rounded-lg border bg-raised px-3.5 py-2.5 text-ink text-sm shadow-pop [&_[data-icon]]:mt-0.5 [&_[data-icon]]:shrink-0",
-          content: "min-w-0 flex-1 self-center",
-          title: "font-medium",
-          description: "mt-0.5 text-muted",
-          actionButton: "shrink-0 self-center rounded-md px-2 py-1 font-medium text-accent hover:bg-hover",
-          error: "[&_[data-icon]]:text-danger",
-          warning: "[&_[data-icon]]:text-warning",
-          success: "[&_[data-icon]]:text-success",
-        },
-      }}
-    />
+    <Suspense fallback={null}>
+      <Toasts ready={ready} />
+    </Suspense>
   );
 }

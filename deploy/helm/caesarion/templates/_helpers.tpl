@@ -161,7 +161,112 @@ capabilities: {drop: [ALL]}
 {{- if kindIs "invalid" $value -}}{{- $value = index . 2 -}}{{- end -}}
 {{- if $value -}}{{- $_ := set $out (index . 0) $value -}}{{- end -}}
 {{- end -}}
+{{- if kindIs "map" (index . 1).network -}}{{- if (index . 1).network.dns -}}{{- $_ := set $out "dns" true -}}{{- end -}}{{- end -}}
 {{- toYaml $out -}}
+{{- end -}}
+
+{{/* Where the server finds what is given to it by secrets and config maps. */}}
+{{- define "caesarion.givenDir" -}}/run/secrets/caesarion/given{{- end -}}
+
+{{/* Their sources, as of a projected volume: nothing where there are none. */}}
+{{- define "caesarion.given" -}}
+{{- $sources := list -}}
+{{- range $p := .Values.auth.providers -}}
+{{- with $p.clientSecret -}}
+{{- $sources = append $sources (dict "secret" (dict "name" .name "items" (list (dict "key" (default "client-secret" .key) "path" (printf "sign-in/%s" $p.name))))) -}}
+{{- end -}}
+{{- end -}}
+{{- with .Values.egress -}}
+{{- range list (list .proxySecret "proxy" "secret") (list .packageIndexSecret "package-index" "secret") (list .caCerts.secret "ca/secret.pem" "secret") (list .caCerts.configMap "ca/configmap.pem" "configMap") -}}
+{{- $from := index . 0 -}}
+{{- if $from.name -}}
+{{- $sources = append $sources (dict (index . 2) (dict "name" $from.name "items" (list (dict "key" $from.key "path" (index . 1))))) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- range $name, $t := .Values.sandboxes.templates -}}
+{{- if kindIs "map" $t.network -}}
+{{- range $s := $t.network.secrets -}}
+{{- $sources = append $sources (dict "secret" (dict "name" $s.secret.name "items" (list (dict "key" (default "value" $s.secret.key) "path" (printf "egress/%s/%s" $name $s.name))))) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if $sources -}}{{- toYaml $sources -}}{{- end -}}
+{{- end -}}
+
+{{/* How people sign in, as the server's file has it. */}}
+{{- define "caesarion.signIn" -}}
+{{- $root := . -}}
+{{- $out := deepCopy .Values.auth.signIn -}}
+{{- $providers := list -}}
+{{- range $p := .Values.auth.providers -}}
+{{- $entry := omit $p "clientSecret" -}}
+{{- if $p.clientSecret -}}{{- $entry = set $entry "client_secret_file" (printf "%s/sign-in/%s" (include "caesarion.givenDir" $root) $p.name) -}}{{- end -}}
+{{- $providers = append $providers $entry -}}
+{{- end -}}
+{{- if $providers -}}{{- $_ := set $out "providers" $providers -}}{{- end -}}
+{{- toYaml $out -}}
+{{- end -}}
+
+{{/* Where browsers come to. */}}
+{{- define "caesarion.publicURL" -}}
+{{- if .Values.auth.publicURL -}}{{ .Values.auth.publicURL }}
+{{- else if .Values.ingress.enabled -}}{{ ternary "https" "http" (gt (len .Values.ingress.tls) 0) }}://{{ first .Values.ingress.hosts }}
+{{- else if .Values.httpRoute.enabled -}}https://{{ first .Values.httpRoute.hostnames }}
+{{- end -}}
+{{- end -}}
+
+{{/* How sandboxes get out, as the server's file has it. */}}
+{{- define "caesarion.egress" -}}
+{{- $dir := include "caesarion.givenDir" . -}}
+{{- $out := dict -}}
+{{- with .Values.egress -}}
+{{- with .allowPrivate -}}{{- $_ := set $out "allow_private" . -}}{{- end -}}
+{{- with .proxy -}}{{- $_ := set $out "proxy" . -}}{{- end -}}
+{{- if .proxySecret.name -}}{{- $_ := set $out "proxy_file" (printf "%s/proxy" $dir) -}}{{- end -}}
+{{- with .packageIndex -}}{{- $_ := set $out "package_index" . -}}{{- end -}}
+{{- if .packageIndexSecret.name -}}{{- $_ := set $out "package_index_file" (printf "%s/package-index" $dir) -}}{{- end -}}
+{{- with .packageHosts -}}{{- $_ := set $out "package_hosts" . -}}{{- end -}}
+{{- $certs := list -}}
+{{- if .caCerts.secret.name -}}{{- $certs = append $certs (printf "%s/ca/secret.pem" $dir) -}}{{- end -}}
+{{- if .caCerts.configMap.name -}}{{- $certs = append $certs (printf "%s/ca/configmap.pem" $dir) -}}{{- end -}}
+{{- with $certs -}}{{- $_ := set $out "ca_certs" . -}}{{- end -}}
+{{- $_ := set $out "cache" (include "caesarion.bytes" .cache.size) -}}
+{{- $_ := set $out "max_bytes" (include "caesarion.bytes" .maxBytes) -}}
+{{- end -}}
+{{- toYaml $out -}}
+{{- end -}}
+
+{{/* What a template's sandboxes reach through the server: (list $ name network). Nothing: it does not say. */}}
+{{- define "caesarion.network" -}}
+{{- $dir := include "caesarion.givenDir" (index . 0) -}}
+{{- $name := index . 1 -}}
+{{- $net := index . 2 -}}
+{{- if kindIs "string" $net -}}{{ toJson $net }}
+{{- else if $net -}}
+{{- $out := dict -}}
+{{- range $key, $setting := dict "allow" "allow" "packages" "packages" "maxConnections" "max_connections" -}}
+{{- if hasKey $net $key -}}{{- $_ := set $out $setting (index $net $key) -}}{{- end -}}
+{{- end -}}
+{{- with $net.maxBytes -}}{{- $_ := set $out "max_bytes" (include "caesarion.bytes" .) -}}{{- end -}}
+{{- $secrets := list -}}
+{{- range $s := $net.secrets -}}
+{{- $secrets = append $secrets (set (omit $s "secret" "plainHTTP") "value_file" (printf "%s/egress/%s/%s" $dir $name $s.name)) -}}
+{{- if $s.plainHTTP -}}{{- $_ := set (last $secrets) "plain_http" true -}}{{- end -}}
+{{- end -}}
+{{- with $secrets -}}{{- $_ := set $out "secrets" . -}}{{- end -}}
+{{- if $out -}}{{- toJson $out -}}{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Whether the server lets any sandbox out. */}}
+{{- define "caesarion.letsOut" -}}
+{{- $out := ne .Values.egress.network "none" -}}
+{{- range $name, $t := .Values.sandboxes.templates -}}
+{{- $net := include "caesarion.network" (list $ $name $t.network) -}}
+{{- if and $net (ne $net "\"none\"") -}}{{- $out = true -}}{{- end -}}
+{{- end -}}
+{{- if $out -}}true{{- end -}}
 {{- end -}}
 
 {{/* The server's settings file. */}}
@@ -174,6 +279,17 @@ capabilities: {drop: [ALL]}
 {{- $_ := set $out "pool_night_zone" .timeZone -}}
 {{- end -}}
 {{- end -}}
+{{- if ne .Values.auth.mode "token" -}}
+{{- $_ := set $out "auth" .Values.auth.mode -}}
+{{- with include "caesarion.publicURL" . -}}{{- $_ := set $out "public_url" . -}}{{- end -}}
+{{- with include "caesarion.signIn" . | fromYaml -}}{{- $_ := set $out "sign_in" . -}}{{- end -}}
+{{- end -}}
+{{- with .Values.auth.trustedProxies -}}{{- $_ := set $out "trusted_proxies" . -}}{{- end -}}
+{{- with .Values.limits -}}{{- $_ := set $out "limits" . -}}{{- end -}}
+{{- if include "caesarion.letsOut" . -}}
+{{- $_ := set $out "network" .Values.egress.network -}}
+{{- $_ := set $out "egress" (include "caesarion.egress" . | fromYaml) -}}
+{{- end -}}
 {{- $templates := dict -}}
 {{- range $name, $t := .Values.sandboxes.templates -}}
 {{- $entry := dict "image" (default (printf "%s@%s" $.Values.sandboxes.image.repository $.Values.sandboxes.image.digest) $t.image) -}}
@@ -182,6 +298,7 @@ capabilities: {drop: [ALL]}
 {{- end -}}
 {{- with $t.memory -}}{{- $_ := set $entry "memory" (include "caesarion.bytes" .) -}}{{- end -}}
 {{- with $t.disk -}}{{- $_ := set $entry "disk" (include "caesarion.bytes" .) -}}{{- end -}}
+{{- with include "caesarion.network" (list $ $name $t.network) -}}{{- $_ := set $entry "network" (fromJson (printf "{\"it\": %s}" .)).it -}}{{- end -}}
 {{- $_ := set $entry "kubernetes" (include "caesarion.podTemplate" (list $ $t) | fromYaml) -}}
 {{- with $t.settings -}}{{- $entry = merge (deepCopy .) $entry -}}{{- end -}}
 {{- $_ := set $templates $name $entry -}}
@@ -207,9 +324,34 @@ capabilities: {drop: [ALL]}
 {{- if not (hasKey $v.sandboxes.templates "python") -}}
 {{- fail "sandboxes.templates has no python: it is the template of callers that name none" -}}
 {{- end -}}
-{{- range list "templates" "models" -}}
-{{- if hasKey $v.server.config . -}}
-{{- fail (printf "server.config.%s: templates are set by sandboxes.templates, models by server.models" .) -}}
+{{- range $key, $value := dict "templates" "sandboxes.templates" "models" "server.models" "auth" "auth.mode" "sign_in" "auth.providers and auth.signIn" "public_url" "auth.publicURL" "trusted_proxies" "auth.trustedProxies" "limits" "limits" "network" "egress.network" "egress" "egress" -}}
+{{- if hasKey $v.server.config $key -}}
+{{- fail (printf "server.config.%s: it is set by the value %s" $key $value) -}}
+{{- end -}}
+{{- end -}}
+{{- if and $v.auth.providers (ne $v.auth.mode "accounts") -}}
+{{- fail "auth.providers is for users, whom auth.mode=token does not have: set auth.mode=accounts" -}}
+{{- end -}}
+{{- range $p := $v.auth.providers -}}
+{{- if hasKey $p "client_secret_env" -}}{{- /* by server.extraEnv */ -}}
+{{- else if hasKey $p "client_secret_file" -}}
+{{- fail (printf "auth.providers: %s has a client_secret_file: name the secret by clientSecret: {name: …, key: …}" $p.name) -}}
+{{- else if and $p.clientSecret (not $p.clientSecret.name) -}}
+{{- fail (printf "auth.providers: clientSecret of %s has no name: of which secret is it" $p.name) -}}
+{{- end -}}
+{{- end -}}
+{{- range list "proxy" "packageIndex" -}}
+{{- if and (index $v.egress .) (index $v.egress (printf "%sSecret" .)).name -}}
+{{- fail (printf "egress.%s and egress.%sSecret are both set: choose one" . .) -}}
+{{- end -}}
+{{- end -}}
+{{- range $name, $t := $v.sandboxes.templates -}}
+{{- if kindIs "map" $t.network -}}
+{{- range $s := $t.network.secrets -}}
+{{- if not $s.secret.name -}}
+{{- fail (printf "sandboxes.templates.%s.network.secrets: %s has no secret.name: of which secret is its value" $name $s.name) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- if eq (include "caesarion.sandboxNamespace" .) .Release.Namespace -}}

@@ -144,7 +144,13 @@ export default function AccountPage({ section }: { section: Section }) {
           )}
         </div>
       </aside>
-      <main id="main" ref={top} tabIndex={-1} className="min-h-0 min-w-0 flex-1 overflow-y-auto outline-none">
+      <main
+        id="main"
+        ref={top}
+        // biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls must be reachable by keyboard
+        tabIndex={0}
+        className="min-h-0 min-w-0 flex-1 overflow-y-auto outline-offset-[-2px]"
+      >
         <div className="mx-auto max-w-224 px-4 py-6 sm:px-8 md:py-10">
           <ErrorBoundary key={section}>
             <Suspense fallback={<Skeletons />}>

@@ -4,7 +4,7 @@ import { useState } from "react";
 import { call } from "@/api/client";
 import { useSettled } from "@/lib/hooks";
 import { Badge, Button, EmptyState, Select } from "@/ui";
-import { type AuditFilter, auditQuery, noFilter, outcome } from "./audit";
+import { type AuditFilter, auditQuery, noFilter, outcome, type Period, periods, within } from "./audit";
 import { OrganisationPicker } from "./OrganisationPicker";
 import { useLooked } from "./organisation";
 import { Facts, formatTime, Row, Rows, Section, Shown } from "./parts";
@@ -19,6 +19,7 @@ export default function Audit({ me }: { me: Me }) {
   const s = useStrings();
   const organisation = useLooked((state) => state.organisation);
   const [filter, setFilter] = useState<AuditFilter>(noFilter);
+  const [period, setPeriod] = useState<Period>("ever");
   const settled = useSettled(filter, 250);
   const users = useUsers(organisation);
   const list = useInfiniteQuery({
@@ -33,7 +34,8 @@ export default function Audit({ me }: { me: Me }) {
     placeholderData: (before) => before, // no flicker while typing
     staleTime: 0,
   });
-  const filtered = filter.user !== "" || filter.action !== "" || filter.object !== "";
+  const filtered = filter.user !== "" || filter.action !== "" || filter.object !== "" || period !== "ever";
+  const { shown: entries, ended } = within(list.data?.pages.flatMap((page) => page.entries ?? []) ?? [], period);
   const set = (change: Partial<AuditFilter>) => setFilter({ ...filter, ...change });
 
   return (
@@ -63,6 +65,15 @@ export default function Audit({ me }: { me: Me }) {
             ]}
           />
         </Labelled>
+        <Labelled text={s.filterTime}>
+          <Select<Period>
+            label={s.filterTime}
+            value={period}
+            onChange={setPeriod}
+            className="w-full sm:w-40"
+            options={(Object.keys(periods) as Period[]).map((value) => ({ value, label: s.periods[value] }))}
+          />
+        </Labelled>
         <Labelled text={s.filterObject}>
           <input
             type="search"
@@ -75,15 +86,22 @@ export default function Audit({ me }: { me: Me }) {
           />
         </Labelled>
         {filtered && (
-          <Button variant="ghost" size="sm" className="h-8 text-muted" onClick={() => setFilter(noFilter)}>
+          <Button
+            variant="ghost"
+            size="sm"
+            className="h-8 text-muted"
+            onClick={() => {
+              setFilter(noFilter);
+              setPeriod("ever");
+            }}
+          >
             <X className="size-3.5" aria-hidden />
             {s.clear}
           </Button>
         )}
       </search>
       <Shown query={list}>
-        {(data) => {
-          const entries = data.pages.flatMap((page) => page.entries ?? []);
+        {() => {
           if (entries.length === 0) {
             return (
               <div className="rounded-lg border bg-raised py-6">
@@ -102,7 +120,7 @@ export default function Audit({ me }: { me: Me }) {
           );
         }}
       </Shown>
-      {list.hasNextPage && (
+      {list.hasNextPage && !ended && (
         <Button className="mt-3" busy={list.isFetchingNextPage} onClick={() => void list.fetchNextPage()}>
           {s.older}
         </Button>

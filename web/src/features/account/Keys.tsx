@@ -6,7 +6,7 @@ import { formatAgo } from "@/lib/format";
 import { Badge, Button, ConfirmDialog, EmptyState, Select } from "@/ui";
 import { KeySecret, NewKeyDialog } from "./KeyDialogs";
 import { keyState, type Overlap, overlaps, usableFirst } from "./keys";
-import { Facts, FormDialog, formatDate, Row, Rows, Section, Shown, useChange } from "./parts";
+import { Facts, FormDialog, Found, formatDate, Row, Rows, Section, Shown, useChange } from "./parts";
 import { useStrings } from "./strings";
 import type { Key, KeyList, Me, NewKey } from "./types";
 
@@ -47,17 +47,21 @@ export default function Keys({ me, all }: { me: Me; all?: boolean }) {
           return (
             <>
               {shown.length > 0 ? (
-                <Rows label={all ? s.allKeys : s.keys}>
-                  {shown.map((key) => (
-                    <KeyRow
-                      key={key.id}
-                      item={key}
-                      owner={all === true}
-                      onRotate={key.user_id === me.user_id ? () => setRotating(key) : undefined}
-                      onRevoke={() => setRevoking(key)}
-                    />
-                  ))}
-                </Rows>
+                <Found list={shown} textOf={(key) => `${key.name} ${key.id} ${key.email}`}>
+                  {(found) => (
+                    <Rows label={all ? s.allKeys : s.keys}>
+                      {found.map((key) => (
+                        <KeyRow
+                          key={key.id}
+                          item={key}
+                          owner={all === true}
+                          onRotate={key.user_id === me.user_id ? () => setRotating(key) : undefined}
+                          onRevoke={() => setRevoking(key)}
+                        />
+                      ))}
+                    </Rows>
+                  )}
+                </Found>
               ) : (
                 <div className="rounded-lg border bg-raised py-6">
                   <EmptyState icon={<KeyRound />} title={s.noKeys}>

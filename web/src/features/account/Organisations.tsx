@@ -2,18 +2,19 @@ import { Plus } from "lucide-react";
 import { useState } from "react";
 import { call } from "@/api/client";
 import { formatAgo } from "@/lib/format";
-import { Badge, Button } from "@/ui";
+import { Badge, Button, ConfirmDialog } from "@/ui";
 import { useLooked, useOrganisations } from "./organisation";
 import { Facts, Field, FormDialog, Row, Rows, Section, Shown, text, useChange } from "./parts";
 import { openSection } from "./place";
 import { useStrings } from "./strings";
-import type { Me } from "./types";
+import type { Me, Organisation } from "./types";
 
 export default function Organisations({ me }: { me: Me }) {
   const s = useStrings();
   const change = useChange("organisations", "audit");
   const list = useOrganisations(me);
   const [making, setMaking] = useState(false);
+  const [deleting, setDeleting] = useState<Organisation | null>(null);
   const own = me.organisation?.organisation_id;
   return (
     <Section
@@ -48,11 +49,33 @@ export default function Organisations({ me }: { me: Me }) {
                 >
                   {s.seeUsers}
                 </Button>
+                {/* One with users is refused. */}
+                {o.users === 0 && (
+                  <Button
+                    size="sm"
+                    className="text-danger"
+                    aria-label={`${s.remove}: ${o.name}`}
+                    onClick={() => setDeleting(o)}
+                  >
+                    {s.remove}
+                  </Button>
+                )}
               </Row>
             ))}
           </Rows>
         )}
       </Shown>
+      <ConfirmDialog
+        open={deleting !== null}
+        onOpenChange={(open) => !open && setDeleting(null)}
+        title={s.deleteOrganisationTitle(deleting?.name ?? "")}
+        description={s.deleteOrganisationText}
+        confirm={s.remove}
+        danger
+        onConfirm={() =>
+          deleting && void change(() => call("DELETE", `/v1/organisations/${encodeURIComponent(deleting.id)}`))
+        }
+      />
       {making && (
         <FormDialog
           title={s.newOrganisation}

@@ -5,7 +5,7 @@ import { call } from "@/api/client";
 import type { SessionList } from "@/api/types";
 import { formatAgo, formatBytes } from "@/lib/format";
 import { Badge, Button, ConfirmDialog, EmptyState } from "@/ui";
-import { Facts, formatTime, Row, Rows, Section, Shown, useChange } from "./parts";
+import { Facts, Found, formatTime, Row, Rows, Section, Shown, useChange } from "./parts";
 import { useStrings } from "./strings";
 import type { Sandbox } from "./types";
 
@@ -55,49 +55,64 @@ export default function Sandboxes() {
               </EmptyState>
             </div>
           ) : (
-            <Rows label={s.sandboxes}>
-              {sandboxes.map((sandbox) => {
-                const session = sessionOf(sandbox.id);
-                const { memory_bytes, cpus } = sandbox.limits;
-                return (
-                  <Row key={sandbox.id}>
-                    <div className="min-w-0 flex-1 basis-72">
-                      <p className="flex flex-wrap items-center gap-x-2 gap-y-1">
-                        <span className="break-all font-mono text-xs">{sandbox.id}</span>
-                        <Badge tone={tones[sandbox.state]}>{s.states[sandbox.state]}</Badge>
-                      </p>
-                      <Facts
-                        facts={[
-                          sandbox.template,
-                          memory_bytes && formatBytes(memory_bytes),
-                          cpus && `${cpus} CPU`,
-                          s.created(formatAgo(sandbox.created_at)),
-                          s.used(formatAgo(sandbox.last_used_at)),
-                          sandbox.saved_bytes && s.onDisk(formatBytes(sandbox.saved_bytes)),
-                          sandbox.state !== "stopped" && s.expires(formatTime(sandbox.expires_at)),
-                        ]}
-                      />
-                      {session && (
-                        <p className="mt-0.5 text-xs">
-                          {s.ofSession}:{" "}
-                          <a href={`/s/${session.id}`} className="text-accent underline underline-offset-2">
-                            {session.title || s.untitled}
-                          </a>
-                        </p>
-                      )}
-                    </div>
-                    <Button
-                      size="sm"
-                      className="text-danger"
-                      aria-label={`${s.endSandbox}: ${sandbox.id}`}
-                      onClick={() => setEnding(sandbox)}
-                    >
-                      {s.endSandbox}
-                    </Button>
-                  </Row>
-                );
-              })}
-            </Rows>
+            <Found
+              list={sandboxes}
+              textOf={(sandbox) =>
+                `${sandbox.id} ${s.states[sandbox.state]} ${sandbox.template} ${sandbox.owner?.email ?? ""} ${sandbox.owner?.organisation_name ?? ""} ${sessionOf(sandbox.id)?.title ?? ""}`
+              }
+            >
+              {(found) => (
+                <Rows label={s.sandboxes}>
+                  {found.map((sandbox) => {
+                    const session = sessionOf(sandbox.id);
+                    const { memory_bytes, cpus } = sandbox.limits;
+                    return (
+                      <Row key={sandbox.id}>
+                        <div className="min-w-0 flex-1 basis-72">
+                          <p className="flex flex-wrap items-center gap-x-2 gap-y-1">
+                            <span className="break-all font-mono text-xs">{sandbox.id}</span>
+                            <Badge tone={tones[sandbox.state]}>{s.states[sandbox.state]}</Badge>
+                          </p>
+                          <Facts
+                            facts={[
+                              sandbox.owner?.email && (
+                                <span key="owner" className="break-all">
+                                  {s.ofUser(sandbox.owner.email)}
+                                </span>
+                              ),
+                              sandbox.owner?.organisation_name,
+                              sandbox.template,
+                              memory_bytes && formatBytes(memory_bytes),
+                              cpus && `${cpus} CPU`,
+                              s.created(formatAgo(sandbox.created_at)),
+                              s.used(formatAgo(sandbox.last_used_at)),
+                              sandbox.saved_bytes && s.onDisk(formatBytes(sandbox.saved_bytes)),
+                              sandbox.state !== "stopped" && s.expires(formatTime(sandbox.expires_at)),
+                            ]}
+                          />
+                          {session && (
+                            <p className="mt-0.5 text-xs">
+                              {s.ofSession}:{" "}
+                              <a href={`/s/${session.id}`} className="text-accent underline underline-offset-2">
+                                {session.title || s.untitled}
+                              </a>
+                            </p>
+                          )}
+                        </div>
+                        <Button
+                          size="sm"
+                          className="text-danger"
+                          aria-label={`${s.endSandbox}: ${sandbox.id}`}
+                          onClick={() => setEnding(sandbox)}
+                        >
+                          {s.endSandbox}
+                        </Button>
+                      </Row>
+                    );
+                  })}
+                </Rows>
+              )}
+            </Found>
           )
         }
       </Shown>

@@ -1,20 +1,24 @@
-import { KeyRound } from "lucide-react";
+import { ExternalLink, KeyRound } from "lucide-react";
 import { type FormEvent, useRef, useState } from "react";
 import { call, withQuery } from "@/api/client";
 import { Wordmark } from "@/app/Mark";
 import { Button } from "@/ui";
 import { failedText } from "./failed";
 import { Complaint, Field, PasswordField, sentence, text } from "./parts";
+import { elsewhere, sectionOf } from "./place";
 import { useStrings } from "./strings";
 import type { SignInWays } from "./types";
 
 /** The way in where there are accounts. */
 export default function SignIn({
   ways,
+  again,
   failed,
   onDone,
 }: {
   ways: SignInWays;
+  /** What was begun waits behind this: the tab must not go elsewhere. */
+  again: boolean;
   /** The code with which a provider's sign-in ended. */
   failed: string;
   onDone: () => void;
@@ -50,7 +54,8 @@ export default function SignIn({
   };
 
   return (
-    <Card title={s.signInTitle}>
+    <Card title={again ? s.againTitle : s.signInTitle} over={again}>
+      {again && <p className="mt-1.5 text-muted text-sm">{s.againText}</p>}
       {failed !== "" && (
         <div role="alert" className="mt-4 rounded-lg bg-danger-soft px-3.5 py-2.5 text-danger text-sm">
           <p className="font-medium">{s.failedTitle}</p>
@@ -63,11 +68,15 @@ export default function SignIn({
           {providers.map((provider) => (
             <li key={provider.name}>
               <a
-                href={withQuery(provider.url, { return: location.pathname })}
+                href={withQuery(provider.url, {
+                  return: again ? `/${elsewhere}` : location.pathname + (sectionOf(location.hash) ? location.hash : ""),
+                })}
+                {...(again ? { target: "_blank", rel: "noopener" } : {})}
                 className="flex h-10 w-full items-center justify-center gap-2 rounded-md border border-line-strong bg-raised px-3.5 font-medium text-sm transition-colors hover:bg-hover"
               >
                 <KeyRound className="size-4 text-muted" aria-hidden />
                 {s.signInWith(provider.title)}
+                {again && <ExternalLink className="size-3.5 text-muted" aria-label={s.newTab} role="img" />}
               </a>
             </li>
           ))}
@@ -108,14 +117,24 @@ export default function SignIn({
 }
 
 /** One card in the middle of the window. */
-export function Card({ title, children }: { title: string; children: React.ReactNode }) {
+export function Card({
+  title,
+  over,
+  children,
+}: {
+  title: string;
+  /** Lies over the page, which has its own main part. */
+  over?: boolean;
+  children: React.ReactNode;
+}) {
+  const Main = over ? "div" : "main";
   return (
-    <main className="grid h-dvh place-items-center overflow-auto bg-sunken p-4">
+    <Main className="grid h-dvh place-items-center overflow-auto bg-sunken p-4">
       <div className="w-full max-w-104 rounded-xl border bg-raised p-6 shadow-pop sm:p-8">
         <Wordmark />
         <h1 className="mt-6 font-semibold text-xl">{title}</h1>
         {children}
       </div>
-    </main>
+    </Main>
   );
 }

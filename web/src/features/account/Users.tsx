@@ -16,7 +16,20 @@ import { Badge, Button, ConfirmDialog, Dialog, EmptyState, IconButton, Menu, Men
 import { may } from "./me";
 import { OrganisationPicker } from "./OrganisationPicker";
 import { useLooked } from "./organisation";
-import { CopyLine, Facts, Field, FormDialog, formatTime, Row, Rows, Section, Shown, text, useChange } from "./parts";
+import {
+  CopyLine,
+  Facts,
+  Field,
+  FormDialog,
+  Found,
+  formatTime,
+  Row,
+  Rows,
+  Section,
+  Shown,
+  text,
+  useChange,
+} from "./parts";
 import { useStrings } from "./strings";
 import type { Me, Role, User, UserLink } from "./types";
 import { roleIn, rolesToGive, whyFixed } from "./users";
@@ -99,21 +112,25 @@ export default function Users({ me }: { me: Me }) {
               <EmptyState title={s.noMatchingUsers}>{s.noMatchingUsersText}</EmptyState>
             </div>
           ) : (
-            <Rows label={s.users}>
-              {users.map((user) => (
-                <UserRow
-                  key={user.id}
-                  me={me}
-                  user={user}
-                  organisation={organisation}
-                  onRole={(role) => update(user, { role })}
-                  onLink={() => makeLink(user)}
-                  onEnable={() => update(user, { disabled: false })}
-                  onOperatorNoMore={() => update(user, { operator: false })}
-                  onAsk={(what) => setQuestion({ what, user })}
-                />
-              ))}
-            </Rows>
+            <Found list={users} textOf={(user) => `${user.name} ${user.email} ${roleIn(user, organisation) ?? ""}`}>
+              {(found) => (
+                <Rows label={s.users}>
+                  {found.map((user) => (
+                    <UserRow
+                      key={user.id}
+                      me={me}
+                      user={user}
+                      organisation={organisation}
+                      onRole={(role) => update(user, { role })}
+                      onLink={() => makeLink(user)}
+                      onEnable={() => update(user, { disabled: false })}
+                      onOperatorNoMore={() => update(user, { operator: false })}
+                      onAsk={(what) => setQuestion({ what, user })}
+                    />
+                  ))}
+                </Rows>
+              )}
+            </Found>
           )
         }
       </Shown>

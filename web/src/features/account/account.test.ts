@@ -1,9 +1,11 @@
 import { beforeEach, describe, expect, it } from "vitest";
+import { setLanguage } from "@/lib/i18n";
 import { forgetPersonal, remember, remembered } from "@/lib/storage";
 import { browserName } from "./agent";
-import { auditQuery, noFilter, outcome } from "./audit";
+import { auditQuery, noFilter, outcome, within } from "./audit";
 import { failedText } from "./failed";
 import { keyState, usableFirst } from "./keys";
+import { limitText } from "./limit";
 import { may } from "./me";
 import { arrivalOf, hashOf, sectionOf } from "./place";
 import { actionOf, byArea, curlExample, offered, sampleRoute } from "./scopes";
@@ -234,9 +236,44 @@ describe("leaving", () => {
     remember("draft.new", "secret plan");
     remember("theme", "dark");
     localStorage.setItem("another-program", "1");
-    forgetPersonal();
+    expect(forgetPersonal()).toBe(true);
     expect(remembered("draft.new")).toBeNull();
     expect(remembered("theme")).toBe("dark");
     expect(localStorage.getItem("another-program")).toBe("1");
+    remember("draft.new", "");
+    expect(forgetPersonal(), "an empty draft is nothing").toBe(false);
+  });
+});
+
+describe("the audit of a time", () => {
+  const now = Date.parse("2026-11-23T12:00:00Z");
+  const entries = ["11:30", "10:00", "09:00"].map((clock) => ({ at: `2026-11-23T${clock}:00Z` }));
+  it("ends with the first entry that is too old", () => {
+    expect(within(entries, "hour", now)).toEqual({ shown: entries.slice(0, 1), ended: true });
+    expect(within(entries, "day", now)).toEqual({ shown: entries, ended: false });
+    expect(within(entries, "ever", now)).toEqual({ shown: entries, ended: false });
+    expect(within([], "hour", now)).toEqual({ shown: [], ended: false });
+  });
+});
+
+describe("a limit that is reached", () => {
+  beforeEach(() => setLanguage("en"));
+  const limit = {
+    limit: "cpu_per_day",
+    scope: "organisation",
+    unit: "milliseconds",
+    used: 7_200_000,
+    most: 7_200_000,
+  } as const;
+  it("is said with what is used and when there is more", () => {
+    const now = Date.parse("2026-11-23T12:00:00Z");
+    const near = limitText({ ...limit, frees_at: "2026-11-23T12:00:40Z" }, now);
+    expect(near.title).toBe("Limit reached: CPU time, today");
+    expect(near.detail).toMatch(/^Your organisation uses .+ of .+\. There is more in 40 s, at /);
+    expect(limitText({ ...limit, frees_at: "2026-11-24T00:00:00Z" }, now).detail).toMatch(/There is more at \d/);
+    expect(limitText(limit, now).detail).not.toContain("more");
+  });
+  it("that is new to the page goes by its own name", () => {
+    expect(limitText({ limit: "moons", scope: "user", used: 1, most: 1 }).title).toBe("Limit reached: moons");
   });
 });

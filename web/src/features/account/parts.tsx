@@ -185,6 +185,50 @@ export function Section({
   );
 }
 
+/** A list longer than this has a field to find something in it. */
+const findFrom = 5;
+
+/** Shows what has all the words somewhere in its text; the field is there for long lists, and while it is used. */
+export function Found<T>({
+  list,
+  textOf,
+  children,
+}: {
+  list: readonly T[];
+  textOf: (one: T) => string;
+  children: (found: T[]) => ReactNode;
+}) {
+  const s = useStrings();
+  const [query, setQuery] = useState("");
+  const words = query.toLowerCase().split(/\s+/);
+  const found = list.filter((one) => {
+    const text = textOf(one).toLowerCase();
+    return words.every((word) => text.includes(word));
+  });
+  return (
+    <>
+      {(list.length >= findFrom || query !== "") && (
+        <search className="mb-3 block">
+          <input
+            type="search"
+            aria-label={s.find}
+            placeholder={s.find}
+            value={query}
+            onChange={(e) => setQuery(e.target.value)}
+            spellCheck={false}
+            className="h-8.5 w-full rounded-md border border-line-strong bg-raised px-2.5 text-sm sm:w-72"
+          />
+        </search>
+      )}
+      {found.length === 0 && list.length > 0 ? (
+        <p className="rounded-lg border bg-raised px-4 py-6 text-center text-muted text-sm">{s.nothingFound}</p>
+      ) : (
+        children(found)
+      )}
+    </>
+  );
+}
+
 /** A list of things in a frame, one below the other. */
 export function Rows({ label, children }: { label: string; children: ReactNode }) {
   return (

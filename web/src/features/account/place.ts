@@ -12,10 +12,15 @@ export type Section = (typeof accountSections)[number] | (typeof adminSections)[
 export type Arrival =
   | { kind: "setup" | "set-password"; secret: string }
   | { kind: "sign-in-failed"; code: string }
-  | { kind: "token-refused" };
+  | { kind: "token-refused" }
+  | { kind: "signed-in" };
+
+/** Where a provider sends a tab that was opened only to sign in. */
+export const elsewhere = "#signed-in";
 
 export function arrivalOf(hash: string): Arrival | null {
   if (hash === "#token-refused") return { kind: "token-refused" };
+  if (hash === elsewhere) return { kind: "signed-in" };
   const found = /^#(setup|set-password|sign-in-failed)=([\w.~-]{1,200})$/.exec(hash);
   if (!found) return null;
   const [, kind, value = ""] = found;

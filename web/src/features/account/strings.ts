@@ -17,6 +17,13 @@ export const useStrings = defineStrings({
     passwordMissing: "Enter your password.",
     again: "Try again",
 
+    againTitle: "You are signed out",
+    againText: "Sign in again to go on. Nothing you typed is lost: it waits behind this page.",
+    newTab: "opens another tab",
+    signedInTitle: "You are signed in",
+    signedInText: "Close this tab: the one in which you were working goes on.",
+    goOnHere: "Go on here",
+
     setupTitle: "Set up this server",
     setupText: "You are the first user. You operate the installation, and own its first organisation.",
     setupButton: "Make the account",
@@ -154,6 +161,8 @@ export const useStrings = defineStrings({
     copyExample: "Copy the example",
     done: "I have copied it",
 
+    find: "Find",
+    nothingFound: "Nothing here has these words.",
     usersText: "Who may use this server, and what each may do. Changes are in force at once.",
     newUser: "New user",
     newUserText: "A link for you to pass on sets the password.",
@@ -196,6 +205,11 @@ export const useStrings = defineStrings({
     usersCount: (n: number) => (n === 1 ? "1 user" : `${n} users`),
     seeUsers: "See the users",
 
+    remove: "Delete",
+    deleteOrganisationTitle: (name: string) => `Delete “${name}”?`,
+    deleteOrganisationText: "Its keys are no longer good. Its audit stays.",
+    ofUser: (email: string) => `of ${email}`,
+
     sandboxesText: "All sandboxes of the organisation, those that sleep too. Looking at this list wakes none.",
     noSandboxes: "No sandboxes",
     noSandboxesText: "Sandboxes start when somebody runs code.",
@@ -228,6 +242,14 @@ export const useStrings = defineStrings({
     frees: (time: string) => `anew at ${time}`,
     uploadMost: (size: string) => `A file that is uploaded may have ${size} at most.`,
     uploadTypes: (list: string) => `Files that may be uploaded: ${list}.`,
+    limitTitle: (name: string) => `Limit reached: ${name}`,
+    limitUsed: {
+      user: (used: string, most: string) => `You use ${used} of ${most}.`,
+      organisation: (used: string, most: string) => `Your organisation uses ${used} of ${most}.`,
+    },
+    limitFrees: (clock: string) => `There is more at ${clock}.`,
+    limitFreesIn: (seconds: number, clock: string) => `There is more in ${seconds} s, at ${clock}.`,
+    limitKept: "What you wrote is still there.",
     limits: {
       sandboxes: "Sandboxes awake",
       memory: "Memory of these",
@@ -242,6 +264,14 @@ export const useStrings = defineStrings({
     auditText: "Who did what, when and from where. Never what was in it.",
     filterUser: "User",
     filterAction: "Action",
+    filterTime: "Time",
+    periods: {
+      ever: "Any time",
+      hour: "The last hour",
+      day: "The last 24 hours",
+      week: "The last 7 days",
+      month: "The last 30 days",
+    },
     filterObject: "Object",
     objectHint: "id of a key, session, …",
     anybody: "Anybody",
@@ -262,6 +292,7 @@ export const useStrings = defineStrings({
       "update-user": "changed a user",
       "remove-user": "took a user out",
       "create-user-link": "made a link for a user",
+      "delete-organisation": "deleted an organisation",
       "create-organisation": "made an organisation",
       "choose-organisation": "chose an organisation",
       "change-password": "changed the password",
@@ -302,6 +333,14 @@ export const useStrings = defineStrings({
     emailMissing: "Gib Deine E-Mail-Adresse ein.",
     passwordMissing: "Gib Dein Passwort ein.",
     again: "Noch einmal",
+
+    againTitle: "Du bist abgemeldet",
+    againText:
+      "Melde Dich wieder an, dann geht es weiter. Was Du geschrieben hast, ist nicht verloren: Es wartet hinter dieser Seite.",
+    newTab: "öffnet einen weiteren Tab",
+    signedInTitle: "Du bist angemeldet",
+    signedInText: "Schließe diesen Tab: Der, in dem Du gearbeitet hast, geht weiter.",
+    goOnHere: "Hier weitermachen",
 
     setupTitle: "Server einrichten",
     setupText: "Du bist der erste Benutzer. Du betreibst die Installation, und ihre erste Organisation gehört Dir.",
@@ -447,6 +486,8 @@ export const useStrings = defineStrings({
     copyExample: "Beispiel kopieren",
     done: "Ich habe ihn kopiert",
 
+    find: "Suchen",
+    nothingFound: "Nichts hier enthält diese Wörter.",
     usersText: "Wer diesen Server benutzen darf und was. Änderungen gelten sofort.",
     newUser: "Neuer Benutzer",
     newUserText: "Ein Link, den Du weitergibst, legt das Passwort fest.",
@@ -490,6 +531,11 @@ export const useStrings = defineStrings({
     usersCount: (n) => (n === 1 ? "1 Benutzer" : `${n} Benutzer`),
     seeUsers: "Benutzer ansehen",
 
+    remove: "Löschen",
+    deleteOrganisationTitle: (name) => `„${name}“ löschen?`,
+    deleteOrganisationText: "Ihre Schlüssel gelten dann nicht mehr. Ihr Protokoll bleibt.",
+    ofUser: (email) => `von ${email}`,
+
     sandboxesText: "Alle Sandboxes der Organisation, auch die schlafenden. Diese Liste weckt keine.",
     noSandboxes: "Keine Sandboxes",
     noSandboxesText: "Eine Sandbox startet, sobald jemand Code ausführt.",
@@ -522,6 +568,14 @@ export const useStrings = defineStrings({
     frees: (time) => `von vorn um ${time}`,
     uploadMost: (size) => `Eine hochgeladene Datei darf höchstens ${size} haben.`,
     uploadTypes: (list) => `Hochladen darf man: ${list}.`,
+    limitTitle: (name) => `Grenze erreicht: ${name}`,
+    limitUsed: {
+      user: (used, most) => `Du nutzt ${used} von ${most}.`,
+      organisation: (used, most) => `Deine Organisation nutzt ${used} von ${most}.`,
+    },
+    limitFrees: (clock) => `Mehr gibt es um ${clock}.`,
+    limitFreesIn: (seconds, clock) => `Mehr gibt es in ${seconds} s, um ${clock}.`,
+    limitKept: "Was Du geschrieben hast, ist noch da.",
     limits: {
       sandboxes: "Wache Sandboxes",
       memory: "Deren Speicher",
@@ -536,6 +590,14 @@ export const useStrings = defineStrings({
     auditText: "Wer was wann und von wo getan hat. Nie, was darin stand.",
     filterUser: "Benutzer",
     filterAction: "Vorgang",
+    filterTime: "Zeit",
+    periods: {
+      ever: "Jederzeit",
+      hour: "Letzte Stunde",
+      day: "Letzte 24 Stunden",
+      week: "Letzte 7 Tage",
+      month: "Letzte 30 Tage",
+    },
     filterObject: "Objekt",
     objectHint: "id eines Schlüssels, einer Sitzung, …",
     anybody: "Alle",
@@ -556,6 +618,7 @@ export const useStrings = defineStrings({
       "update-user": "Benutzer geändert",
       "remove-user": "Benutzer herausgenommen",
       "create-user-link": "Link für einen Benutzer erstellt",
+      "delete-organisation": "Organisation gelöscht",
       "create-organisation": "Organisation angelegt",
       "choose-organisation": "Organisation gewählt",
       "change-password": "Passwort geändert",

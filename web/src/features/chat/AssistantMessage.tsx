@@ -1,6 +1,7 @@
 import { ChevronRight, Lightbulb, RotateCcw } from "lucide-react";
 import { memo } from "react";
 import type { Item } from "@/api/types";
+import { useMay } from "@/features/account/me";
 import { useActions, useSession, useSessionStore } from "@/features/session";
 import { cx } from "@/lib/cx";
 import { formatNumber } from "@/lib/format";
@@ -48,6 +49,7 @@ export function AnswerActions({ last }: { last: Item }) {
   const turn = useSession((state) => (state.lastTurn?.id === last.turn_id ? state.lastTurn : null));
   const model = last.model ?? start.model ?? turn?.model ?? "";
   const usage = turn?.usage;
+  const runs = useMay("execute");
   return (
     <div className="-ml-1.5 flex h-8 items-center gap-0.5 text-muted text-xs">
       <CopyButton
@@ -55,9 +57,11 @@ export function AnswerActions({ last }: { last: Item }) {
         text={() => answerText(last.turn_id ?? "", store.get().order, store.get().items)}
         className="inline-flex size-7 items-center justify-center rounded-md text-muted hover:bg-hover hover:text-ink"
       />
-      <IconButton size="sm" label={s.message.regenerate} onClick={() => void actions.regenerate(start.id)}>
-        <RotateCcw aria-hidden />
-      </IconButton>
+      {runs && (
+        <IconButton size="sm" label={s.message.regenerate} onClick={() => void actions.regenerate(start.id)}>
+          <RotateCcw aria-hidden />
+        </IconButton>
+      )}
       <Branches item={start} />
       {model ? (
         usage ? (

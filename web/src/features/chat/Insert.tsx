@@ -1,5 +1,6 @@
 import { CodeXml, Pilcrow } from "lucide-react";
 import { memo, useState } from "react";
+import { useMay } from "@/features/account/me";
 import { useNotebook } from "@/features/notebook/controller";
 import { useSessionStore } from "@/features/session";
 import { cx } from "@/lib/cx";
@@ -12,6 +13,7 @@ const button =
 export const Gap = memo(function Gap({ id }: { id: string }) {
   const [open, setOpen] = useState(false);
   const store = useSessionStore();
+  const changes = useMay("write");
   const before = () => {
     const { order } = store.get();
     return order[order.indexOf(id) - 1] ?? "";
@@ -23,7 +25,7 @@ export const Gap = memo(function Gap({ id }: { id: string }) {
       onPointerEnter={() => setOpen(true)}
       onPointerLeave={() => setOpen(false)}
     >
-      {open ? (
+      {open && changes ? (
         <div className="appear -translate-y-1/2 absolute inset-x-0 top-1/2 flex h-6 items-center justify-center gap-1.5 before:absolute before:inset-x-0 before:top-1/2 before:-z-[1] before:h-px before:bg-line-strong">
           <Buttons after={before} />
         </div>
@@ -61,6 +63,7 @@ function Buttons({ after }: { after: () => string | null }) {
 
 /** The same at the end of the thread, always there. */
 export function InsertRow() {
+  if (!useMay("write")) return null;
   return (
     <div className={cx("mt-3 flex items-center justify-center gap-1.5")}>
       <Buttons after={() => null} />

@@ -1,5 +1,6 @@
 import { ArrowDown } from "lucide-react";
 import { memo, useCallback, useEffect, useMemo, useRef, useState } from "react";
+import { useMay } from "@/features/account/me";
 import { Cell } from "@/features/notebook/Cell";
 import { Notebook, NotebookContext, useNotebook, useNotebookState } from "@/features/notebook/controller";
 
@@ -183,13 +184,15 @@ function NearEntry({ id, height, end }: { id: string; height: number; end: boole
 function Body({ id, end }: { id: string; end: boolean }) {
   const item = useItem(id);
   const notebook = useNotebook();
-  const run = useCallback(
+  const runs = useMay("execute");
+  const make = useCallback(
     async (code: string) => {
       const made = await notebook.insert("cell", id, false, code);
       if (made) notebook.run(made.id);
     },
     [notebook, id],
   );
+  const run = runs ? make : null;
   if (!item) return null;
   return (
     <>

@@ -1,6 +1,7 @@
 import { CircleSlash, RotateCcw, StepForward, TriangleAlert } from "lucide-react";
 import { useState } from "react";
 import type { Item, TurnStatus as Status } from "@/api/types";
+import { useMay } from "@/features/account/me";
 import { useActions, useSession } from "@/features/session";
 import { cx } from "@/lib/cx";
 import { useSettled } from "@/lib/hooks";
@@ -54,6 +55,7 @@ export function TurnStatus() {
   const language = useLanguage();
   const [busy, setBusy] = useState(false);
   const end = useEnd();
+  const runs = useMay("execute");
   if (!end) return null;
   const failed = end.status === "error";
   const words: Partial<Record<Status, string>> = {
@@ -74,9 +76,11 @@ export function TurnStatus() {
       <p className="flex min-h-8 items-center gap-2 text-muted text-sm">
         <CircleSlash className="size-4 shrink-0" aria-hidden />
         {s.turn.stopped}
-        <Button size="sm" variant="ghost" busy={busy} onClick={() => void go()}>
-          {s.turn.goOn}
-        </Button>
+        {runs && (
+          <Button size="sm" variant="ghost" busy={busy} onClick={() => void go()}>
+            {s.turn.goOn}
+          </Button>
+        )}
       </p>
     );
   }
@@ -93,7 +97,7 @@ export function TurnStatus() {
         {failed && end.message ? <p className="font-medium">{s.turn.failed}</p> : null}
         <p>{text}</p>
       </div>
-      <Button size="sm" busy={busy} onClick={() => void go()}>
+      <Button size="sm" busy={busy} hidden={!runs} onClick={() => void go()}>
         {failed ? <RotateCcw className="size-3.5" aria-hidden /> : <StepForward className="size-3.5" aria-hidden />}
         {failed ? s.turn.retry : s.turn.goOn}
       </Button>

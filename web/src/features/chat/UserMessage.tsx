@@ -1,6 +1,7 @@
 import { FileText, Pencil } from "lucide-react";
 import { type KeyboardEvent, useEffect, useLayoutEffect, useRef, useState } from "react";
 import type { Item } from "@/api/types";
+import { useMay } from "@/features/account/me";
 import { openPreview } from "@/features/files/preview";
 import { useActions } from "@/features/session";
 import { cx } from "@/lib/cx";
@@ -19,6 +20,7 @@ export function UserMessage({ item }: { item: Item }) {
   const [editing, setEditing] = useState(false);
   const [whole, setWhole] = useState(false);
   useEffect(() => onEditMessage(item.id, () => setEditing(true)), [item.id]);
+  const changes = useMay("execute");
   const text = item.text ?? "";
   const long = text.split("\n").length > foldAfter || text.length > 1200;
   if (editing) return <Edit item={item} onDone={() => setEditing(false)} />;
@@ -42,9 +44,11 @@ export function UserMessage({ item }: { item: Item }) {
             text={text}
             className="inline-flex size-7 items-center justify-center rounded-md text-muted hover:bg-hover hover:text-ink"
           />
-          <IconButton size="sm" label={s.message.edit} onClick={() => setEditing(true)}>
-            <Pencil aria-hidden />
-          </IconButton>
+          {changes && (
+            <IconButton size="sm" label={s.message.edit} onClick={() => setEditing(true)}>
+              <Pencil aria-hidden />
+            </IconButton>
+          )}
         </div>
         <Branches item={item} />
       </div>

@@ -2,7 +2,9 @@
 // picked since the last one. Uploads of the files panel are none of it.
 import { useMemo, useState } from "react";
 import { type Transfer, useTransfers } from "@/features/files/transfers";
-import { uploader } from "@/features/files/upload";
+
+/** Where there are transfers it is here already. */
+const uploader = () => import("@/features/files/upload").then((m) => m.uploader);
 
 // Transfers that went out with a message, or were taken off one.
 const used = new Set<string>();
@@ -42,11 +44,13 @@ export function useAttachments(sessionId: string): Attachments {
       remove(id) {
         used.add(id);
         const transfer = files.find((t) => t.id === id);
-        if (transfer && under.has(transfer.status)) uploader.cancel(id);
+        if (transfer && under.has(transfer.status)) void uploader().then((u) => u.cancel(id));
         setVersion((v) => v + 1);
       },
       async arrived() {
-        const paths = await Promise.all(files.map((t) => (t.status === "done" ? t.path : uploader.done(t.id))));
+        const paths = await Promise.all(
+          files.map((t) => (t.status === "done" ? t.path : uploader().then((u) => u.done(t.id)))),
+        );
         return paths.every((path) => path !== undefined) ? paths : null;
       },
       clear() {

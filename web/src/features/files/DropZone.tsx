@@ -1,14 +1,15 @@
-import { Upload } from "lucide-react";
+import { Eye, Upload } from "lucide-react";
 import { lazy, type ReactNode, Suspense, useEffect, useState } from "react";
+import { currentMe, may, mayChange, useMay } from "@/features/account/me";
 import { useActions, useSession } from "@/features/session";
 import { Button, Dialog } from "@/ui";
 import { addFiles, pastedFiles, useNotebookQuestion } from "./add";
 import { setDropTarget, useDropTarget } from "./drag";
 import { PreviewHost } from "./PreviewHost";
 import { usePanel } from "./panel";
+import { uploadDir } from "./paths";
 import { useStrings } from "./strings";
 import { useTransfers } from "./transfers";
-import { uploadDir } from "./upload";
 
 const TransferList = lazy(() => import("./TransferList").then((m) => ({ default: m.TransferList })));
 
@@ -31,7 +32,7 @@ export function DropZone({ children }: { children: ReactNode }) {
       // A row of the tree under the pointer has taken it, and said which folder it is.
       if (!event.defaultPrevented) setDropTarget(null);
       event.preventDefault(); // or the browser would open the file and leave the page
-      if (event.dataTransfer) event.dataTransfer.dropEffect = "copy";
+      if (event.dataTransfer) event.dataTransfer.dropEffect = may(currentMe(), "write") ? "copy" : "none";
       setOver(true);
     };
     // Leaving one element is entering the next; only out of the window is there none.
@@ -50,7 +51,7 @@ export function DropZone({ children }: { children: ReactNode }) {
       const field = event.target instanceof Element && event.target.closest("input, textarea, [contenteditable]");
       if (field && event.clipboardData.types.includes("text/plain")) return;
       event.preventDefault();
-      void addFiles(actions, pastedFiles(event.clipboardData), uploadDir, "paste");
+      if (mayChange()) void addFiles(actions, pastedFiles(event.clipboardData), uploadDir, "paste");
     };
     window.addEventListener("dragover", dragOver);
     window.addEventListener("dragleave", leave);
@@ -80,15 +81,20 @@ export function DropZone({ children }: { children: ReactNode }) {
 function Overlay() {
   const s = useStrings();
   const dir = useDropTarget((t) => t.dir) ?? uploadDir;
+  const changes = useMay("write");
   return (
     // Lets the pointer through: what is below says where the files go.
     <div className="pointer-events-none fixed inset-0 z-50 p-3">
       <div className="flex h-full items-center justify-center rounded-2xl border-2 border-accent border-dashed bg-accent/8">
         <div className="flex items-center gap-3 rounded-xl border bg-raised px-5 py-4 shadow-pop" role="status">
-          <Upload aria-hidden className="size-6 text-accent" />
+          {changes ? (
+            <Upload aria-hidden className="size-6 text-accent" />
+          ) : (
+            <Eye aria-hidden className="size-6 text-muted" />
+          )}
           <div>
-            <p className="font-medium">{s.dropHere}</p>
-            <p className="text-muted text-sm">{s.dropInto(dir)}</p>
+            <p className="font-medium">{changes ? s.dropHere : s.readOnly}</p>
+            <p className="text-muted text-sm">{changes ? s.dropInto(dir) : s.readOnlyText}</p>
           </div>
         </div>
       </div>

@@ -12,6 +12,7 @@ import {
 import { type KeyboardEvent, type MouseEvent, useEffect, useMemo, useRef, useState } from "react";
 import { useStore } from "zustand";
 import { ApiError } from "@/api/client";
+import { mayChange, useMay } from "@/features/account/me";
 import { MenuItem, MenuLine, toast } from "@/ui";
 import { archiveUrl, contentUrl, download } from "./api";
 import { carried, carriedType, setDropTarget, useDropTarget } from "./drag";
@@ -44,6 +45,7 @@ function folderOf(row: Row): string {
 export function FileTree({ files, marks, onUpload, onInsert, onGoto, onDropFiles }: FileTreeProps) {
   const s = useStrings();
   const state = useStore(files.store);
+  const changes = useMay("write");
   const target = useDropTarget((t) => t.dir);
   const [limit, setLimit] = useState(shownAtFirst);
   const tree = useRef<HTMLDivElement>(null);
@@ -88,7 +90,7 @@ export function FileTree({ files, marks, onUpload, onInsert, onGoto, onDropFiles
     return paths.filter((p) => parent(p) !== "/");
   };
   const remove = async (paths: string[]) => {
-    if (paths.length === 0) return;
+    if (paths.length === 0 || !mayChange()) return;
     const next = rows.find((r, i) => i > at && !paths.includes(r.path)) ?? rows[at - 1];
     try {
       const gone = await files.remove(paths);
@@ -112,7 +114,7 @@ export function FileTree({ files, marks, onUpload, onInsert, onGoto, onDropFiles
       toast.failure(err);
     }
   };
-  const startRename = (row: Row) => row.level > 1 && files.set({ renaming: row.path, cursor: row.path });
+  const startRename = (row: Row) => row.level > 1 && mayChange() && files.set({ renaming: row.path, cursor: row.path });
   const startFolder = (dir: string) => {
     void files.expand(dir);
     files.set({ making: dir });
@@ -179,6 +181,7 @@ export function FileTree({ files, marks, onUpload, onInsert, onGoto, onDropFiles
       if (paths) {
         event.preventDefault();
         event.stopPropagation();
+        if (!mayChange()) return;
         files
           .moveInto(paths, dir)
           .then((taken) => taken.length > 0 && toast.warning(s.taken(base(taken[0] ?? ""))))
@@ -207,7 +210,7 @@ export function FileTree({ files, marks, onUpload, onInsert, onGoto, onDropFiles
               {row.folder ? s.downloadZip : s.download}
             </MenuItem>
           )}
-          {row.folder && (
+          {row.folder && changes && (
             <>
               <MenuItem icon={<Upload />} onSelect={() => onUpload(row.path)}>
                 {s.uploadHere}
@@ -221,18 +224,20 @@ export function FileTree({ files, marks, onUpload, onInsert, onGoto, onDropFiles
           <MenuItem icon={<Clipboard />} onSelect={() => void copyPaths(paths.length > 0 ? paths : [row.path])}>
             {s.copyPath}
           </MenuItem>
-          <MenuItem
-            icon={<SquareCode />}
-            onSelect={() => onInsert((paths.length > 0 ? paths : [row.path]).map(pythonString).join(", "))}
-          >
-            {s.insert}
-          </MenuItem>
+          {changes && (
+            <MenuItem
+              icon={<SquareCode />}
+              onSelect={() => onInsert((paths.length > 0 ? paths : [row.path]).map(pythonString).join(", "))}
+            >
+              {s.insert}
+            </MenuItem>
+          )}
           {mark && (
             <MenuItem icon={<CornerDownRight />} onSelect={() => onGoto(mark.itemId)}>
               {s.gotoCell}
             </MenuItem>
           )}
-          {row.level > 1 && (
+          {row.level > 1 && changes && (
             <>
               <MenuLine />
               {single && (

@@ -14,6 +14,7 @@ import {
 } from "lucide-react";
 import { useEffect, useMemo, useRef, useState } from "react";
 import { useStore } from "zustand";
+import { useMay } from "@/features/account/me";
 import { sleeps } from "@/features/sandbox/status";
 import { useActions, useSession } from "@/features/session";
 import { Button, EmptyState, IconButton, Menu, MenuItem, toast } from "@/ui";
@@ -25,12 +26,11 @@ import { insertText } from "./insert";
 import { marksOf, unseen } from "./marks";
 import { PreviewHost } from "./PreviewHost";
 import { panelShown } from "./panel";
-import { base, parent } from "./paths";
+import { base, parent, uploadDir } from "./paths";
 import { type Files, filesOf } from "./store";
 import { useStrings } from "./strings";
 import { TransferList } from "./TransferList";
 import { roots } from "./tree";
-import { uploadDir } from "./upload";
 
 /** Files of the session: tree, uploads, preview. */
 export function FilesPanel() {
@@ -51,6 +51,13 @@ function NoSession() {
 
 function Nothing({ onUpload }: { onUpload: () => void }) {
   const s = useStrings();
+  if (!useMay("write")) {
+    return (
+      <EmptyState icon={<Eye />} title={s.noFiles}>
+        {s.readOnlyText}
+      </EmptyState>
+    );
+  }
   return (
     <EmptyState
       icon={<Upload />}
@@ -117,6 +124,7 @@ function Panel({ files }: { files: Files }) {
   const sandbox = useSession((x) => x.session?.sandbox.state ?? "none");
   const live = sandbox === "ready" || sandbox === "busy" || sleeps(sandbox);
   const input = useUploadInput();
+  const changes = useMay("write");
   const [text, setText] = useState("");
   const marks = useMemo(() => unseen(marksOf(order, items), state.seen), [order, items, state.seen]);
 
@@ -175,9 +183,11 @@ function Panel({ files }: { files: Files }) {
           <IconButton size="sm" label={s.download} onClick={saveChosen}>
             <Download />
           </IconButton>
-          <IconButton size="sm" label={s.remove} onClick={() => void removeChosen()}>
-            <Trash2 />
-          </IconButton>
+          {changes && (
+            <IconButton size="sm" label={s.remove} onClick={() => void removeChosen()}>
+              <Trash2 />
+            </IconButton>
+          )}
           <IconButton size="sm" label={s.clearSelection} onClick={() => files.select(state.cursor)}>
             <X />
           </IconButton>
@@ -211,9 +221,11 @@ function Panel({ files }: { files: Files }) {
               </button>
             )}
           </div>
-          <IconButton size="sm" label={s.uploadFiles} onClick={() => input.choose(uploadDir)}>
-            <Upload />
-          </IconButton>
+          {changes && (
+            <IconButton size="sm" label={s.uploadFiles} onClick={() => input.choose(uploadDir)}>
+              <Upload />
+            </IconButton>
+          )}
           <Menu
             trigger={
               <IconButton size="sm" label={s.more} tip={false}>
@@ -221,18 +233,22 @@ function Panel({ files }: { files: Files }) {
               </IconButton>
             }
           >
-            <MenuItem icon={<FolderUp />} onSelect={() => input.choose(uploadDir, true)}>
-              {s.uploadFolder}
-            </MenuItem>
-            <MenuItem
-              icon={<FolderPlus />}
-              onSelect={() => {
-                void files.expand(roots[0]);
-                files.set({ making: roots[0] });
-              }}
-            >
-              {s.newFolder}
-            </MenuItem>
+            {changes && (
+              <>
+                <MenuItem icon={<FolderUp />} onSelect={() => input.choose(uploadDir, true)}>
+                  {s.uploadFolder}
+                </MenuItem>
+                <MenuItem
+                  icon={<FolderPlus />}
+                  onSelect={() => {
+                    void files.expand(roots[0]);
+                    files.set({ making: roots[0] });
+                  }}
+                >
+                  {s.newFolder}
+                </MenuItem>
+              </>
+            )}
             <MenuItem icon={state.hidden ? <EyeOff /> : <Eye />} onSelect={() => files.set({ hidden: !state.hidden })}>
               {state.hidden ? s.hideHidden : s.showHidden}
             </MenuItem>
@@ -241,6 +257,12 @@ function Panel({ files }: { files: Files }) {
             </MenuItem>
           </Menu>
         </div>
+      )}
+      {!changes && !nothing && (
+        <p className="flex shrink-0 gap-2 border-b bg-sunken px-3 py-2 text-muted text-xs">
+          <Eye aria-hidden className="mt-px size-3.5 shrink-0" />
+          {s.readOnlyText}
+        </p>
       )}
       {!live && !nothing && ready && (
         <p className="flex shrink-0 gap-2 border-b bg-sunken px-3 py-2 text-muted text-xs">

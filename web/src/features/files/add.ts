@@ -1,10 +1,10 @@
 import { create } from "zustand";
+import { mayChange } from "@/features/account/me";
 import type { SessionActions } from "@/features/session";
 import { importNotebook } from "@/features/session/sessions";
 import { collect } from "./collect";
-import { base, extension } from "./paths";
+import { base, extension, uploadDir } from "./paths";
 import type { Origin, Transfer } from "./transfers";
-import { uploadDir, uploadFiles } from "./upload";
 
 /** What becomes of a notebook: a session of its own, a file as any other, or nothing. */
 export type NotebookChoice = "session" | "file" | "none";
@@ -40,6 +40,7 @@ export async function addFiles(
   dir: string = uploadDir,
   origin: Origin = "program",
 ): Promise<Transfer[]> {
+  if (!mayChange()) return [];
   const collected = await collect(items); // begins at once, see there
   const [only] = collected.files;
   if (
@@ -54,7 +55,9 @@ export async function addFiles(
   }
   if (collected.files.length + collected.folders.length === 0) return [];
   const id = await actions.ensureSession();
-  return id ? uploadFiles(id, collected, dir, origin) : [];
+  if (!id) return [];
+  const { uploadFiles } = await import("./upload"); // with the first file
+  return uploadFiles(id, collected, dir, origin);
 }
 
 /** Files of a paste, with names that tell them apart: a picture has none of its own. */

@@ -1,5 +1,4 @@
 // What the server's answers to an upload mean.
-import { reportUnauthenticated } from "@/api/client";
 import type { TransferProblem } from "./transfers";
 import type { Answer } from "./transport";
 
@@ -8,7 +7,6 @@ export const retried = new Set([408, 425, 429, 500, 502, 503, 504]);
 export const lasting = new Set(["disk-full", "session-full", "too-many-uploads", "too-many-sandboxes"]);
 
 export function problemOf(answer: Answer): TransferProblem {
-  if (answer.status === 401) reportUnauthenticated();
   try {
     const p = JSON.parse(answer.text) as { code?: string; detail?: string; title?: string; hint?: string };
     return {

@@ -76,3 +76,6 @@ export function pythonString(path: string): string {
 export function rowId(path: string): string {
   return `file:${path}`;
 }
+
+/** Where files go that nobody put elsewhere. */
+export const uploadDir = "/uploaded_files";

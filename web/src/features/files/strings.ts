@@ -4,6 +4,9 @@ const n = (count: number, one: string, many: string) => `${count} ${count === 1 
 
 export const useStrings = defineStrings({
   en: {
+    noFiles: "No files",
+    readOnly: "You can't upload here",
+    readOnlyText: "You are a viewer in this organisation: you can look at files, and not add or change any.",
     unseen: (n: number) => (n === 1 ? "1 file you have not looked at" : `${n} files you have not looked at`),
     unseenShort: "new",
     files: "Files",
@@ -123,6 +126,10 @@ export const useStrings = defineStrings({
     notAnImage: "The bytes are no image this browser knows.",
   },
   de: {
+    noFiles: "Keine Dateien",
+    readOnly: "Du kannst hier nichts hochladen",
+    readOnlyText:
+      "Du bist in dieser Organisation Betrachter: Du kannst Dateien ansehen, aber keine hinzufügen oder ändern.",
     unseen: (n) =>
       n === 1 ? "1 Datei, die Du noch nicht angesehen hast" : `${n} Dateien, die Du noch nicht angesehen hast`,
     unseenShort: "neu",

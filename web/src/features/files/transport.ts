@@ -1,3 +1,6 @@
+import { signInAgain } from "@/api/client";
+import { problemOf } from "./answers";
+
 /** One request of an upload. fetch tells nothing of how much went out, so this is XMLHttpRequest. */
 export interface SendRequest {
   method: "PUT" | "HEAD" | "GET" | "POST";
@@ -23,7 +26,15 @@ export class CutError extends Error {
 
 export type Send = (request: SendRequest) => Promise<Answer>;
 
-export const send: Send = (request) =>
+/** Sends it, once more after a sign-in where one is needed. */
+export const send: Send = async (request) => {
+  const answer = await sendOnce(request);
+  // What is asked for heads only has no body that says why.
+  const { code } = request.method === "HEAD" ? { code: "signed-out" } : problemOf(answer);
+  return (await signInAgain({ status: answer.status, code }, request.signal)) ? sendOnce(request) : answer;
+};
+
+const sendOnce: Send = (request) =>
   new Promise((resolve, reject) => {
     const xhr = new XMLHttpRequest();
     let timer: ReturnType<typeof setTimeout> | undefined;

@@ -2,7 +2,7 @@ import { sessionPath, withQuery } from "@/api/client";
 import { lasting, offsetOf, problemOf, retried } from "./answers";
 import { type Collected, collect, type Given } from "./collect";
 import { Meter } from "./meter";
-import { base, freeName, join, parent } from "./paths";
+import { base, freeName, join, parent, uploadDir } from "./paths";
 import { forgetUnfinished, noteUnfinished, readable, unfinishedUploads, uploadId } from "./resume";
 import {
   addTransfers,
@@ -16,8 +16,6 @@ import {
   useTransferStore,
 } from "./transfers";
 import { type Answer, CutError, type Send, send } from "./transport";
-
-export const uploadDir = "/uploaded_files";
 
 export type Items = DataTransferItemList | File[] | Collected;
 

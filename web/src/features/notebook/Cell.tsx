@@ -1,5 +1,6 @@
 import { useCallback, useEffect, useMemo, useRef } from "react";
 import type { Item } from "@/api/types";
+import { useMay } from "@/features/account/me";
 import { Outputs } from "@/features/output/Outputs";
 import { useActions, useItem, useSession } from "@/features/session";
 import { cx } from "@/lib/cx";
@@ -33,6 +34,7 @@ function CellCard({ item }: { item: Item }) {
   const { id, status } = item;
   const code = item.code ?? "";
   const writing = status === "writing";
+  const changes = useMay("write");
 
   const context = useMemo<EditorContext>(
     () => ({
@@ -95,12 +97,13 @@ function CellCard({ item }: { item: Item }) {
             <button
               type="button"
               className="flex h-9 w-full items-center text-left text-muted text-xs hover:text-ink"
+              disabled={!changes}
               onClick={() => actions.edit(id, { code_hidden: false })}
             >
               {s.hiddenCode(code.split("\n").length)}
             </button>
-          ) : writing ? (
-            <StaticCode code={code} caret lineNumbers={lines} />
+          ) : writing || !changes ? (
+            <StaticCode code={code} caret={writing} lineNumbers={lines} />
           ) : (
             <CodeEditor ref={editor} id={id} value={code} context={context} lineNumbers={lines} hint={s.empty} />
           )}
@@ -119,7 +122,7 @@ function CellCard({ item }: { item: Item }) {
         </p>
       ) : null}
       <CellOutputs item={item} sessionId={sessionId} filled={outputs.length > 0} />
-      {item.input ? <InputPrompt key={item.execution_id} item={item} request={item.input} /> : null}
+      {item.input && changes ? <InputPrompt key={item.execution_id} item={item} request={item.input} /> : null}
     </div>
   );
 }

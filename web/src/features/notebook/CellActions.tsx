@@ -14,6 +14,7 @@ import {
 } from "lucide-react";
 import { useState } from "react";
 import type { Item } from "@/api/types";
+import { useMay } from "@/features/account/me";
 import { CopyButton } from "@/features/chat/markdown/CodeBlock";
 import { copyText } from "@/features/chat/markdown/copy";
 import { useActions, useSessionStore } from "@/features/session";
@@ -59,7 +60,19 @@ function Entries({ item }: { item: Item }) {
   const actions = useActions();
   const notebook = useNotebook();
   const store = useSessionStore();
+  const changes = useMay("write");
   const { id } = item;
+  const looks = (
+    <>
+      <MenuItem icon={<ListOrdered />} keys="L" onSelect={() => notebook.toggleLines(id)}>
+        {s.lines}
+      </MenuItem>
+      <MenuItem icon={<Copy />} onSelect={() => void copyText(item.code ?? "")}>
+        {s.copyCode}
+      </MenuItem>
+    </>
+  );
+  if (!changes) return looks;
   const { order, items } = store.get();
   const at = order.indexOf(id);
   const above = order.slice(0, at).filter((other) => items.get(other)?.kind === "cell");
@@ -97,12 +110,7 @@ function Entries({ item }: { item: Item }) {
       >
         {item.outputs_hidden ? s.showOutputs : s.hideOutputs}
       </MenuItem>
-      <MenuItem icon={<ListOrdered />} keys="L" onSelect={() => notebook.toggleLines(id)}>
-        {s.lines}
-      </MenuItem>
-      <MenuItem icon={<Copy />} onSelect={() => void copyText(item.code ?? "")}>
-        {s.copyCode}
-      </MenuItem>
+      {looks}
       <MenuItem icon={<Pilcrow />} keys="M" onSelect={() => actions.edit(id, { kind: "note" })}>
         {s.toText}
       </MenuItem>

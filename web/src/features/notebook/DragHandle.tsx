@@ -1,10 +1,12 @@
 import { GripVertical } from "lucide-react";
+import { useMay } from "@/features/account/me";
 import { cellType } from "./drag";
 import { useStrings } from "./strings";
 
 /** By this an entry is dragged to another place. Keyboards have Ctrl+Shift+Up and Down. */
 export function DragHandle({ id }: { id: string }) {
   const s = useStrings();
+  if (!useMay("write")) return null;
   return (
     <span
       draggable

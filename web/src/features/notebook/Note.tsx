@@ -1,6 +1,7 @@
 import { ArrowDown, ArrowUp, CodeXml, Ellipsis, Pencil, Trash2 } from "lucide-react";
 import { useCallback, useEffect, useMemo, useRef, useState } from "react";
 import type { Item } from "@/api/types";
+import { mayChange, useMay } from "@/features/account/me";
 import { Markdown } from "@/features/chat/Markdown";
 import { useActions } from "@/features/session";
 import { cx } from "@/lib/cx";
@@ -19,12 +20,14 @@ export function Note({ item }: { item: Item }) {
   const selected = useNotebookState((state) => state.selected === item.id);
   const [editing, setEditing] = useState(false);
   const [open, setOpen] = useState(false);
+  const changes = useMay("write");
   const root = useRef<HTMLElement>(null);
   const editor = useRef<EditorHandle>(null);
   const { id } = item;
   const text = item.text ?? "";
 
   const edit = useCallback((at?: "start" | "end") => {
+    if (!mayChange()) return;
     setEditing(true);
     setTimeout(() => editor.current?.focus(at ?? "end"));
   }, []);
@@ -87,6 +90,7 @@ export function Note({ item }: { item: Item }) {
           "flex shrink-0 items-start focus-within:opacity-100 group-focus-within/cell:opacity-100 group-hover/cell:opacity-100 pointer-coarse:opacity-100",
           open || editing ? "opacity-100" : "opacity-0",
         )}
+        hidden={!changes}
       >
         {editing ? (
           <Button

@@ -13,21 +13,25 @@ export function RunButton({ item }: { item: Item }) {
   const actions = useActions();
   const may = useMay("execute");
   const runs = active(item.status);
-  const label = runs ? s.stop : s.run;
+  // It is named so that whoever hears it knows why it does nothing.
+  const label = may ? (runs ? s.stop : s.run) : s.readOnly;
   return (
-    <Tooltip text={label} keys={runs ? "i i" : "Shift+Enter"} side="right">
+    <Tooltip text={label} keys={may ? (runs ? "i i" : "Shift+Enter") : undefined} side="right">
       <button
         type="button"
         aria-label={label}
-        disabled={item.status === "writing" || !may}
+        disabled={item.status === "writing"}
+        aria-disabled={!may || undefined}
         className={cx(
           "relative inline-flex size-7 items-center justify-center rounded-full transition-colors",
           "disabled:cursor-not-allowed disabled:opacity-30",
-          runs
-            ? "text-accent hover:bg-danger-soft hover:text-danger"
-            : "text-muted hover:bg-accent hover:text-on-accent",
+          !may
+            ? "cursor-not-allowed text-muted opacity-60"
+            : runs
+              ? "text-accent hover:bg-danger-soft hover:text-danger"
+              : "text-muted hover:bg-accent hover:text-on-accent",
         )}
-        onClick={() => void (runs ? actions.interrupt() : actions.run([item.id]))}
+        onClick={() => may && void (runs ? actions.interrupt() : actions.run([item.id]))}
       >
         {item.status === "running" ? <Spinner className="absolute size-7 opacity-70" /> : null}
         {runs ? (

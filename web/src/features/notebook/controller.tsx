@@ -2,6 +2,7 @@ import { createContext, useContext } from "react";
 import { createStore, type StoreApi, useStore } from "zustand";
 import type { Item } from "@/api/types";
 import { openDialog } from "@/app/layout";
+import { mayChange } from "@/features/account/me";
 import { copyText } from "@/features/chat/markdown/copy";
 import type { SessionActions, SessionState } from "@/features/session";
 import { type Effect, type Entry, initialKeys, type Key, type KeyState, pressKey, takesKeys } from "./keyboard";
@@ -23,6 +24,25 @@ export interface NotebookState extends KeyState {
 
 /** The event by which the composer is asked to take the focus. */
 export const composerEvent = "caesarion:composer";
+
+/** What needs more rights than to look. */
+const changing: ReadonlySet<Effect["do"]> = new Set([
+  "edit",
+  "run",
+  "insert",
+  "delete",
+  "cut",
+  "paste",
+  "undoDelete",
+  "toNote",
+  "toCell",
+  "moveUp",
+  "moveDown",
+  "toggleOutputs",
+  "toggleCode",
+  "interrupt",
+  "restart",
+] as const);
 
 let clipboard: { kind: "cell" | "note"; text: string } | null = null;
 
@@ -176,6 +196,7 @@ export class Notebook {
   }
 
   private carryOut(effect: Effect): void {
+    if (changing.has(effect.do) && !mayChange()) return;
     const item = "id" in effect ? this.session().items.get(effect.id) : undefined;
     switch (effect.do) {
       case "select":

@@ -2,6 +2,7 @@ import { defineStrings } from "@/lib/i18n";
 
 export const useStrings = defineStrings({
   en: {
+    readOnly: "Read-only: as a viewer you can't run cells",
     cell: "Cell",
     cellNumber: (n: number) => `Cell ${n}`,
     note: "Text",
@@ -68,6 +69,7 @@ export const useStrings = defineStrings({
     wholeOutput: "All of the output",
   },
   de: {
+    readOnly: "Nur zum Lesen: Als Betrachter kannst Du keine Zellen ausführen",
     cell: "Zelle",
     cellNumber: (n) => `Zelle ${n}`,
     note: "Text",

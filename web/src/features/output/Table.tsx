@@ -2,6 +2,7 @@
 import { ArrowDown, ArrowUp, Download, RotateCw } from "lucide-react";
 import { type KeyboardEvent, type PointerEvent, useEffect, useId, useMemo, useRef, useState } from "react";
 import type { Json } from "@/api/types";
+import { useMay } from "@/features/account/me";
 import { cx } from "@/lib/cx";
 import { formatNumber } from "@/lib/format";
 import { Button, Skeleton, toast } from "@/ui";
@@ -38,6 +39,7 @@ export function DataTable({ source, fill }: DataTableProps) {
   const pages = usePages(wanted, sort);
   const { shape } = pages;
 
+  const runs = useMay("execute");
   if (!shape) {
     return pages.error ? (
       <Failure detail={pages.error.detail} hint={pages.error.hint} retry={() => setSort(sort && { ...sort })} />
@@ -98,7 +100,9 @@ export function DataTable({ source, fill }: DataTableProps) {
         <span className="tabular-nums">
           {counted ? t.summary(formatNumber(total), columns) : t.columnsOnly(columns)}
         </span>
-        {pages.gone && <span className="min-w-0 flex-1">{t.first(formatNumber(shape.total_rows))}</span>}
+        {pages.gone && (
+          <span className="min-w-0 flex-1">{(runs ? t.first : t.firstOnly)(formatNumber(shape.total_rows))}</span>
+        )}
         {shape.columns.length < shape.total_columns && (
           <span>{t.shownColumns(formatNumber(shape.columns.length))}</span>
         )}

@@ -82,6 +82,7 @@ export const useStrings = defineStrings({
       label: "Table",
       summary: (rows: string, columns: string) => `${rows} rows × ${columns} columns`,
       columnsOnly: (columns: string) => `${columns} columns`,
+      firstOnly: (n: string) => `The first ${n} rows: to see more, code has to run, which a viewer may not do.`,
       first: (n: string) =>
         `The first ${n} rows: the data they came from is not there any more. Run the cell again to page through all.`,
       shownColumns: (n: string) => `The first ${n} columns are shown.`,
@@ -184,6 +185,7 @@ export const useStrings = defineStrings({
       label: "Tabelle",
       summary: (rows, columns) => `${rows} Zeilen × ${columns} Spalten`,
       columnsOnly: (columns) => `${columns} Spalten`,
+      firstOnly: (n) => `Die ersten ${n} Zeilen: Für mehr muss Code laufen, und das darf ein Betrachter nicht.`,
       first: (n) =>
         `Die ersten ${n} Zeilen: Die Daten dahinter gibt es nicht mehr. Führ die Zelle noch einmal aus, um durch alle zu blättern.`,
       shownColumns: (n) => `Gezeigt sind die ersten ${n} Spalten.`,

@@ -1,6 +1,7 @@
 import { Moon, X } from "lucide-react";
 import { useEffect, useRef } from "react";
 import type { Item } from "@/api/types";
+import { useMay } from "@/features/account/me";
 import { useNotebook, useNotebookState } from "@/features/notebook/controller";
 import { useActions } from "@/features/session";
 import { cx } from "@/lib/cx";
@@ -14,6 +15,7 @@ export function Notice({ item }: { item: Item }) {
   const notebook = useNotebook();
   const { id } = item;
   const selected = useNotebookState((state) => state.selected === id);
+  const runs = useMay("execute");
   const root = useRef<HTMLElement>(null);
   useEffect(() => {
     const focus = () => {
@@ -37,13 +39,17 @@ export function Notice({ item }: { item: Item }) {
       <Moon aria-hidden className="mt-0.5 size-4 shrink-0 text-warning" />
       <div className="min-w-0 flex-1">
         <p>{why ? s.wokeEmpty(why) : item.text}</p>
-        <Button size="sm" className="mt-2" onClick={() => void actions.runAll()}>
-          {s.runAll}
-        </Button>
+        {runs && (
+          <Button size="sm" className="mt-2" onClick={() => void actions.runAll()}>
+            {s.runAll}
+          </Button>
+        )}
       </div>
-      <IconButton size="sm" label={s.dismiss} onClick={() => void notebook.remove(id)}>
-        <X aria-hidden />
-      </IconButton>
+      {runs && (
+        <IconButton size="sm" label={s.dismiss} onClick={() => void notebook.remove(id)}>
+          <X aria-hidden />
+        </IconButton>
+      )}
     </section>
   );
 }

@@ -1,6 +1,7 @@
 import { Moon, Search, SquareCode, Table2, Variable as VariableGlyph } from "lucide-react";
 import { type KeyboardEvent, lazy, Suspense, useEffect, useRef, useState } from "react";
 import type { Variable } from "@/api/types";
+import { useMay } from "@/features/account/me";
 import { insertText } from "@/features/files/insert";
 import { panelShown } from "@/features/files/panel";
 import { TransferList } from "@/features/files/TransferList";
@@ -32,6 +33,7 @@ function Variables() {
   const actions = useActions();
   const id = useSession((state) => state.id);
   const { list, stale, problem, live, asleep, retry } = useVariables();
+  const runs = useMay("execute");
   const wake = () => void actions.wakeSandbox();
   const [filter, setFilter] = useState("");
   const [table, setTable] = useState<Variable | null>(null);
@@ -41,6 +43,13 @@ function Variables() {
     return (
       <EmptyState icon={<VariableGlyph />} title={s.noKernel}>
         {s.noKernelText}
+      </EmptyState>
+    );
+  }
+  if (!runs) {
+    return (
+      <EmptyState icon={<VariableGlyph />} title={s.notYours}>
+        {s.notYoursText}
       </EmptyState>
     );
   }

@@ -2,6 +2,8 @@ import { defineStrings } from "@/lib/i18n";
 
 export const useStrings = defineStrings({
   en: {
+    notYours: "Variables are not shown to viewers",
+    notYoursText: "Looking at them runs code in the sandbox, which you may not do in this organisation.",
     sandbox: "Sandbox",
     none: "No sandbox",
     noneText: "One starts as soon as you type or run something. Files come back with it, variables don't.",
@@ -94,6 +96,8 @@ export const useStrings = defineStrings({
     again: "Try again",
   },
   de: {
+    notYours: "Betrachter sehen keine Variablen",
+    notYoursText: "Sie anzusehen führt Code in der Sandbox aus, und das darfst Du in dieser Organisation nicht.",
     sandbox: "Sandbox",
     none: "Keine Sandbox",
     noneText: "Eine startet, sobald Du etwas tippst oder ausführst. Dateien kommen mit ihr zurück, Variablen nicht.",

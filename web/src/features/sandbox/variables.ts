@@ -1,6 +1,7 @@
 import { useEffect, useRef, useState } from "react";
 import { ApiError, call, sessionPath } from "@/api/client";
 import type { VariableList } from "@/api/types";
+import { useMay } from "@/features/account/me";
 import { useSession } from "@/features/session";
 import { sleeps } from "./status";
 
@@ -27,6 +28,7 @@ export function useVariables(): VariablesState & { live: boolean; asleep: boolea
   const [state, setState] = useState<VariablesState>(nothing);
   const busy = sandbox?.state === "busy";
   const asleep = sandbox !== undefined && sleeps(sandbox.state); // and not to be woken for this
+  const allowed = useMay("execute"); // reading them runs their code
   const live = id !== "" && (sandbox?.state === "ready" || busy || asleep);
   const kernel = `${id}/${sandbox?.id ?? ""}/${sandbox?.kernel_id ?? ""}`;
   const shown = useRef({ kernel: "", sandbox: "", runs: -1, again: 0 });
@@ -39,7 +41,7 @@ export function useVariables(): VariablesState & { live: boolean; asleep: boolea
     const other = before.kernel !== kernel;
     // Another process has other variables; one that sleeps has those it had.
     if (!live || (asleep ? before.sandbox !== sandbox.id : other)) setState(nothing);
-    if (!live || asleep) return;
+    if (!live || asleep || !allowed) return;
     const abort = new AbortController();
     let timer: ReturnType<typeof setTimeout>;
     if (busy && !other && before.runs === runs && before.again === again) {
@@ -67,7 +69,7 @@ export function useVariables(): VariablesState & { live: boolean; asleep: boolea
       abort.abort();
       clearTimeout(timer);
     };
-  }, [sandbox, kernel, live, asleep, runs, again]);
+  }, [sandbox, kernel, live, asleep, allowed, runs, again]);
 
   return { ...state, live, asleep, retry: () => setAgain((n) => n + 1) };
 }

@@ -13,6 +13,7 @@ import type {
   UpdateItem,
   UpdateSession,
 } from "@/api/types";
+import { currentMe, may, mayChange } from "@/features/account/me";
 import { toast } from "@/ui/toast";
 import type { SessionStore } from "./store";
 import { useStrings } from "./strings";
@@ -22,24 +23,28 @@ export type SessionActions = ReturnType<typeof createActions>;
 /** Text that is typed is saved this long after the last key. */
 const saveAfter = 500;
 
+/** Refusals that say nothing of what was sent: no connection, nobody signed in, too long, too much for now. */
+const later = new Set([0, 401, 408, 429]);
+
 export function createActions(store: SessionStore) {
   const path = (...rest: string[]) => sessionPath(store.get().id, ...rest);
 
   /** Runs a call of the session, which is made if there is none. */
-  async function attempt<T>(work: () => Promise<T>): Promise<T | undefined> {
+  async function attempt<T>(work: () => Promise<T>, again?: () => unknown): Promise<T | undefined> {
+    if (!mayChange()) return undefined;
     try {
       await store.ensure();
       return await work();
     } catch (err) {
-      toast.failure(err);
+      toast.failure(err, undefined, again);
       return undefined;
     }
   }
-  const done = async (work: () => Promise<unknown>): Promise<boolean> =>
+  const done = async (work: () => Promise<unknown>, again?: () => unknown): Promise<boolean> =>
     (await attempt(async () => {
       await work();
       return true;
-    })) ?? false;
+    }, again)) ?? false;
 
   const timers = new Map<string, ReturnType<typeof setTimeout>>();
   const unsaved = new Map<string, { patch: UpdateItem; before: Item }>();
@@ -57,9 +62,9 @@ export function createActions(store: SessionStore) {
         await call<Item>("PATCH", path("items", id), { body: edit.patch });
         store.settled(id, edit.patch);
       } catch (err) {
-        // A text that can't be saved now is kept and sent with the next edit;
-        // anything else goes back to what the server has.
-        if (err instanceof ApiError && err.status === 0) {
+        // A text that can't be saved now is kept, and sent with the next edit or
+        // when the connection is back; anything else goes back to what the server has.
+        if (err instanceof ApiError && (later.has(err.status) || err.status >= 500)) {
           unsaved.set(id, { patch: { ...edit.patch, ...unsaved.get(id)?.patch }, before: edit.before });
         } else {
           store.revert(id, edit.before);
@@ -87,6 +92,7 @@ export function createActions(store: SessionStore) {
      */
     ensureSandbox(): Promise<void> {
       const state = store.get().session?.sandbox.state;
+      if (!may(currentMe(), "execute")) return Promise.resolve();
       if (state !== undefined && state !== "none" && state !== "paused") return Promise.resolve();
       sandbox ??= store
         .ensure()
@@ -126,7 +132,7 @@ export function createActions(store: SessionStore) {
     /** Changes an item: shows it at once, and saves text shortly after the last key, everything else now. */
     edit(id: string, patch: UpdateItem): void {
       const before = unsaved.get(id)?.before ?? store.get().items.get(id);
-      if (!before) return;
+      if (!before || !mayChange()) return;
       store.edit(id, patch);
       unsaved.set(id, { patch: { ...unsaved.get(id)?.patch, ...patch }, before });
       clearTimeout(timers.get(id));
@@ -181,7 +187,10 @@ export function createActions(store: SessionStore) {
         }
       }
       await Promise.all(ids.map((id) => saving.get(id)));
-      const ok = await done(() => call("POST", path("run"), { body: { items: ids, code } }));
+      const ok = await done(
+        () => call("POST", path("run"), { body: { items: ids, code } }),
+        () => this.run(ids),
+      );
       for (const [id, text] of Object.entries(code)) {
         if (ok) store.settled(id, { code: text });
         else this.edit(id, { code: text });
@@ -211,24 +220,43 @@ export function createActions(store: SessionStore) {
     /** Sends a message; gives what the server made of it, or undefined if it did not take it. */
     send: (message: SendMessage) =>
       attempt(() => call<{ item_id?: string; queued?: { id: string } }>("POST", path("messages"), { body: message })),
-    regenerate: (id: string, model?: string) =>
-      done(() => call("POST", path("items", id, "regenerate"), { body: model ? { model } : {} })),
+    regenerate(id: string, model?: string): Promise<boolean> {
+      return done(
+        () => call("POST", path("items", id, "regenerate"), { body: model ? { model } : {} }),
+        () => this.regenerate(id, model),
+      );
+    },
     stop: () => done(() => call("POST", path("stop"))),
     unqueue: (id: string) => done(() => call("DELETE", path("queue", id))),
     /** Goes on after a turn that was cut, failed or reached its bound. */
-    continueTurn: () => done(() => call("POST", path("continue"))),
+    continueTurn(): Promise<boolean> {
+      return done(
+        () => call("POST", path("continue")),
+        () => this.continueTurn(),
+      );
+    },
     /** Shows another of an item's siblings. */
     select: (item: string) => done(() => call("POST", path("select"), { body: { item } })),
 
     // The sandbox.
 
     /** Wakes the sandbox. Its state says how it goes; what can't be asked for is said. */
-    wakeSandbox: () => done(() => call("POST", path("sandbox"))),
+    wakeSandbox(): Promise<boolean> {
+      return done(
+        () => call("POST", path("sandbox")),
+        () => this.wakeSandbox(),
+      );
+    },
     /** Puts the sandbox to sleep: it is saved with its variables, and its memory is free. */
     pauseSandbox: () =>
       done(() => call("POST", `/v1/sandboxes/${encodeURIComponent(store.get().session?.sandbox.id ?? "")}/pause`)),
     freeSandbox: () => done(() => call("DELETE", path("sandbox"))),
-    resetSandbox: () => done(() => call("POST", path("sandbox", "reset"))),
+    resetSandbox(): Promise<boolean> {
+      return done(
+        () => call("POST", path("sandbox", "reset")),
+        () => this.resetSandbox(),
+      );
+    },
     restartKernel: () => done(() => call("POST", path("kernel", "restart"))),
 
     // Help from the kernel: silent, since it is asked for while typing.

@@ -26,7 +26,11 @@ export function SessionProvider({ store, children }: { store: SessionStore; chil
     store.open();
     const save = () => void actionsOf(store).saveEdits();
     window.addEventListener("pagehide", save);
+    const back = store.state.subscribe((now, before) => {
+      if (now.connection === "open" && before.connection !== "open") save();
+    });
     return () => {
+      back();
       window.removeEventListener("pagehide", save);
       save();
       store.close();

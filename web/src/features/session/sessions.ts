@@ -3,6 +3,7 @@ import { type InfiniteData, useInfiniteQuery, useQuery } from "@tanstack/react-q
 import { navigate } from "wouter/use-browser-location";
 import { call, sessionPath, withQuery } from "@/api/client";
 import type { ModelList, Session, SessionList, UpdateSession } from "@/api/types";
+import { mayChange } from "@/features/account/me";
 import { queryClient } from "@/lib/query";
 import { toast } from "@/ui/toast";
 import { forget, storeOf } from "./store";
@@ -45,6 +46,7 @@ function editList(edit: (sessions: Session[]) => Session[]): void {
 }
 
 async function attempt<T>(work: () => Promise<T>): Promise<T | undefined> {
+  if (!mayChange()) return undefined;
   try {
     return await work();
   } catch (err) {

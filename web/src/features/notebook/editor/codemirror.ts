@@ -353,6 +353,7 @@ export function newState(
     }),
     EditorView.contentAttributes.of({
       "aria-label": options.hint ?? (python ? "Python" : "Markdown"),
+      tabindex: "0", // what scrolls around it is reached by it
       autocorrect: "off",
       autocapitalize: "off",
     }),

@@ -1,6 +1,7 @@
 import { useCallback, useEffect, useMemo, useRef, useState } from "react";
 import { ApiError, call, sessionPath } from "@/api/client";
 import type { Json, Table } from "@/api/types";
+import { useMay } from "@/features/account/me";
 import { compareCells } from "./format";
 
 export type TableSource =
@@ -87,7 +88,9 @@ function keyOf(source: TableSource): string {
 export function usePages(source: TableSource, sort: Sort | undefined): Pages {
   const frame = source.kind === "frame" ? source.value : undefined;
   const first = useMemo(() => (frame ? readTable(frame) : undefined), [frame]);
-  const paged = source.kind !== "frame" || (first?.id !== undefined && first.total_rows > first.rows.length);
+  // Asking for more of a frame runs code; who may only look sees what the cell brought.
+  const runs = useMay("execute");
+  const paged = source.kind !== "frame" || (runs && first?.id !== undefined && first.total_rows > first.rows.length);
   const key = `${keyOf(source)}|${sort ? `${sort.name}|${sort.descending}` : ""}`;
   const sourceNow = useRef(source);
   sourceNow.current = source;
