@@ -70,13 +70,19 @@ image: deps-run build ## build the sandbox image, unless it is there
 ##@ Test it
 
 # What the Kubernetes tests need takes some ten minutes to compile the first time,
-# and is needed last: it is compiled with what other tests leave of the processors.
+# with what the unit tests leave of the processors. Then these tests, which mostly
+# wait, run beside those on this machine alone; what both need is there by then.
 .PHONY: test
-test: deps-kube ## every test, with all the set-up it needs
+test: deps-kube deps-e2e build image venv ## every test, with all the set-up it needs
 	@mkdir -p $(CACHE)/cluster
 	@(exec nice -n 19 $(MAKE) --no-print-directory kube-build) >$(CACHE)/cluster/build.log 2>&1 & builder=$$!; \
 	trap 'kill $$builder 2>/dev/null || true' EXIT; \
-	$(MAKE) --no-print-directory test-unit test-web test-integration test-e2e test-kube
+	status=0; \
+	$(MAKE) --no-print-directory test-unit test-web || status=$$?; \
+	$(MAKE) --no-print-directory test-kube & kube=$$!; \
+	$(MAKE) --no-print-directory test-integration test-e2e || status=$$?; \
+	wait $$kube || status=$$?; \
+	exit $$status
 
 .PHONY: test-unit
 test-unit: $(TESTSUMMARY) venv ## tests without real sandboxes
