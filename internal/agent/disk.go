@@ -63,22 +63,23 @@ func (u *diskUse) read(roots []fileRoot, fresh time.Duration) int64 {
 }
 
 // doubtful reports whether the last count is too old to say that there is room
-// for more, or that there is none: all by which the disk got fuller since then
-// may be this sandbox's.
+// for more, or that there is none. Right after a count, all by which the disk got
+// fuller since then may be this sandbox's; later, others may have freed as much
+// as it took.
 func (u *diskUse) doubtful(roots []fileRoot, more, limit int64) bool {
 	free, ok := freeOf(roots)
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.bytes+more > limit {
-		return time.Since(u.at) > diskPause
+	if time.Now().After(u.next) {
+		return true
 	}
-	return !ok || u.bytes+max(u.free-free, 0)+more > limit
+	return u.bytes+more <= limit && (!ok || u.bytes+max(u.free-free, 0)+more > limit)
 }
 
 // fullerLocked reports whether the disk got fuller by enough since the last
-// count for the watch to count again.
+// count for the watch to count again, or may have, if others freed as much.
 func (u *diskUse) fullerLocked(free, limit int64) bool {
-	return u.at.IsZero() || u.free-free >= max(diskStep, limit/diskPart)
+	return time.Since(u.at) > diskFresh || u.free-free >= max(diskStep, limit/diskPart)
 }
 
 // freeOf gives the bytes that the disk of the folders has left.

@@ -39,12 +39,14 @@ func TestEveryRouteSaysWhatItAsksFor(t *testing.T) {
 func TestWalk(t *testing.T) { httpapitest.Walk(t, newDriver, httpapitest.Options{Kill: kill}) }
 
 func TestWalkThroughAnotherReplica(t *testing.T) {
+	t.Parallel() // it mostly waits
 	httpapitest.Walk(t, newDriver, httpapitest.Options{Kill: kill, Postgres: pgtest.New(t)})
 }
 
 func TestRights(t *testing.T) { httpapitest.Rights(t, newDriver, httpapitest.Options{Kill: kill}) }
 
 func TestRightsThroughAnotherReplica(t *testing.T) {
+	t.Parallel() // it mostly waits
 	httpapitest.Rights(t, newDriver, httpapitest.Options{Kill: kill, Postgres: pgtest.New(t)})
 }
 
@@ -53,5 +55,6 @@ func TestSignIn(t *testing.T) { httpapitest.SignIn(t, newDriver, httpapitest.Opt
 func TestAttacks(t *testing.T) { httpapitest.Attacks(t, newDriver, httpapitest.Options{Kill: kill}) }
 
 func TestAttacksThroughAnotherReplica(t *testing.T) {
+	t.Parallel() // it mostly waits
 	httpapitest.Attacks(t, newDriver, httpapitest.Options{Kill: kill, Postgres: pgtest.New(t)})
 }

@@ -10,6 +10,7 @@ import (
 func TestGone(t *testing.T) { httpapitest.Gone(t, newDriver, httpapitest.Options{Kill: kill}) }
 
 func TestGoneThroughAnotherReplica(t *testing.T) {
+	t.Parallel() // it mostly waits
 	httpapitest.Gone(t, newDriver, httpapitest.Options{Kill: kill, Postgres: pgtest.New(t)})
 }
 
