@@ -31,7 +31,7 @@ const (
 // SourceDate is the youngest time that a file of the image carries. It is fixed,
 // so that two builds from the same packages have one digest; raise it when the
 // recipe changes.
-var SourceDate = time.Date(2026, time.November, 22, 0, 0, 0, 0, time.UTC)
+var SourceDate = time.Date(2026, time.November, 23, 0, 0, 0, 0, time.UTC)
 
 // Env is the environment of processes in the image. Nothing in it belongs to the
 // kernel, which sets its own (MPLBACKEND).

@@ -16,7 +16,7 @@ MODULES = """
 IPython ipykernel comm matplotlib_inline numpy pandas pyarrow pyarrow.parquet polars duckdb
 openpyxl xlsxwriter scipy scipy.stats scipy.optimize sklearn sklearn.linear_model
 sklearn.ensemble statsmodels.api sympy networkx matplotlib seaborn plotly.express altair
-PIL docx pypdf bs4 lxml.etree requests httpx tabulate tqdm yaml
+PIL docx pypdf bs4 lxml.etree requests httpx aiohttp tabulate tqdm yaml
 """.split()
 
 with warnings.catch_warnings():

@@ -45,6 +45,7 @@ type Outside struct {
 	Downloads  atomic.Int64
 	Upgrades   atomic.Int64 // requests for another protocol
 	Hellos     atomic.Int64 // requests for /hello
+	Git        string       // folder of a repository, below /git; "": none
 
 	tight bool // servers from now on let templates reach nothing of it
 
@@ -133,6 +134,11 @@ func (o *Outside) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if wh, ok := o.Wheels[name]; ok {
 			o.Downloads.Add(1)
 			_, _ = w.Write(wh.Data)
+			return
+		}
+	case "git":
+		if o.Git != "" {
+			http.StripPrefix("/git/", http.FileServer(http.Dir(o.Git))).ServeHTTP(w, r)
 			return
 		}
 	case "hello":

@@ -39,14 +39,14 @@ func (o *Outside) download(t *testing.T, names ...string) {
 	}
 }
 
-// Tools that are not in the image come from the index and find the way out by
-// themselves, as those that are.
+// uv, which is not in the image, comes from the index and finds the way out by
+// itself, as aiohttp, which is.
 func TestToolsFromTheIndex(t *testing.T) {
 	o := NewOutside(t, Loopback)
-	o.download(t, "uv", "aiohttp")
+	o.download(t, "uv")
 	s := start(t, o, servertest.DataDir(t))
 	sb := Create(t, s, v1.CreateSandbox{Template: "listed"})
-	sb.Want("binary wheels", "%pip install -q uv aiohttp\nprint('installed')", "installed")
+	sb.Want("a binary wheel", "%pip install -q uv\nprint('installed')", "installed")
 	sb.Want("uv", "!uv venv -q /tmp/v && uv pip install -q --python /tmp/v tinypure && /tmp/v/bin/python -c 'import tinypure; print(tinypure.answer)'", "42")
 	sb.Want("uv and one that is not there", "!uv pip install -q --python /tmp/v nothere", "nothere was not found in the package registry")
 	get := func(url string) string {
@@ -64,11 +64,39 @@ print(await get(%q))`, url)
 
 	closed := Create(t, s, v1.CreateSandbox{Template: "closed"})
 	const none = "[caesarion] This sandbox has no network: nothing can be downloaded or installed."
-	for _, code := range []string{"%pip install uv", "!pip install uv", "!python -m pip install -q aiohttp"} {
+	for _, code := range []string{"%pip install uv", "!pip install uv", "!python -m pip install -q uv"} {
 		if got := closed.Run(code); strings.Count(got, none) != 1 {
 			t.Errorf("%s without a network shows %q, want one clear sentence", code, got)
 		}
 	}
+}
+
+// repository makes a repository of one commit, as a server without git gives it out.
+func repository(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	script := `set -e
+git init -q .
+echo 'answer = 42' >answer.py
+git add answer.py
+git -c user.name=Ann -c user.email=ann@example.org commit -qm 'The answer'
+git update-server-info`
+	cmd := exec.CommandContext(t.Context(), "sh", "-c", script)
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return filepath.Join(dir, ".git")
+}
+
+func TestGit(t *testing.T) {
+	o := NewOutside(t, Loopback)
+	o.Git = repository(t)
+	sb := Create(t, start(t, o, servertest.DataDir(t)), v1.CreateSandbox{Template: "listed"})
+	for _, base := range []string{o.Plain.URL, o.TLS.URL} {
+		sb.Want("clone of "+base, fmt.Sprintf("!rm -rf cloned && git clone -q %s/git cloned && cd cloned && git log --format=%%s && cat answer.py", base), "The answer\nanswer = 42")
+	}
+	sb.Want("a host that is not on the list", "!git clone -q https://example.com/x.git 2>&1", "403")
 }
 
 // Each tool shows why a host is refused.
