@@ -14,6 +14,7 @@ import (
 	"github.com/caesarion/caesarion/internal/limits"
 	"github.com/caesarion/caesarion/internal/metrics"
 	"github.com/caesarion/caesarion/internal/sandbox"
+	"github.com/caesarion/caesarion/internal/store"
 )
 
 // egressDir holds, in the data directory, the installation's authority and the
@@ -33,7 +34,7 @@ var _ fleet.Egress = (*gateway)(nil)
 
 // openGateway makes the way out of this server's sandboxes; nil if no template
 // has a network.
-func openGateway(cfg config.Server, dataDir string, listens net.Addr, m *metrics.Metrics, log *slog.Logger) (*gateway, error) {
+func openGateway(cfg config.Server, dataDir string, kept *store.Store, listens net.Addr, m *metrics.Metrics, log *slog.Logger) (*gateway, error) {
 	g := &gateway{policies: map[string]egress.Policy{}, names: map[string]string{}}
 	secrets := false
 	for _, name := range cfg.SortedTemplates() {
@@ -59,6 +60,7 @@ func openGateway(cfg config.Server, dataDir string, listens net.Addr, m *metrics
 	opts := egress.Options{
 		Own:        ownAddresses(listens),
 		Dir:        filepath.Join(dataDir, egressDir),
+		Store:      kept,
 		CacheDir:   filepath.Join(dataDir, egressDir, "packages"),
 		CacheBytes: int64(cfg.Egress.Cache),
 		MaxBytes:   int64(cfg.Egress.MaxBytes),

@@ -137,7 +137,7 @@ func startServer(ctx context.Context, opts serverOptions) (*server, error) {
 func (s *server) openSandboxes(ctx context.Context, opts serverOptions) error {
 	fleetOpts := fleetOptions(opts.cfg, opts.base.DataDir, opts.log)
 	fleetOpts.Replicas = s.replicas
-	gate, err := openGateway(opts.cfg, opts.base.DataDir, opts.listens, opts.metrics, opts.log)
+	gate, err := openGateway(opts.cfg, opts.base.DataDir, s.store, opts.listens, opts.metrics, opts.log)
 	if err != nil {
 		return err
 	}

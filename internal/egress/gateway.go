@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/caesarion/caesarion/internal/errdefs"
+	"github.com/caesarion/caesarion/internal/store"
 )
 
 // Client is the sandbox at the other end of a door. Its functions may be called
@@ -42,11 +43,12 @@ type Options struct {
 	Upstream     *url.URL         // company proxy, http or https, with credentials if it needs them
 	CACerts      []byte           // company authorities, PEM; trusted beside the system's
 	Index        Index
-	Secret       []byte // of the installation: all servers that have it have the same authority; at least 32 bytes
-	Dir          string // keeps what sandboxes have used, and the authority of an installation without a secret
-	CacheDir     string // keeps package files; "" keeps none
-	CacheBytes   int64  // default 10 GiB
-	MaxBytes     int64  // bytes of a sandbox's life if its policy has no bound; default 10 GiB, negative: none
+	Secret       []byte       // of the installation: all servers that have it have the same authority; at least 32 bytes
+	Dir          string       // keeps the authority of an installation without a secret
+	Store        *store.Store // keeps what sandboxes have used, for all servers that share it; nil: it ends with this one
+	CacheDir     string       // keeps package files; "" keeps none
+	CacheBytes   int64        // default 10 GiB
+	MaxBytes     int64        // bytes of a sandbox's life if its policy has no bound; default 10 GiB, negative: none
 	Logger       *slog.Logger
 	Registerer   prometheus.Registerer
 }
@@ -114,7 +116,7 @@ func New(o Options) (*Gateway, error) {
 	if g.ca, err = newAuthority(o.Secret, o.Dir); err != nil {
 		return nil, err
 	}
-	g.ledger = newLedger(o.Dir)
+	g.ledger = ledger{o.Store}
 	g.count = newCounters(o.Registerer)
 	if g.mirror, err = newMirror(g, o); err != nil {
 		return nil, err
@@ -150,14 +152,14 @@ func (g *Gateway) Forget(sandbox string) {
 	u := g.usages[sandbox]
 	delete(g.usages, sandbox)
 	g.mu.Unlock()
-	if u == nil {
-		g.ledger.remove(sandbox)
-		return
+	if u != nil {
+		u.writing.Lock()
+		defer u.writing.Unlock()
+		u.dropped = true
 	}
-	u.writing.Lock()
-	defer u.writing.Unlock()
-	u.dropped = true
-	g.ledger.remove(sandbox)
+	if err := g.ledger.remove(sandbox); err != nil {
+		g.log.Debug("what a sandbox has used stays written down until a server starts", "sandbox_id", sandbox, "err", err)
+	}
 }
 
 // Keep drops the figures of all sandboxes but those that there are, which
@@ -189,56 +191,76 @@ func (g *Gateway) Used(sandbox string) int64 {
 	return 0
 }
 
-// join finds the figures of a sandbox, or begins them. What it has used is what
-// is known here or written down, whichever is more: another server may have had
-// it meanwhile.
+// join finds the figures of a sandbox, or begins them.
 func (g *Gateway) join(sandbox string) (*usage, error) {
 	g.mu.Lock()
-	defer g.mu.Unlock()
 	u := g.usages[sandbox]
 	if u == nil || sandbox == "" {
 		u = newUsage(sandbox)
 	}
 	if u.doors == 0 {
-		written, err := g.ledger.read(sandbox)
-		if err != nil {
-			return nil, err
-		}
-		u.bytes.Store(max(u.bytes.Load(), written))
-		u.written.Store(written)
+		u.stale.Store(true)
 	}
 	u.doors++
-	if sandbox == "" {
-		return u, nil
-	}
-	g.usages[sandbox] = u
-	for id, old := range g.usages {
-		if old.doors == 0 && time.Since(old.left) > keptFor && g.ledger.file(id) != "" {
-			delete(g.usages, id)
+	if sandbox != "" {
+		g.usages[sandbox] = u
+		for id, old := range g.usages {
+			if old.doors == 0 && time.Since(old.left) > keptFor && g.ledger.store != nil {
+				delete(g.usages, id)
+			}
 		}
+	}
+	g.mu.Unlock()
+	if err := g.readUp(u); err != nil {
+		g.part(u)
+		return nil, err
 	}
 	return u, nil
 }
 
+// readUp takes what is written down of a sandbox that had no door: unless this
+// server wrote it, another had the sandbox meanwhile.
+func (g *Gateway) readUp(u *usage) error {
+	u.writing.Lock()
+	defer u.writing.Unlock()
+	if u.sandbox == "" || !u.stale.Load() {
+		return nil
+	}
+	written, err := g.ledger.read(u.sandbox)
+	if err != nil {
+		return err
+	}
+	if written != u.written.Load() {
+		u.bytes.Store(max(u.bytes.Load(), written))
+		u.written.Store(written)
+	}
+	u.stale.Store(false)
+	return nil
+}
+
 func (g *Gateway) part(u *usage) {
 	g.mu.Lock()
-	defer g.mu.Unlock()
 	u.doors--
-	if u.doors == 0 {
+	last := u.doors == 0
+	if last {
 		u.left = time.Now()
 		u.forgetNames()
-		g.writeDown(u, 0) // small, local, and nobody else may begin meanwhile
+	}
+	g.mu.Unlock()
+	if last {
+		g.writeDown(u, 0)
 	}
 }
 
 // writeDown keeps what a sandbox has used for the next server, and ahead more
 // bytes, which may be used before it is done again. If it fails, this server
-// still knows: nobody is made to suffer from a disk that is full.
+// still knows: nobody is made to suffer from a disk that is full. Of figures
+// that were never read nothing is written.
 func (g *Gateway) writeDown(u *usage, ahead int64) {
 	u.writing.Lock()
 	defer u.writing.Unlock()
 	used := u.bytes.Load()
-	if u.dropped || ahead > 0 && used <= u.written.Load() || used+ahead == u.written.Load() {
+	if u.sandbox == "" || u.dropped || u.stale.Load() || ahead > 0 && used <= u.written.Load() || used+ahead == u.written.Load() {
 		return
 	}
 	if err := g.ledger.write(u.sandbox, used+ahead); err != nil {

@@ -1,23 +1,23 @@
 package egress
 
 import (
+	"context"
+	"database/sql"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
-	"strconv"
-	"strings"
+	"time"
+
+	"github.com/caesarion/caesarion/internal/store"
 )
 
 const (
-	// ledgerDir holds, in Options.Dir, a file for each sandbox that has used its
-	// network: how many bytes.
-	ledgerDir = "used"
 	// ledgerMost is how many bytes are written down before they are used. A server
 	// that is killed then takes at most so much from a sandbox, and gives none.
 	ledgerMost = 16 << 20
 	// ledgerShare bounds it to a part of what the sandbox may use.
 	ledgerShare = 64
+	// ledgerTime bounds one question to the ledger.
+	ledgerTime = 5 * time.Second
 )
 
 // ledgerAhead is how much to write down before it is used.
@@ -28,91 +28,61 @@ func ledgerAhead(most int64) int64 {
 	return max(1, min(ledgerMost, most/ledgerShare))
 }
 
-// ledger keeps what sandboxes have used beyond the life of this server: a
-// bound on a sandbox's life must not end with ours.
+// ledger keeps what sandboxes have used beyond the life of a server, and for
+// all servers that share a store: a bound on a sandbox's life must not end with
+// whoever has the sandbox now.
 type ledger struct {
-	dir string // "": nothing is kept
+	store *store.Store // nil: nothing is kept
 }
 
-func newLedger(dir string) ledger {
-	if dir == "" {
-		return ledger{}
-	}
-	return ledger{filepath.Join(dir, ledgerDir)}
-}
-
-// file is where a sandbox's figure is; "" if it is not kept.
-func (l ledger) file(sandbox string) string {
-	if l.dir == "" || sandbox == "" || strings.ContainsAny(sandbox, `/\.`) {
-		return ""
-	}
-	return filepath.Join(l.dir, sandbox)
-}
-
-// read gives what is written of a sandbox, 0 if nothing is.
-func (l ledger) read(sandbox string) (int64, error) {
-	file := l.file(sandbox)
-	if file == "" {
-		return 0, nil
-	}
-	text, err := os.ReadFile(file)
-	if errors.Is(err, os.ErrNotExist) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, fmt.Errorf("egress: what a sandbox has used: %w", err)
-	}
-	n, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
-	if err != nil || n < 0 {
-		return 0, fmt.Errorf("egress: what a sandbox has used: %s holds no number of bytes", file)
-	}
-	return n, nil
-}
-
-// write puts a figure in the place of another.
-func (l ledger) write(sandbox string, n int64) error {
-	file := l.file(sandbox)
-	if file == "" {
+func (l ledger) ask(do func(context.Context) error) error {
+	if l.store == nil {
 		return nil
 	}
-	tmp := file + ".new"
-	text := []byte(strconv.FormatInt(n, 10) + "\n")
-	err := os.WriteFile(tmp, text, 0o600) //nolint:gosec // file lets no separator through
-	if errors.Is(err, os.ErrNotExist) {   // the first of all
-		if err = os.MkdirAll(l.dir, 0o700); err == nil {
-			err = os.WriteFile(tmp, text, 0o600) //nolint:gosec // as above
-		}
-	}
-	if err == nil {
-		err = os.Rename(tmp, file) //nolint:gosec // as above
-	}
-	if err != nil {
-		return fmt.Errorf("egress: what a sandbox has used: %w", err)
+	ctx, cancel := context.WithTimeout(context.Background(), ledgerTime)
+	defer cancel()
+	if err := do(ctx); err != nil {
+		return fmt.Errorf("egress: what sandboxes have used: %w", err)
 	}
 	return nil
 }
 
-func (l ledger) remove(sandbox string) {
-	if file := l.file(sandbox); file != "" {
-		_ = os.Remove(file) //nolint:errcheck // most have none
-	}
+// read gives what is written of a sandbox, 0 if nothing is.
+func (l ledger) read(sandbox string) (n int64, err error) {
+	err = l.ask(func(ctx context.Context) error {
+		err := l.store.One(ctx, `SELECT bytes FROM egress_used WHERE sandbox_id=?`, []any{sandbox}, &n)
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil
+		}
+		return err
+	})
+	return n, err
+}
+
+// write puts a figure in the place of another.
+func (l ledger) write(sandbox string, n int64) error {
+	return l.ask(func(ctx context.Context) error {
+		return l.store.Transact(ctx, func(t *store.Tx) error {
+			_, err := t.Exec(`INSERT INTO egress_used (sandbox_id, bytes) VALUES (?, ?) ON CONFLICT (sandbox_id) DO UPDATE SET bytes = excluded.bytes`, sandbox, n)
+			return err
+		})
+	})
+}
+
+func (l ledger) remove(sandbox string) error {
+	return l.ask(func(ctx context.Context) error {
+		return l.store.Transact(ctx, func(t *store.Tx) error {
+			_, err := t.Exec(`DELETE FROM egress_used WHERE sandbox_id=?`, sandbox)
+			return err
+		})
+	})
 }
 
 // sandboxes lists those that have a figure.
-func (l ledger) sandboxes() ([]string, error) {
-	if l.dir == "" {
-		return nil, nil
-	}
-	entries, err := os.ReadDir(l.dir)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("egress: what sandboxes have used: %w", err)
-	}
-	var ids []string
-	for _, e := range entries {
-		ids = append(ids, strings.TrimSuffix(e.Name(), ".new"))
-	}
-	return ids, nil
+func (l ledger) sandboxes() (ids []string, err error) {
+	err = l.ask(func(ctx context.Context) error {
+		ids, err = store.Select(ctx, l.store, func(scan store.Scan) (id string, err error) { return id, scan(&id) }, `SELECT sandbox_id FROM egress_used`)
+		return err
+	})
+	return ids, err
 }

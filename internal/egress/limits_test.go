@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -21,6 +20,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/caesarion/caesarion/internal/errdefs"
+	"github.com/caesarion/caesarion/internal/store"
 )
 
 func withPolicy(tb testing.TB, change func(*Policy)) Client {
@@ -339,7 +339,15 @@ func TestBytesAreCountedBeyondTheServersLife(t *testing.T) {
 	const most = 1 << 20
 	port := listenEcho(t)
 	_, o := hosts(port)
-	o.Dir = t.TempDir()
+	o.Store = openStore(t)
+	written := func(sandbox string) (n int64) {
+		t.Helper()
+		n, err := ledger{o.Store}.read(sandbox)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
 	c := withPolicy(t, func(p *Policy) { p.MaxBytes = most })
 	// use sends until it is cut off or n bytes came back.
 	use := func(g *Gateway, n int64) (came int64) {
@@ -367,6 +375,16 @@ func TestBytesAreCountedBeyondTheServersLife(t *testing.T) {
 			t.Errorf("%d bytes, want %d", got, used)
 		}
 	})
+	t.Run("another server, and back", func(t *testing.T) {
+		use(newGateway(t, o), most/8)
+		if came := use(g, 1000); came != 1000 {
+			t.Fatalf("%d bytes came", came)
+		}
+		if got := g.Used(c.Sandbox); got < used+most/8 {
+			t.Errorf("%d bytes, want those of the other server, too: %d", got, used+most/8)
+		}
+		used = g.Used(c.Sandbox)
+	})
 	t.Run("a server that was killed", func(t *testing.T) {
 		killed := newGateway(t, o)
 		a := open(t, killed, c)
@@ -393,8 +411,9 @@ func TestBytesAreCountedBeyondTheServersLife(t *testing.T) {
 		}
 	})
 	t.Run("a figure that can't be read", func(t *testing.T) {
-		file := filepath.Join(o.Dir, ledgerDir, c.Sandbox)
-		if err := os.WriteFile(file, []byte("lots"), 0o600); err != nil {
+		o := o
+		o.Store = openStore(t)
+		if err := o.Store.Close(); err != nil {
 			t.Fatal(err)
 		}
 		near, far := sockets(t)
@@ -419,8 +438,8 @@ func TestBytesAreCountedBeyondTheServersLife(t *testing.T) {
 		a.conn.Close()
 		a.raw.Close()
 		<-a.served
-		if entries, err := os.ReadDir(filepath.Join(o.Dir, ledgerDir)); err != nil || len(entries) != 0 || g.Used(c.Sandbox) != 0 {
-			t.Errorf("left: %v, %v, %d bytes", entries, err, g.Used(c.Sandbox))
+		if n := written(c.Sandbox); n != 0 || g.Used(c.Sandbox) != 0 {
+			t.Errorf("left: %d written, %d bytes", n, g.Used(c.Sandbox))
 		}
 	})
 	t.Run("gone while no server ran", func(t *testing.T) {
@@ -430,9 +449,19 @@ func TestBytesAreCountedBeyondTheServersLife(t *testing.T) {
 			if err := g.Keep(func() ([]string, error) { return living, nil }); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := os.Stat(filepath.Join(o.Dir, ledgerDir, c.Sandbox)); (err == nil) != (len(living) == 2) {
-				t.Errorf("with %v: %v", living, err)
+			if n := written(c.Sandbox); (n != 0) != (len(living) == 2) {
+				t.Errorf("with %v: %d", living, n)
 			}
 		}
 	})
+}
+
+func openStore(t *testing.T) *store.Store {
+	t.Helper()
+	s, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "test.db"), store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s
 }

@@ -52,7 +52,8 @@ type usage struct {
 	logs    *rate.Limiter
 
 	written atomic.Int64 // bytes as the ledger has them: while a door is open, no fewer than were used
-	writing sync.Mutex   // guards dropped, and writing them
+	stale   atomic.Bool  // they may be another server's by now, and are read before they count
+	writing sync.Mutex   // guards dropped, and reading and writing them
 	dropped bool         // the sandbox is gone
 
 	mu      sync.Mutex // guards answers
