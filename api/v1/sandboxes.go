@@ -136,6 +136,7 @@ type Template struct {
 	Default            bool     `json:"default" doc:"Used when a create names no template"`
 	Image              string   `json:"image"`
 	Limits             Limits   `json:"limits"`
+	Network            string   `json:"network" enum:"none,packages,list,open" doc:"What programs may reach: nothing, what pip and uv install, certain hosts, or every public address"`
 	ExecutionTimeoutMS int64    `json:"execution_timeout_ms"`
 	IdleTimeoutMS      int64    `json:"idle_timeout_ms"`
 	LifetimeMS         int64    `json:"lifetime_ms"`

@@ -12,7 +12,6 @@ import (
 	"github.com/caesarion/caesarion/internal/chat"
 	"github.com/caesarion/caesarion/internal/config"
 	"github.com/caesarion/caesarion/internal/errdefs"
-	"github.com/caesarion/caesarion/internal/limits"
 	"github.com/caesarion/caesarion/internal/llm"
 	"github.com/caesarion/caesarion/internal/replica"
 	"github.com/caesarion/caesarion/internal/session"
@@ -103,7 +102,7 @@ func openSessions(ctx context.Context, s *server, opts serverOptions) (*sessions
 		return nil, err
 	}
 	undo.Add(func() { _ = svc.Close() })
-	answers, err := openChat(svc, s.limits, opts)
+	answers, err := openChat(svc, s, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -112,7 +111,7 @@ func openSessions(ctx context.Context, s *server, opts serverOptions) (*sessions
 }
 
 // openChat makes what answers messages.
-func openChat(svc *session.Service, counted *limits.Service, opts serverOptions) (*chat.Service, error) {
+func openChat(svc *session.Service, s *server, opts serverOptions) (*chat.Service, error) {
 	prompt := ""
 	if file := opts.cfg.ChatSystemPromptFile; file != "" {
 		text, err := os.ReadFile(file)
@@ -127,9 +126,10 @@ func openChat(svc *session.Service, counted *limits.Service, opts serverOptions)
 		models = llm.NewRegistry(nil, llm.RegistryOptions{})
 	}
 	var may chat.Limits // a nil Service in it would not be nil
-	if counted != nil {
-		may = limiter{counted}
+	if s.limits != nil {
+		may = limiter{s.limits}
 	}
+	_, template := s.fleet.Templates()
 	return chat.New(svc, models, chat.Options{
 		Limits:       may,
 		SystemPrompt: prompt,
@@ -137,6 +137,7 @@ func openChat(svc *session.Service, counted *limits.Service, opts serverOptions)
 		RoundTimeout: opts.cfg.ChatRoundTimeout.Std(),
 		ToolTimeout:  opts.cfg.ChatToolTimeout.Std(),
 		WeatherURL:   opts.cfg.WeatherBaseURL,
+		Network:      s.fleet.Network(template),
 		Logger:       opts.log,
 	})
 }

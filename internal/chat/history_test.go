@@ -237,9 +237,11 @@ func TestPrompt(t *testing.T) {
 			t.Errorf("%q is not in the prompt", want)
 		}
 	}
-	s.opts.Network = true
-	if got, _ = s.systemPrompt("m", true); strings.Contains(got, "There is no network") || strings.Contains(got, "no images") || !strings.Contains(got, "%pip install") {
-		t.Errorf("with a network and eyes: %s", got)
+	for network, want := range map[string]string{"packages": "Nothing else can be reached", "list": "that the operator allows", "open": "The network can be used"} {
+		s.opts.Network = network
+		if got, _ = s.systemPrompt("m", true); strings.Contains(got, "There is no network") || strings.Contains(got, "no images") || !strings.Contains(got, "%pip install") || !strings.Contains(got, want) {
+			t.Errorf("with the network %s and eyes: %s", network, got)
+		}
 	}
 	for _, bad := range []string{"{{.Nothing}}", "{{", "{{if .Vision}}{{.Model.X}}{{end}}"} {
 		if _, err := parsePrompt(bad); err == nil || !strings.Contains(err.Error(), "system prompt") {

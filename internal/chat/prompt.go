@@ -19,7 +19,7 @@ type PromptData struct {
 	Date          string // today, as 23 November 2026
 	Model         string // name of the model
 	Vision        bool   // the model sees images
-	Network       bool   // sandboxes have a network
+	Network       string // what sandboxes may reach: packages, list or open; empty: nothing
 	PythonVersion string // 3.13
 	ToolTimeout   string // longest run of a cell, as "5 minutes"
 	Weather       bool   // get_current_weather is there
@@ -34,8 +34,8 @@ func parsePrompt(text string) (*template.Template, error) {
 	}
 	t, err := template.New("system prompt").Option("missingkey=error").Parse(text)
 	if err == nil {
-		for _, flag := range []bool{false, true} {
-			if err = t.Execute(io.Discard, PromptData{Vision: flag, Network: flag, Weather: flag, Tools: []string{toolPython}}); err != nil {
+		for network, flag := range map[string]bool{"": false, "packages": true, "list": true, "open": true} {
+			if err = t.Execute(io.Discard, PromptData{Vision: flag, Network: network, Weather: flag, Tools: []string{toolPython}}); err != nil {
 				break
 			}
 		}

@@ -25,7 +25,7 @@ type Options struct {
 	RoundTimeout  time.Duration // of one answer of the model; default 10 minutes
 	ToolTimeout   time.Duration // of one call of a tool; default 300 s, as the original
 	WeatherURL    string        // base address; default DefaultWeatherURL, NoWeather: no such tool
-	Network       bool          // the sandboxes have one: the model is told
+	Network       string        // what sandboxes may reach, which the model is told: packages, list or open; default nothing
 	PythonVersion string        // of the sandboxes; default 3.13
 	HTTPClient    *http.Client  // for the weather; default http.DefaultClient
 	Limits        Limits        // how much users may ask; nil: as much as they like

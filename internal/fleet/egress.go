@@ -49,8 +49,8 @@ const (
 	doorSteady = 2 * time.Second
 )
 
-// network gives the network of a sandbox's template; empty: none.
-func (f *Fleet) network(template string) string {
+// Network gives the network of a sandbox's template; empty: none.
+func (f *Fleet) Network(template string) string {
 	if f.opts.Egress == nil {
 		return ""
 	}
@@ -60,7 +60,7 @@ func (f *Fleet) network(template string) string {
 // withNetwork adds to an environment what a template's sandboxes have of a
 // network; the caller's own word counts more.
 func (f *Fleet) withNetwork(env map[string]string, template string) map[string]string {
-	name := f.network(template)
+	name := f.Network(template)
 	if name == "" {
 		return env
 	}
@@ -78,7 +78,7 @@ func (f *Fleet) withNetwork(env map[string]string, template string) map[string]s
 // whenever it ends while the sandbox is awake. agentapi.Client.Hold closes it,
 // and lets no other be opened until it is over.
 func (s *Sandbox) holdDoor() {
-	if s.fleet.network(s.info.Template) == "" {
+	if s.fleet.Network(s.info.Template) == "" {
 		return
 	}
 	s.fleet.background(func() {

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"log/slog"
@@ -97,6 +98,7 @@ func (a *API) info(ctx context.Context) v1.Info {
 		t := templates[name]
 		view := v1.Template{
 			Name: name, Default: name == def, Image: t.Image, Limits: v1.Limits(t.Limits),
+			Network:            cmp.Or(a.fleet.Network(name), "none"),
 			ExecutionTimeoutMS: t.ExecutionTimeout.Milliseconds(),
 			IdleTimeoutMS:      t.IdleTimeout.Milliseconds(),
 			LifetimeMS:         t.Lifetime.Milliseconds(),

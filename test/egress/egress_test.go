@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -87,6 +88,18 @@ func TestPackages(t *testing.T) {
 			t.Errorf("%s without a network shows %q, want one clear sentence", code, got)
 		}
 	}
+	info, err := s.Info(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := map[string]string{}
+	for _, template := range info.Templates {
+		told[template.Name] = template.Network
+	}
+	if want := (map[string]string{"closed": "none", "open": "open", "python": "packages", "pooled": "packages", "listed": "list", "secret": "list"}); !maps.Equal(told, want) {
+		t.Errorf("the networks that are told: %v, want %v", told, want)
+	}
+
 	// The user's word counts more than ours.
 	own := Create(t, s, v1.CreateSandbox{Env: map[string]string{"PIP_INDEX_URL": "http://mine.test/simple"}})
 	own.Want("an index of one's own", "import os; print(os.environ['PIP_INDEX_URL'])", "http://mine.test/simple\n")

@@ -3694,6 +3694,11 @@ export interface components {
             /** @example python */
             name: string;
             /**
+             * @description What programs may reach: nothing, what pip and uv install, certain hosts, or every public address
+             * @enum {string}
+             */
+            network: "none" | "packages" | "list" | "open";
+            /**
              * Format: int64
              * @description Unused for so long, a sandbox is put to sleep; absent: never
              */
