@@ -26,7 +26,7 @@ func TestImportsFollowThePicture(t *testing.T) {
 		"internal/chat":           {"cmd/caesarion", "internal/httpapi", "test"},
 		"internal/session":        {"cmd/caesarion", "internal/httpapi", "internal/chat", "test"},
 		"internal/workspace":      {"cmd/caesarion", "internal/httpapi", "test"},
-		"internal/store":          {"cmd/caesarion", "internal/session", "internal/workspace", "internal/identity/accounts", "internal/limits", "internal/httpapi/httpapitest", "test"},
+		"internal/store":          {"cmd/caesarion", "internal/session", "internal/workspace", "internal/identity/accounts", "internal/limits", "internal/egress", "internal/httpapi/httpapitest", "test"},
 		"internal/config":         {"cmd/caesarion", "test"},
 	}
 	packages := packagesOf(t)

@@ -102,6 +102,25 @@ func (e *editor) reset() {
 	e.term.AutoCompleteCallback = e.complete
 }
 
+// drain takes what was typed already.
+func (k *keys) drain() {
+	buf := make([]byte, 256)
+	for {
+		ready, err := unix.Poll([]unix.PollFd{{Fd: int32(k.in.Fd()), Events: unix.POLLIN}}, 0)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil || ready == 0 {
+			return
+		}
+		n, err := k.in.Read(buf)
+		k.pending = append(k.pending, buf[:n]...)
+		if n == 0 || err != nil {
+			return
+		}
+	}
+}
+
 // Close saves the history.
 func (e *editor) Close() { e.history.save() }
 
@@ -128,7 +147,30 @@ func (e *editor) raw(ctx context.Context, read func() (string, error)) (string, 
 		fmt.Fprint(e.out, "\r\n")
 		e.reset()
 	}
+	if err == nil {
+		e.interruptTyped(n)
+	}
 	return line, errors.Join(err, term.Restore(n, state))
+}
+
+// interruptTyped makes a signal of a Ctrl-C that was typed after Enter, while
+// the terminal was raw still: it is meant for the code that starts now. As in
+// any terminal, what was typed before it is forgotten.
+func (e *editor) interruptTyped(n int) {
+	// Later ones are signals by themselves from here on: none is lost between.
+	if t, err := unix.IoctlGetTermios(n, unix.TCGETS); err == nil {
+		t.Lflag |= unix.ISIG
+		_ = unix.IoctlSetTermios(n, unix.TCSETS, t)
+	}
+	e.keys.drain()
+	if i := bytes.LastIndexByte(e.keys.pending, keyCtrlC); i >= 0 {
+		e.keys.pending = e.keys.pending[i+1:]
+		e.reset()
+		select {
+		case e.shell.signals <- os.Interrupt:
+		default: // there is one already
+		}
+	}
 }
 
 // ReadLine implements prompter.

@@ -137,7 +137,7 @@ type shell struct {
 	count   int // of the last execution
 	show    *renderer
 	prompt  prompter
-	signals <-chan os.Signal
+	signals chan os.Signal // Ctrl-C
 
 	promptText string // what stands before the line being read
 	block      string // the lines before it
@@ -172,6 +172,9 @@ func (s *shell) read(ctx context.Context) (string, error) {
 	more := strings.Repeat(" ", max(0, len(prompt)-5)) + "...: "
 	var code strings.Builder
 	for {
+		if s.signalled() && code.Len() > 0 {
+			return "", errInterrupted // the block is left
+		}
 		s.promptText, s.block = prompt, code.String()
 		line, err := s.prompt.ReadLine(ctx, prompt)
 		if errors.Is(err, io.EOF) && code.Len() > 0 {
@@ -193,6 +196,19 @@ func (s *shell) read(ctx context.Context) (string, error) {
 		}
 		code.WriteByte('\n')
 		prompt = more
+	}
+}
+
+// signalled takes the Ctrl-C that nobody waited for, such as one that came when
+// the code had just ended: it must not interrupt what is typed next.
+func (s *shell) signalled() (any bool) {
+	for {
+		select {
+		case <-s.signals:
+			any = true
+		default:
+			return any
+		}
 	}
 }
 

@@ -47,6 +47,7 @@ type diskUse struct {
 
 	mu    sync.Mutex
 	at    time.Time // when they were counted
+	took  time.Duration
 	bytes int64
 	next  time.Time // the earliest time of the next count by the watch
 	free  int64     // of the disk, before the last count
@@ -63,14 +64,14 @@ func (u *diskUse) read(roots []fileRoot, fresh time.Duration) int64 {
 }
 
 // doubtful reports whether the last count is too old to say that there is room
-// for more, or that there is none. Right after a count, all by which the disk got
-// fuller since then may be this sandbox's; later, others may have freed as much
-// as it took.
+// for more, or that there is none. How much fuller the disk got since then says
+// little, as others free at the same moment what this sandbox takes; so it only
+// helps for as long as the count took, or many small uploads would mostly count.
 func (u *diskUse) doubtful(roots []fileRoot, more, limit int64) bool {
 	free, ok := freeOf(roots)
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if time.Now().After(u.next) {
+	if time.Since(u.at) > u.took {
 		return true
 	}
 	return u.bytes+more <= limit && (!ok || u.bytes+max(u.free-free, 0)+more > limit)
@@ -125,7 +126,8 @@ func (u *diskUse) countLocked(roots []fileRoot) {
 		})
 	}
 	u.at, u.bytes = time.Now(), sum
-	u.next = u.at.Add(max(diskPause, diskShare*u.at.Sub(begin)))
+	u.took = u.at.Sub(begin)
+	u.next = u.at.Add(max(diskPause, diskShare*u.took))
 }
 
 // diskLimit gives the limit that the agent itself keeps; 0: none.

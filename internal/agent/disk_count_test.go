@@ -16,13 +16,14 @@ func TestAnOldCountIsDoubtedHoweverFreeTheDiskIs(t *testing.T) {
 	if used := u.read(roots, 0); used+more > limit {
 		t.Fatalf("an empty folder takes %d bytes", used)
 	}
+	u.took = time.Hour
 	if u.doubtful(roots, more, limit) {
 		t.Error("it was counted just now")
 	}
 	if err := os.WriteFile(filepath.Join(dir, "big"), make([]byte, 8<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	u.free, u.next = 0, time.Now().Add(-time.Millisecond) // as if there was no room at all when it was counted
+	u.free, u.took = 0, 0 // as if there was no room at all when it was counted
 	if !u.doubtful(roots, more, limit) {
 		t.Error("a count of before is taken for that of now")
 	}

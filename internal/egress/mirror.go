@@ -31,6 +31,10 @@ const (
 	maxRedirects = 5
 )
 
+// Where the public index is, and its files: who lets sandboxes install from the
+// one means the other, also where a company's network leads both elsewhere.
+var publicIndex, publicFiles = target{name: "pypi.org", port: 443}, target{name: "files.pythonhosted.org", port: 443}
+
 // mirror gives package pages and files of one index to all sandboxes.
 type mirror struct {
 	g       *Gateway
@@ -69,6 +73,9 @@ func newMirror(g *Gateway, o Options) (*mirror, error) {
 	base.Path = strings.TrimSuffix(base.Path, "/") + "/"
 	base.RawPath = ""
 	m.trusted[m.index] = true
+	if m.index == publicIndex {
+		m.trusted[publicFiles] = true
+	}
 	for _, f := range o.Index.Files {
 		for _, port := range []int{80, 443} {
 			t, ok := parseTarget(f, port)
@@ -244,6 +251,9 @@ func (m *mirror) failed(w http.ResponseWriter, s *stream, what string, err error
 	var ref *Refusal
 	if r, ok := errors.AsType[*Refusal](err); ok {
 		ref = &Refusal{Kind: r.Kind, Code: r.Code, Text: r.Text, Err: err}
+		if r.Code == codeAddress {
+			ref.Text += " (ask the operator: egress.package_hosts)"
+		}
 	} else {
 		ref = unreachable(codeUpstream, err, "the package index gives no %s now (ask the operator: egress.package_index)", what)
 	}

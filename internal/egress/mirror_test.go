@@ -282,7 +282,7 @@ func TestTheMirrorFollowsRedirectsWithTheSameGuard(t *testing.T) {
 	if got := a.do(http.MethodGet, simple+"moved/", nil, "Accept", typeJSON); got.Status != 200 || !strings.Contains(got.Body, wheel) {
 		t.Errorf("%+v", got)
 	}
-	if got := a.do(http.MethodGet, simple+"metadata-thief/", nil); got.Code != codeAddress {
+	if got := a.do(http.MethodGet, simple+"metadata-thief/", nil); got.Code != codeAddress || !strings.Contains(got.Body, "egress.package_hosts") {
 		t.Errorf("%+v", got)
 	}
 	page := a.do(http.MethodGet, simple+"six/", nil)
@@ -563,5 +563,13 @@ func TestWhoMayInstall(t *testing.T) {
 				t.Errorf("%+v", got)
 			}
 		})
+	}
+}
+
+func TestThePublicIndexMeansItsFiles(t *testing.T) {
+	for index, want := range map[string]bool{"": true, "https://pypi.org/simple/": true, "https://pypi.example.org/simple": false, "http://pypi.org/simple": false} {
+		if g := newGateway(t, Options{Index: Index{URL: index}}); g.mirror.trusted[publicFiles] != want {
+			t.Errorf("%q: %v", index, !want)
+		}
 	}
 }
