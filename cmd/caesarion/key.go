@@ -76,7 +76,7 @@ func (g *globals) showKey(k v1.NewKey) error {
 }
 
 type keyLsCmd struct {
-	All bool `help:"Those of all users of the organisation, for its admins; of everybody, for operators."`
+	All bool `help:"Those of all users of the organisation, for its admins; of everybody, for operators and with the installation's token, which has none of its own."`
 }
 
 // Help implements kong.HelpProvider.

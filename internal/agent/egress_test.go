@@ -2,7 +2,6 @@ package agent_test
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -473,26 +472,31 @@ func TestProgramsAreTold(t *testing.T) {
 	}
 }
 
-// environ gives the environment of a process.
-func (o *outside) environ(t *testing.T) map[string]string {
+// run gives what a command prints.
+func (o *outside) run(t *testing.T, command string) string {
 	t.Helper()
-	stream, err := o.client.Run(t.Context(), agentapi.Run{ID: "prc_env", Command: "env | base64 -w0", Dir: "/workspace"})
+	stream, err := o.client.Run(t.Context(), agentapi.Run{ID: "prc_" + rand.Text(), Command: command, Dir: "/workspace"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer stream.Close()
-	var text bytes.Buffer
+	var text strings.Builder
 	for {
 		e, err := stream.Next()
 		if err != nil {
-			break
+			return text.String()
 		}
 		var line struct{ Data struct{ Text string } }
 		if json.Unmarshal(e.Line, &line) == nil {
 			text.WriteString(line.Data.Text)
 		}
 	}
-	plain, err := base64.StdEncoding.DecodeString(text.String())
+}
+
+// environ gives the environment of a process.
+func (o *outside) environ(t *testing.T) map[string]string {
+	t.Helper()
+	plain, err := base64.StdEncoding.DecodeString(o.run(t, "env | base64 -w0"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -508,23 +512,8 @@ func (o *outside) environ(t *testing.T) map[string]string {
 func TestRefusedPackagesAreTold(t *testing.T) {
 	o := newOutside(t, nil)
 	o.open("")
-	stream, err := o.client.Run(t.Context(), agentapi.Run{ID: "prc_pip", Command: "for i in 1 2 3; do curl -s -o /dev/null $PIP_INDEX_URL; done; echo done", Dir: "/workspace"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer stream.Close()
-	var text strings.Builder
-	for {
-		e, err := stream.Next()
-		if err != nil {
-			break
-		}
-		var line struct{ Data struct{ Text string } }
-		if json.Unmarshal(e.Line, &line) == nil {
-			text.WriteString(line.Data.Text)
-		}
-	}
-	if got := text.String(); strings.Count(got, "[caesarion] packages.caesarion.internal is not among the hosts this sandbox may reach\n") != 1 || !strings.Contains(got, "done\n") {
+	got := o.run(t, "for i in 1 2 3; do curl -s -o /dev/null $PIP_INDEX_URL; done; echo done")
+	if strings.Count(got, "[caesarion] packages.caesarion.internal is not among the hosts this sandbox may reach\n") != 1 || !strings.Contains(got, "done\n") {
 		t.Errorf("the process shows %q", got)
 	}
 }

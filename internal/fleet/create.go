@@ -75,20 +75,11 @@ func (f *Fleet) Create(ctx context.Context, req CreateRequest) (*Sandbox, error)
 	if err != nil {
 		return nil, err
 	}
-	admitted, err := f.admit(ctx, req.Owner, 1, limits)
-	if err != nil {
-		return nil, err
-	}
-	defer admitted.end()
-	leave, err := f.starts.Enter(ctx, req.Owner)
+	admitted, leave, err := f.enter(ctx, req.Owner, limits)
 	if err != nil {
 		return nil, err
 	}
 	defer leave()
-	if err := f.reserve(req.Owner); err != nil {
-		return nil, err
-	}
-	defer f.release(req.Owner)
 
 	lease, err := f.pool.Lease(ctx, pool.Request{KernelID: rec.kernelID, Spec: sandbox.Spec{
 		ID:       sandbox.NewID(),

@@ -157,6 +157,30 @@ func (f *Fleet) admit(ctx context.Context, owner identity.Owner, n int, limits s
 	return a, nil
 }
 
+// enter waits until an owner may start one more sandbox: its limits allow it, it
+// is its turn, and there is room. Leave gives all of it back but what the
+// admission has become.
+func (f *Fleet) enter(ctx context.Context, owner identity.Owner, limits sandbox.Limits) (a *admission, leave func(), err error) {
+	if a, err = f.admit(ctx, owner, 1, limits); err != nil {
+		return nil, nil, err
+	}
+	done, err := f.starts.Enter(ctx, owner)
+	if err != nil {
+		a.end()
+		return nil, nil, err
+	}
+	if err := f.reserve(owner); err != nil {
+		done()
+		a.end()
+		return nil, nil, err
+	}
+	return a, func() {
+		f.release(owner)
+		done()
+		a.end()
+	}, nil
+}
+
 // hold looks at what an owner has, and notes what he gets beside it.
 func (f *Fleet) hold(ctx context.Context, owner identity.Owner, more Holding) (*admission, error) {
 	infos, err := f.elsewhere(ctx)

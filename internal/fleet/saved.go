@@ -244,20 +244,11 @@ func (f *Fleet) createFrom(ctx context.Context, req CreateRequest) (*Sandbox, er
 		return nil, errdefs.New(errdefs.ErrInvalid, "invalid-limit", "The disk limit of a snapshot can't be changed: it is %d.", snap.Limits.DiskBytes).
 			WithHint("Leave limits.disk_bytes out.")
 	}
-	admitted, err := f.admit(ctx, req.Owner, 1, limits)
-	if err != nil {
-		return nil, err
-	}
-	defer admitted.end()
-	leave, err := f.starts.Enter(ctx, req.Owner)
+	admitted, leave, err := f.enter(ctx, req.Owner, limits)
 	if err != nil {
 		return nil, err
 	}
 	defer leave()
-	if err := f.reserve(req.Owner); err != nil {
-		return nil, err
-	}
-	defer f.release(req.Owner)
 	rec.kernelID = snap.Labels[labelKernel]
 	rec.start = pool.StartRestore
 	if req.Labels == nil {

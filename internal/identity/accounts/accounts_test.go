@@ -143,6 +143,9 @@ func TestKeys(t *testing.T) {
 		if list, err := s.Keys(ctx, ann, true); err != nil || len(list) != 2 {
 			t.Errorf("keys of the organisation = %v, %v", list, err)
 		}
+		if list, err := s.Keys(ctx, identity.Installation(), false); err != nil || len(list) != 2 {
+			t.Errorf("keys with the installation's token = %v, %v", list, err)
+		}
 		_, _, err = s.RotateKey(ctx, ann, key.ID, 0)
 		wantCode(t, err, "key-of-another")
 

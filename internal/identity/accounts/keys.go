@@ -179,10 +179,10 @@ func mayKey(who identity.Principal, scope string) (string, []any) {
 }
 
 // Keys lists keys, the newest first: one's own, or with all those of everybody
-// that one may see.
+// that one may see. Who has the installation's token has none, and sees all.
 func (s *Service) Keys(ctx context.Context, who identity.Principal, all bool) ([]Key, error) {
 	cond, args := mayKey(who, identity.ScopeAdminRead)
-	if !all {
+	if !all && who.User != "" {
 		cond, args = `k.org_id=? AND k.user_id=?`, []any{who.Org, who.User}
 	}
 	return store.Select(ctx, s.store, func(scan store.Scan) (Key, error) { return scanKey(scan) },
