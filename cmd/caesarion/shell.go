@@ -201,13 +201,13 @@ func (s *shell) read(ctx context.Context) (string, error) {
 
 // signalled takes the Ctrl-C that nobody waited for, such as one that came when
 // the code had just ended: it must not interrupt what is typed next.
-func (s *shell) signalled() (any bool) {
+func (s *shell) signalled() (came bool) {
 	for {
 		select {
 		case <-s.signals:
-			any = true
+			came = true
 		default:
-			return any
+			return came
 		}
 	}
 }
