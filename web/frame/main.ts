@@ -47,7 +47,7 @@ function receive(message: ToFrame): void {
       void sendSnapshot(message.id);
       break;
     case "ping":
-      tell({ type: "pong" });
+      tell({ type: "pong", load: message.load });
   }
 }
 

@@ -34,12 +34,12 @@ export type ToFrame =
   | { type: "render"; content: Content }
   | { type: "theme"; theme: Theme }
   | { type: "snapshot"; id: number }
-  | { type: "ping" };
+  | { type: "ping"; load: number };
 
 export type FromFrame =
   | { type: "ready"; nonce: string }
   | { type: "rendered" }
-  | { type: "pong" }
+  | { type: "pong"; load: number }
   | { type: "height"; height: number }
   | { type: "blocked"; directive: string; what: string }
   | { type: "link"; href: string }

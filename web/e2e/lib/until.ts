@@ -2,7 +2,7 @@
 export async function until<T>(
   what: string,
   probe: () => Promise<T | false | undefined | null> | T | false | undefined | null,
-  timeout = 15_000,
+  timeout = 45_000,
 ): Promise<T> {
   const end = Date.now() + timeout;
   let last: unknown;

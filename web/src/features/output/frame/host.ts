@@ -125,7 +125,7 @@ export class Frame {
       return;
     }
     // The output was written, which is a load too, or the frame has gone elsewhere.
-    this.send({ type: "ping" });
+    this.send({ type: "ping", load: this.loads });
     clearTimeout(this.away);
     this.away = setTimeout(() => this.end(() => this.events.left()), this.drawing ? graceDrawing : grace);
   }
@@ -180,7 +180,8 @@ export class Frame {
         this.events.rendered();
         break;
       case "pong":
-        clearTimeout(this.away);
+        // An answer to an earlier load says nothing of what is there now.
+        if (message.load === this.loads) clearTimeout(this.away);
         break;
       case "height":
         this.events.height(message.height);

@@ -15,8 +15,10 @@ export function parseMessage(data: unknown): FromFrame | undefined {
     case "ready":
       return { type: "ready", nonce: text(message.nonce) };
     case "rendered":
+      return { type: "rendered" };
     case "pong":
-      return { type: message.type };
+      if (typeof message.load !== "number") return undefined;
+      return { type: "pong", load: message.load };
     case "height":
       if (typeof message.height !== "number" || !Number.isFinite(message.height)) return undefined;
       return { type: "height", height: Math.min(Math.max(0, Math.ceil(message.height)), maxHeight) };
