@@ -53,19 +53,9 @@ func (k *keys) Read(b []byte) (int, error) {
 		if k.ctx.Err() != nil {
 			return 0, context.Cause(k.ctx)
 		}
-		ready, err := unix.Poll([]unix.PollFd{{Fd: int32(k.in.Fd()), Events: unix.POLLIN}}, pollFor)
-		if errors.Is(err, unix.EINTR) || err == nil && ready == 0 {
-			continue
-		}
-		if err != nil {
-			return 0, fmt.Errorf("terminal: %w", err)
-		}
-		buf := make([]byte, len(b))
-		n, err := k.in.Read(buf)
-		if n == 0 {
+		if n, err := k.fill(pollFor); n == 0 && err != nil {
 			return 0, err
 		}
-		k.pending = buf[:n]
 	}
 	switch i := bytes.IndexByte(k.pending, keyCtrlC); i {
 	case 0:
@@ -79,6 +69,36 @@ func (k *keys) Read(b []byte) (int, error) {
 		n := copy(b, k.pending[:i])
 		k.pending = k.pending[n:]
 		return n, nil
+	}
+}
+
+// drain takes what was typed already.
+func (k *keys) drain() {
+	for {
+		if n, err := k.fill(0); n == 0 || err != nil {
+			return
+		}
+	}
+}
+
+// fill takes what was typed, and waits up to so many milliseconds for it; 0 and
+// no error: nothing was.
+func (k *keys) fill(wait int) (int, error) {
+	for {
+		ready, err := unix.Poll([]unix.PollFd{{Fd: int32(k.in.Fd()), Events: unix.POLLIN}}, wait)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return 0, fmt.Errorf("terminal: %w", err)
+		}
+		if ready == 0 {
+			return 0, nil
+		}
+		buf := make([]byte, 256)
+		n, err := k.in.Read(buf)
+		k.pending = append(k.pending, buf[:n]...)
+		return n, err
 	}
 }
 
@@ -100,25 +120,6 @@ func (e *editor) reset() {
 	}{e.keys, e.out}, "")
 	e.term.History = e.history
 	e.term.AutoCompleteCallback = e.complete
-}
-
-// drain takes what was typed already.
-func (k *keys) drain() {
-	buf := make([]byte, 256)
-	for {
-		ready, err := unix.Poll([]unix.PollFd{{Fd: int32(k.in.Fd()), Events: unix.POLLIN}}, 0)
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if err != nil || ready == 0 {
-			return
-		}
-		n, err := k.in.Read(buf)
-		k.pending = append(k.pending, buf[:n]...)
-		if n == 0 || err != nil {
-			return
-		}
-	}
 }
 
 // Close saves the history.

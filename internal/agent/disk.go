@@ -46,8 +46,8 @@ type diskUse struct {
 	over atomic.Bool // more than the limit: nobody writes
 
 	mu    sync.Mutex
-	at    time.Time // when they were counted
-	took  time.Duration
+	at    time.Time     // when they were counted
+	took  time.Duration // to count them
 	bytes int64
 	next  time.Time // the earliest time of the next count by the watch
 	free  int64     // of the disk, before the last count

@@ -64,5 +64,6 @@ test("a document that answers stays", async () => {
   vi.advanceTimersByTime(60_000);
   expect(left).not.toHaveBeenCalled();
   frame.close();
+  clear.mockRestore();
   vi.useRealTimers();
 });
